@@ -1,0 +1,21 @@
+"""Exposure of a model to a domain."""
+
+import pytest
+
+from vlmbench.config.exposure import exposure
+
+
+@pytest.mark.parametrize(
+    ("role", "modalities", "declared", "expected"),
+    [
+        ("generalist", [], "auto", "ood"),
+        ("generalist", ["radiograph"], "id", "ood"),
+        ("specialist", ["radiograph", "fundus"], "auto", "id"),
+        ("specialist", ["fundus"], "auto", "ood"),
+        ("specialist", [], "auto", "unknown"),
+        ("specialist", ["fundus"], "id", "id"),
+        ("specialist", ["radiograph"], "unknown", "unknown"),
+    ],
+)
+def test_exposure(role, modalities, declared, expected):
+    assert exposure(role, modalities, "radiograph", declared) == expected

@@ -1,0 +1,102 @@
+"""A cell repeats exactly, and what it saved predicts the same in a new process."""
+
+import json
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+DIAGNOSIS = ["domain=phantom_fundus", "domain.patients=24"]
+
+
+def evaluate(cell, *arguments):
+    command = [sys.executable, "-m", "vlmbench.evaluate", f"cell={cell}", *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def transferred(cell):
+    (folder,) = (path.parent for path in cell.glob("transfer/*/record.json"))
+    return json.loads((folder / "record.json").read_text()), pd.read_parquet(folder / "predictions.parquet")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["finetune=linear_probe", *DIAGNOSIS],
+        ["finetune=lora", *DIAGNOSIS],
+        ["finetune=full", "finetune.scope=vision+text", "finetune.classifier=text", *DIAGNOSIS],
+        ["model=tiny_llava", "finetune=lora", "finetune.scope=VML", *DIAGNOSIS],
+        ["model=tiny_llava", "finetune=connector", *DIAGNOSIS],
+    ],
+    ids=lambda arguments: " ".join(arguments[:2]),
+)
+def test_put_back_in_a_new_process_it_predicts_the_same(train, arguments):
+    ran = train(*arguments)
+    assert ran.status == 0, ran.err
+    (cell,) = ran.cells
+    done = evaluate(cell, *DIAGNOSIS)
+    assert done.returncode == 0, done.stderr
+    record, frame = transferred(cell)
+    pd.testing.assert_frame_equal(frame, ran.predictions, check_exact=True)
+    assert record["kind"] == "transfer"
+    assert record["metrics"] == ran.record["metrics"]
+    assert record["hashes"]["data"] == ran.record["hashes"]["data"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["finetune=lora"], ["model=tiny_llava", "finetune=lora"], ["finetune=linear_probe"]],
+    ids=["contrastive", "generative", "probe"],
+)
+def test_the_same_cell_twice_gives_identical_predictions(train, tmp_path, arguments):
+    first = train(*arguments, output=tmp_path / "first")
+    second = train(*arguments, output=tmp_path / "second")
+    other = train(*arguments, "seed=1", output=tmp_path / "other")
+    assert first.status == second.status == other.status == 0
+    assert first.record["identity"] == second.record["identity"] != other.record["identity"]
+    left, right = ((ran.cells[0] / "predictions.parquet").read_bytes() for ran in (first, second))
+    assert left == right
+    if arguments != ["finetune=linear_probe"]:
+        assert first.record["training"]["curve"] != other.record["training"]["curve"]
+
+
+def test_transfer_goes_to_other_domains_and_keeps_its_origin(train, command):
+    (cell,) = train("finetune=lora", *DIAGNOSIS).cells
+    status, out, err = command("evaluate", f"cell={cell}", "domain=phantom_oct", "domain.patients=24")
+    assert status == 0, err
+    record, frame = transferred(cell)
+    assert "auroc" in out
+    assert record["trained_on"] == "phantom_fundus"
+    assert record["cell"]["domain"] == "phantom_oct"
+    assert len(frame) == record["n"]["examples"]
+    assert record["selection"] is None
+
+
+def test_a_head_does_not_go_to_other_labels(train, command):
+    (cell,) = train("finetune=linear_probe", *DIAGNOSIS).cells
+    status, _, err = command("evaluate", f"cell={cell}", "domain=phantom_dermoscopy")
+    assert status == 2
+    assert "['normal', 'abnormal']" in err
+    assert "['benign', 'malignant']" in err
+
+
+def test_text_prompts_go_to_any_labels(train, command):
+    (cell,) = train("finetune=zero_shot", *DIAGNOSIS).cells
+    target = ["domain=phantom_dermoscopy", "domain.patients=24", "domain.target=multiclass"]
+    status, _, err = command("evaluate", f"cell={cell}", *target)
+    assert status == 0, err
+    record, frame = transferred(cell)
+    assert "score_3" in frame
+    assert record["data"]["labels"][0] == "nevus"
+
+
+@pytest.mark.parametrize("what", ["missing", "unfinished"])
+def test_only_a_finished_cell_can_be_evaluated(tmp_path, command, what):
+    cell = tmp_path / "cell"
+    cell.mkdir()
+    if what == "unfinished":
+        (cell / "record.json").write_text('{"schema": 1, "kind": "cell", "status": "failed"}')
+    status, _, err = command("evaluate", f"cell={cell}", "domain=phantom_oct")
+    assert status == 2
+    assert ("not finished" if what == "missing" else "failed") in err

@@ -1,0 +1,34 @@
+"""`vlmbench COMMAND ...` is the same as `python -m vlmbench.COMMAND ...`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from vlmbench.config.entry import run
+
+COMMANDS = {
+    "train": "train and evaluate one cell, or with -m a grid",
+    "evaluate": "take a finished cell to other domains",
+    "report": "records to HTML, CSV and LaTeX",
+}
+
+
+def main() -> None:
+    """Hand over to the command that the first argument names."""
+    command = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if command not in COMMANDS:
+        wanted = command in ("-h", "--help")
+        listed = "\n".join(f"  {name:<9} {what}" for name, what in COMMANDS.items())
+        fault = "" if wanted else f"vlmbench: there is no command {command!r}.\n"
+        print(
+            f"{fault}usage: vlmbench COMMAND ...\n\n{listed}\n\nvlmbench COMMAND --help tells more.",
+            file=sys.stdout if wanted else sys.stderr,
+        )
+        sys.exit(0 if wanted else 2)
+    sys.argv = [f"vlmbench {command}", *sys.argv[2:]]
+    run(importlib.import_module(f"vlmbench.{command}").main)
+
+
+if __name__ == "__main__":
+    main()

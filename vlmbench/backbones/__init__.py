@@ -1,0 +1,1 @@
+"""Pretrained vision-language models, each behind one of two small interfaces."""

@@ -1,0 +1,135 @@
+"""The two interfaces of a backbone; the shapes are the contract.
+
+B images, C texts, D the joint embedding, F the features a probe sees, T tokens, O options.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+PARTS = ("vision", "connector", "language", "text", "head")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One question put to a generative model, with the answer where it is known.
+
+    Attributes:
+        pixels: Preprocessed image, (3, H, W).
+        prompt: What the user says, without image tokens or chat template.
+        answer: Reference answer; supervised where the batch is.
+    """
+
+    pixels: Tensor
+    prompt: str
+    answer: str = ""
+
+
+class Backbone(Protocol):
+    """What both families share.
+
+    Attributes:
+        model: The network that is trained; a tuner may replace it by a wrapper.
+        part_prefixes: For each part, the prefixes of the parameter names that belong to it.
+    """
+
+    model: nn.Module
+    part_prefixes: Mapping[str, tuple[str, ...]]
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """Return the (3, H, W) float32 tensor that the model's own processor makes of an RGB image."""
+        ...
+
+    def lora_targets(self, scope: str) -> str:
+        """Return a regular expression that fully matches the paths of the Linear layers LoRA adapts in `scope`.
+
+        The empty string means that the scope has no such layer.
+        """
+        ...
+
+    def trainable_parameters(self, scope: str) -> list[str]:
+        """Return the names of the parameters of `scope` that the loss reaches."""
+        ...
+
+    def save_pretrained(self, folder: str) -> None:
+        """Write a checkpoint in the hub's format: config, weights, tokenizer, processor."""
+        ...
+
+
+class ContrastiveBackbone(Backbone, Protocol):
+    """A dual encoder."""
+
+    feature_dim: int
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """The factor, a scalar, that turns cosine similarities into logits."""
+        ...
+
+    def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Return the encoder's inputs, each (C, T).
+
+        Raises:
+            ValueError: A text is longer than the context.
+        """
+        ...
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Map (B, 3, H, W) to embeddings (B, D), not normalised."""
+        ...
+
+    def encode_text(self, tokens: Mapping[str, Tensor]) -> Tensor:
+        """Map token tensors (C, T) to embeddings (C, D), not normalised."""
+        ...
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """Map (B, 3, H, W) to the features (B, F) that a linear classifier sees."""
+        ...
+
+
+class GenerativeBackbone(Backbone, Protocol):
+    """A model that answers in text."""
+
+    def collate(self, turns: Sequence[Turn], *, supervise: bool) -> dict[str, Tensor]:
+        """Return a batch: right-padded with `labels` on the answers if supervised, else left-padded prompts.
+
+        Raises:
+            ValueError: A row is longer than the model's context; nothing is ever cut.
+        """
+        ...
+
+    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the mean loss over supervised tokens and the logits (B, T, vocabulary) of a supervised batch."""
+        ...
+
+    def generate(self, batch: Mapping[str, Tensor], *, max_new_tokens: int) -> list[str]:
+        """Return the greedy answer to each prompt of an unsupervised batch."""
+        ...
+
+    def score(self, turns: Sequence[Turn], options: Sequence[Sequence[str]]) -> Tensor:
+        """Return log-likelihoods (B, O) of each row's options as answers, -inf where a row has fewer."""
+        ...
+
+
+def part_of(name: str, part_prefixes: Mapping[str, tuple[str, ...]]) -> str:
+    """Return the part that a parameter belongs to, whatever adapters wrap it.
+
+    Raises:
+        KeyError: No part claims the name; the backbone's table is incomplete.
+    """
+    plain = name.removeprefix("base_model.model.")
+    for part, prefixes in part_prefixes.items():
+        if plain.startswith(prefixes):
+            return part
+    raise KeyError(f"parameter {name!r} belongs to no part of {dict(part_prefixes)}")
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of a model's first parameter."""
+    return next(model.parameters()).device

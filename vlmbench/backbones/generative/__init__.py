@@ -1,0 +1,1 @@
+"""Vision tower, connector and language model: the LLaVA family."""

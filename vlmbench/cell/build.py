@@ -1,0 +1,131 @@
+"""From configuration to parts: the one place that reads config objects and hands out plain arguments."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+
+from vlmbench.backbones.weights import explained, locate
+from vlmbench.config import schema
+from vlmbench.domains.base import Domain
+from vlmbench.modules import prompting
+from vlmbench.modules.base import Optimisation, TunedModule
+from vlmbench.modules.contrastive import ContrastiveModule, TextClassifier
+from vlmbench.modules.generative import GenerativeModule
+from vlmbench.modules.pretrain import CaptionModule
+from vlmbench.tuning.heads import LinearHead
+from vlmbench.tuning.tuners import Frozen, Full, Lora, Tuner
+
+
+def build_backbone(model: schema.ModelConfig, *, precision: str, trains_all: bool) -> Any:
+    """Load a model through the loader that its YAML names.
+
+    Weights that stay frozen are held in the half type of a mixed precision; weights that train are held in float32.
+
+    Args:
+        model: Its configuration.
+        precision: Lightning's name.
+        trains_all: Whether pretrained weights themselves train.
+
+    Raises:
+        WeightsUnavailableError: The weights are not here and cannot be fetched.
+    """
+    half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+    dtype = torch.float32 if trains_all else half.get(precision, torch.float32)
+    where = (model.source, model.revision, model.download_gib)
+    located = locate(*where, gated=model.gated)
+    common: dict[str, Any] = {
+        "revision": model.revision,
+        "dtype": dtype,
+        "trust_remote_code": model.trust_remote_code,
+    }
+    with explained(*where, gated=model.gated):
+        if isinstance(model, schema.GenerativeModelConfig):
+            from vlmbench.backbones.generative.llava import load_llava
+
+            return load_llava(
+                located,
+                chat_template=model.chat_template,
+                answer_prefix=model.answer_prefix,
+                max_length=model.max_length,
+                processor_settings=model.processor,
+                **common,
+            )
+        from vlmbench.backbones.contrastive.clip import load_clip
+
+        return load_clip(located, **common)
+
+
+def build_tuner(finetune: schema.FinetuneConfig) -> Tuner:
+    """Return the method."""
+    if isinstance(finetune, schema.LoraConfig):
+        return Lora(finetune.scope, finetune.rank, finetune.alpha, finetune.dropout, finetune.connector)
+    if isinstance(finetune, schema.FullConfig):
+        return Full(finetune.scope)
+    if isinstance(finetune, schema.ConnectorConfig):
+        return Full("M")
+    return Frozen()
+
+
+def optimisation_of(finetune: schema.FinetuneConfig) -> Optimisation | None:
+    """Return the optimiser's settings, None for methods without gradient steps."""
+    if not isinstance(finetune, schema.OptimisedConfig) or finetune.lr is None:
+        return None
+    return Optimisation(finetune.lr, finetune.weight_decay, finetune.warmup, finetune.schedule)
+
+
+def uses_linear_head(config: schema.CellConfig) -> bool:
+    """Tell whether the cell classifies by a linear head on features."""
+    if config.task.name != "diagnosis" or config.model.kind != "contrastive":
+        return False
+    return config.finetune.name == "linear_probe" or getattr(config.finetune, "classifier", "text") == "linear"
+
+
+def build_module(config: schema.CellConfig, domain: Domain, backbone: Any, head: LinearHead | None) -> TunedModule:
+    """Return the LightningModule of a cell.
+
+    Args:
+        config: The cell.
+        domain: What it is trained or evaluated on.
+        backbone: Already prepared by the tuner.
+        head: For cells with a linear head.
+    """
+    optimisation = optimisation_of(config.finetune)
+    if config.model.kind == "contrastive":
+        if config.task.name == "pretrain":
+            return CaptionModule(backbone, optimisation)
+        trained = "text" in str(getattr(config.finetune, "scope", ""))
+        return ContrastiveModule(
+            backbone,
+            head if head is not None else TextClassifier(backbone, domain, trained=trained),
+            label_count=len(domain.label_names),
+            multi_label=domain.multi_label,
+            optimisation=optimisation,
+        )
+    return GenerativeModule(
+        backbone,
+        build_asker(config.task, domain),
+        mode=config.task.name,  # type: ignore[arg-type]
+        label_count=len(domain.label_names),
+        multi_label=domain.multi_label,
+        max_new_tokens=getattr(config.task, "max_new_tokens", 32),
+        likelihood=getattr(config.task, "likelihood", False),
+        validate_answers=config.task.name == "vqa" and config.task.monitor == "val/accuracy",
+        optimisation=optimisation,
+    )
+
+
+def build_asker(task: schema.TaskConfig, domain: Domain) -> prompting.Asker:
+    """Return what turns an example into questions for a generative model."""
+    if isinstance(task, schema.VqaTaskConfig):
+        return prompting.vqa(task.prompt_open, task.prompt_closed)
+    if isinstance(task, schema.DiagnosisTaskConfig):
+        return prompting.diagnosis(domain, task.question, task.question_multi_label)
+    return prompting.captioning(getattr(task, "instruction", ""))
+
+
+def plain(config: object) -> dict[str, Any]:
+    """Return a configuration as nested plain values, for the record and the identity."""
+    return dataclasses.asdict(config)  # type: ignore[call-overload]

@@ -1,0 +1,101 @@
+"""From a domain's configuration to its examples, audited; without torch, so that a cell is named before it loads."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from vlmbench.config import schema
+from vlmbench.domains.audit import audit
+from vlmbench.domains.base import Domain, TaskName
+
+
+def build_domain(config: schema.DomainConfig, task: TaskName) -> Domain:
+    """Build a domain for a task.
+
+    Raises:
+        DomainError: The data are not as configured; the message says what, where and what to do.
+    """
+    if isinstance(config, schema.PhantomDomainConfig):
+        from vlmbench.domains.phantom.build import build_phantom
+        from vlmbench.domains.phantom.build import label_names as phantom_labels
+        from vlmbench.domains.prompts import build_prompts
+
+        prompts = None
+        if task == "diagnosis":
+            multi_label = config.target == "multilabel"
+            labels = phantom_labels(config.modalities[0], config.target)
+            phrases = {label: texts for label, texts in config.label_prompts.items() if label in labels}
+            prompts = build_prompts(
+                labels, phrases, config.templates, config.negative_templates, multi_label=multi_label
+            )
+        return build_phantom(
+            config.name,
+            config.modalities if len(config.modalities) > 1 else config.modalities[0],
+            task,
+            target=config.target,
+            n_patients=config.patients,
+            seed=config.world_seed,
+            image_size=config.image_size,
+            questions_per_image=config.questions_per_image,
+            prompts=prompts,
+        )
+    if isinstance(config, schema.FolderDomainConfig):
+        from vlmbench.domains.folder import build_folder
+
+        return build_folder(
+            config.name,
+            config.root,
+            config.modality,
+            table=config.table,
+            image_column=config.image_column,
+            label_column=config.label_column,
+            split_column=config.split_column,
+            group_column=config.group_column,
+            id_column=config.id_column,
+            attribute_columns=config.attribute_columns,
+            label_map=config.label_map or None,
+            drop_unmapped=config.drop_unmapped,
+            labels=config.labels or None,
+            multi_label=config.multi_label,
+            label_separator=config.label_separator,
+            label_columns=config.label_columns or None,
+            templates=config.templates,
+            label_prompts=config.label_prompts,
+            negative_templates=config.negative_templates,
+            split_fractions=config.split_fractions,
+            split_seed=config.split_seed,
+            on_leak=config.on_leak,  # type: ignore[arg-type]
+            on_bad_image=config.on_bad_image,  # type: ignore[arg-type]
+            check_images=config.check_images,  # type: ignore[arg-type]
+            licence=config.licence,
+        )
+    if isinstance(config, schema.VqaJsonlDomainConfig):
+        from vlmbench.domains.vqa_jsonl import build_vqa_jsonl
+
+        return build_vqa_jsonl(
+            config.name,
+            config.root,
+            config.modality,
+            table=config.table,
+            id_field=config.id_field,
+            image_field=config.image_field,
+            question_field=config.question_field,
+            answer_field=config.answer_field,
+            answer_type_field=config.answer_type_field,
+            options_field=config.options_field,
+            split_field=config.split_field,
+            group_field=config.group_field,
+            attribute_fields=config.attribute_fields,
+            split_fractions=config.split_fractions,
+            split_seed=config.split_seed,
+            on_leak=config.on_leak,  # type: ignore[arg-type]
+            on_bad_image=config.on_bad_image,  # type: ignore[arg-type]
+            check_images=config.check_images,  # type: ignore[arg-type]
+            licence=config.licence,
+        )
+    raise TypeError(f"no builder for a domain of type {type(config).__name__}")
+
+
+def audited(domain: Domain, *, hashes: bool) -> Domain:
+    """Return the domain with the overlap of its splits counted."""
+    return dataclasses.replace(domain, audit=audit(domain, hashes=hashes))

@@ -1,0 +1,214 @@
+"""Adapting a model: the probe that is solved, and the training that Lightning runs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from torch import Tensor
+
+from vlmbench.config import schema
+from vlmbench.domains.base import Domain, Split
+from vlmbench.domains.datamodule import DomainDataModule, stack_pixels
+from vlmbench.modules.base import TunedModule
+from vlmbench.modules.callbacks import EpochSeed, GradientGuard, Progress
+from vlmbench.modules.contrastive import targets_of
+from vlmbench.modules.scoring import validation_metrics
+from vlmbench.tuning.heads import LinearHead
+from vlmbench.tuning.linear_probe import Solution, search
+from vlmbench.tuning.parameters import UntrainedError
+
+CHECKPOINTS = "checkpoints"
+# Advice that does not apply: small sets need no workers, and a resumed cell finds its own checkpoints.
+LIGHTNING_CHATTER = (
+    r".*does not have many workers",
+    r".*exists and is not empty",
+    r".*overridden `transfer_batch_to_device`",
+    r".*number of training batches .* is smaller than the logging interval",
+    r".*`isinstance\(treespec, LeafSpec\)` is deprecated",
+)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What was chosen on the validation split, and by what."""
+
+    metric: str
+    value: float
+    chosen: dict[str, Any] = field(default_factory=dict)
+
+
+def make_trainer(
+    config: schema.TrainerConfig, folder: Path, callbacks: Sequence[L.Callback], logger: Any, *, deterministic: bool
+) -> L.Trainer:
+    """Return a trainer on one device that prints nothing of its own."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for chatter in LIGHTNING_CHATTER:
+        warnings.filterwarnings("ignore", message=chatter)
+    return L.Trainer(
+        accelerator=config.accelerator,
+        devices=1,
+        precision=config.precision,  # type: ignore[arg-type]
+        max_epochs=config.max_epochs,
+        max_steps=config.max_steps,
+        accumulate_grad_batches=config.accumulate_grad_batches,
+        gradient_clip_val=config.gradient_clip_val or None,
+        deterministic=deterministic,
+        callbacks=list(callbacks),
+        logger=logger or False,
+        default_root_dir=folder,
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
+    )
+
+
+@torch.no_grad()
+def encode(backbone: Any, data: DomainDataModule, split: Split, device: torch.device) -> Tensor:
+    """Return the frozen features (N, F) of a split, each row encoded once."""
+    backbone.to(device).eval()
+    batches = data.ordered(split, stack_pixels)
+    return torch.cat(
+        [backbone.features(batch["pixels"].to(device, backbone.model.dtype)).float().cpu() for batch in batches]
+    )
+
+
+def frozen_head(features: Tensor, classes: int) -> LinearHead:
+    """Return a head that standardises by the statistics of the training features (N, F)."""
+    return LinearHead(features.mean(0), features.std(0, correction=0), classes)
+
+
+def fit_probe(
+    finetune: schema.LinearProbeConfig, domain: Domain, features: Mapping[Split, Tensor], head: LinearHead, monitor: str
+) -> Selection:
+    """Solve the linear probe for every strength and put the best on validation into `head`.
+
+    Args:
+        finetune: Strengths and tolerance.
+        domain: Gives the targets.
+        features: Frozen features of `train` (N, F) and `val` (M, F).
+        head: Its statistics standardise the features; its weights are replaced.
+        monitor: `val/auroc`, `val/accuracy` or `val/loss`.
+    """
+
+    def targets(split: Split) -> Any:
+        return targets_of([e.labels for e in domain.split(split)], len(domain.label_names), domain.multi_label)
+
+    x, y = (features["train"] - head.mean) / head.std, torch.from_numpy(targets("train"))
+    x_val, y_val = ((features["val"] - head.mean) / head.std).double(), targets("val")
+
+    def validate(solution: Solution) -> float:
+        logits = x_val @ solution.weight.T + solution.bias
+        if monitor == "val/loss":
+            truth = torch.from_numpy(y_val)
+            if domain.multi_label:
+                return -float(torch.nn.functional.binary_cross_entropy_with_logits(logits, truth.double()))
+            return -float(torch.nn.functional.cross_entropy(logits, truth))
+        scores = logits.sigmoid() if domain.multi_label else logits.softmax(-1)
+        return validation_metrics(scores.numpy(), y_val, domain.multi_label)[monitor.removeprefix("val/")]
+
+    best, scores = search(
+        x,
+        y,
+        len(domain.label_names),
+        finetune.strengths,
+        validate,
+        max_iter=finetune.max_iter,
+        tolerance=finetune.tolerance,
+    )
+    with torch.no_grad():
+        head.linear.weight.copy_(best.weight)
+        head.linear.bias.copy_(best.bias)
+    chosen = {
+        "strength": best.strength,
+        "objective": best.objective,
+        "gradient": best.gradient,
+        "candidates": {f"{strength:g}": abs(value) for strength, value in scores.items()},
+    }
+    return Selection(monitor, abs(scores[best.strength]), chosen)
+
+
+def fit(
+    config: schema.CellConfig, module: TunedModule, data: DomainDataModule, folder: Path, label: str, logger: Any
+) -> tuple[Selection, dict[str, Any]]:
+    """Train with Lightning, resume where a checkpoint is, and leave the epoch in `module` that validation picks.
+
+    Returns:
+        The selection, and facts of the training: epochs, optimiser steps, rows seen, and how far the output moved.
+
+    Raises:
+        UntrainedError: A tensor that should train does not, or the tuned model answers as before.
+    """
+    mode = "min" if config.task.monitor == "val/loss" else "max"
+    keep = ModelCheckpoint(
+        dirpath=folder / CHECKPOINTS,
+        filename="best",
+        monitor=config.task.monitor,
+        mode=mode,
+        save_last=True,
+        save_on_train_epoch_end=True,
+    )
+    progress = Progress(label, config.task.monitor)
+    callbacks = [
+        GradientGuard(),
+        EpochSeed(config.seed),
+        progress,
+        EarlyStopping(monitor=config.task.monitor, mode=mode, patience=config.trainer.patience),
+        keep,
+    ]
+    witness = _witness(module, data)
+    trainer = make_trainer(config.trainer, folder, callbacks, logger, deterministic=config.deterministic)
+    before = witness(trainer)
+    last, finished = folder / CHECKPOINTS / "last.ckpt", folder / CHECKPOINTS / "finished.json"
+    facts = json.loads(finished.read_text(encoding="utf-8")) if finished.exists() else {}
+    if not facts:
+        resumed = last.exists()
+        module.train()  # transformers hands models over in evaluation mode, where dropout does nothing
+        trainer.fit(module, data, ckpt_path=str(last) if resumed else None, weights_only=True)
+        facts = {
+            "epochs": trainer.current_epoch,
+            "optimiser_steps": trainer.global_step,
+            "resumed": resumed,
+            "curve": progress.curve,
+            "best": Path(keep.best_model_path).name,
+            "value": float(keep.best_model_score) if keep.best_model_score is not None else None,
+        }
+        finished.write_text(json.dumps(facts), encoding="utf-8")
+    state = torch.load(folder / CHECKPOINTS / facts["best"], map_location="cpu", weights_only=True)
+    module.load_state_dict(state["state_dict"], strict=False)
+    change = float((witness(trainer) - before).abs().max())
+    if not change > 0:
+        raise UntrainedError(
+            "the tuned model gives the same output as the untuned one: nothing that it computes has changed. "
+            "Check finetune.lr and finetune.scope."
+        )
+    if facts["value"] is None or not math.isfinite(facts["value"]):
+        raise UntrainedError(
+            f"{config.task.monitor} is not a number in any epoch, so none can be chosen. Lower finetune.lr, or look at "
+            "the validation split: a class may be missing there."
+        )
+    trained = {key: facts[key] for key in ("epochs", "optimiser_steps", "resumed", "curve")} | {"output_change": change}
+    return Selection(config.task.monitor, facts["value"], {"epoch": int(state["epoch"])}), trained
+
+
+def _witness(module: TunedModule, data: DomainDataModule) -> Callable[[L.Trainer], Tensor]:
+    """Return a function that gives the model's output on the first few validation rows."""
+    rows = data.rows("val")
+    batch = data.collate([rows[index] for index in range(min(4, len(rows)))])
+
+    @torch.no_grad()
+    def output(trainer: L.Trainer) -> Tensor:
+        module.to(trainer.strategy.root_device).eval()
+        return module.output(batch).float().cpu()
+
+    return output

@@ -1,0 +1,183 @@
+"""The flow of one cell: domain, model, finetune, fit, predict, record."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import traceback
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from vlmbench.cell.domain import audited, build_domain
+from vlmbench.config import schema
+from vlmbench.config.exposure import exposure
+from vlmbench.domains.base import Domain
+from vlmbench.records.claim import claim
+from vlmbench.records.identity import digest, identity, relevant
+from vlmbench.records.store import RECORD, read_record, write_record
+
+CHECKPOINTS = "checkpoints"  # of an unfinished training; not needed once what trained is saved
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A cell whose identity is known, before anything heavy is imported.
+
+    Attributes:
+        config: The cell.
+        domain: Its domain, not yet audited.
+        weights: Digest of the pretrained weights.
+        identity: 64 hex digits.
+        folder: The cell's own directory.
+        started: When, in UTC.
+    """
+
+    config: schema.CellConfig
+    domain: Domain
+    weights: str
+    identity: str
+    folder: Path
+    started: str
+
+    @property
+    def label(self) -> str:
+        """A short name for people."""
+        return label_of(self.config)
+
+    @property
+    def done(self) -> bool:
+        """Whether the record is there and says so."""
+        return (self.folder / RECORD).exists() and read_record(self.folder)["status"] == "done"
+
+
+def label_of(config: schema.CellConfig) -> str:
+    """Return a cell's name for people: model, finetune and scope, domain, seed."""
+    scope = getattr(config.finetune, "scope", "")
+    method = f"{config.finetune.name}-{scope}" if scope else config.finetune.name
+    return f"{config.model.name}-{method}-{config.domain.name}-s{config.seed}"
+
+
+def prepare(config: schema.CellConfig) -> Prepared:
+    """Build the domain, find the weights, and name the cell.
+
+    Raises:
+        DomainError: The data are not as configured.
+        WeightsUnavailableError: The weights are not here and cannot be fetched.
+    """
+    from vlmbench.backbones.weights import locate, weights_digest
+
+    started = now()
+    model = config.model
+    located = locate(model.source, model.revision, model.download_gib, gated=model.gated)
+    weights = weights_digest(located, model.revision)
+    domain = build_domain(config.domain, config.task.name)  # type: ignore[arg-type]
+    name = identity(dataclasses.asdict(config), data=domain.fingerprint, weights=weights)
+    folder = Path(config.output) / config.task.name / f"{label_of(config)}-{name[:10]}"
+    return Prepared(config, domain, weights, name, folder, started)
+
+
+def run_prepared(cell: Prepared) -> dict[str, Any]:
+    """Run a cell to its record; a failure is a record too.
+
+    Returns:
+        The record. A cell that is done already is not run again; its metrics are computed anew from its predictions
+        where the intervals asked for differ.
+
+    Raises:
+        ClaimedError: Another process is at work on the same cell.
+    """
+    with claim(cell.folder):
+        if cell.done:
+            return rescored(cell)
+        try:
+            record = _compute(cell)
+        except Exception as error:  # noqa: BLE001 - whatever went wrong belongs into the record
+            record = {**_header(cell), "status": "failed", "metrics": {}, "error": describe(error), "finished": now()}
+            write_record(cell.folder, record)
+            return record
+        shutil.rmtree(cell.folder / CHECKPOINTS, ignore_errors=True)
+        return record
+
+
+def _compute(cell: Prepared) -> dict[str, Any]:
+    from vlmbench.cell.work import work
+    from vlmbench.reporting.dashboards import Dashboard
+
+    domain = audited(cell.domain, hashes=cell.config.domain.audit_hashes)
+    header = _header(cell)
+    with Dashboard(cell.config.logger, header, cell.folder, cell.label) as dashboard:
+        record = {**header, **work(cell.config, domain, cell.folder, cell.label, dashboard), "status": "done"}
+        record["finished"] = now()
+        # Before anything is uploaded: a dashboard that is down must not cost a result.
+        write_record(cell.folder, record)
+        dashboard.summarise(record)
+    return record
+
+
+def rescored(cell: Prepared) -> dict[str, Any]:
+    """Return the record of a finished cell, its metrics computed anew where other intervals are asked for."""
+    record = read_record(cell.folder)
+    asked, task = cell.config.task, record["config"]["task"]
+    same = task["resamples"] == asked.resamples and task["confidence"] == asked.confidence
+    if not same and asked.name != "pretrain":
+        from vlmbench.cell.predictions import score
+        from vlmbench.records.store import read_predictions
+
+        frame = read_predictions(cell.folder)
+        record |= score(
+            frame,
+            asked.name,
+            multi_label=cell.domain.multi_label,
+            resamples=asked.resamples,
+            confidence=asked.confidence,
+        )
+        task |= {"resamples": asked.resamples, "confidence": asked.confidence}
+        write_record(cell.folder, record)
+    return record
+
+
+def _header(cell: Prepared) -> dict[str, Any]:
+    config = dataclasses.asdict(cell.config)
+    return {
+        "identity": cell.identity,
+        "kind": "cell",
+        "cell": {
+            "model": cell.config.model.name,
+            "task": cell.config.task.name,
+            "finetune": cell.config.finetune.name,
+            "scope": getattr(cell.config.finetune, "scope", ""),
+            "domain": cell.config.domain.name,
+            "seed": cell.config.seed,
+        },
+        "trained_on": None,
+        **facts_of(cell.config.model, cell.config.domain),
+        "config": config,
+        "primary_metric": cell.config.task.primary_metric,
+        "hashes": {"config": digest(relevant(config)), "data": cell.domain.fingerprint, "weights": cell.weights},
+        "error": None,
+        "started": cell.started,
+    }
+
+
+def facts_of(model: schema.ModelConfig, domain: schema.DomainConfig) -> dict[str, Any]:
+    """Return what a record says of a model beside a domain."""
+    return {
+        "role": model.role,
+        "pair": model.pair,
+        "family": model.family,
+        "modality": domain.modality,
+        "exposure": exposure(model.role, model.pretraining_modalities, domain.modality, domain.exposure),
+    }
+
+
+def describe(error: BaseException) -> dict[str, str]:
+    """Return type, message and traceback of an exception."""
+    trace = "".join(traceback.format_exception(error))
+    return {"type": type(error).__name__, "message": str(error), "traceback": trace}
+
+
+def now() -> str:
+    """Return the time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

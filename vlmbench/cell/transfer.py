@@ -1,0 +1,168 @@
+"""Transfer: a finished cell on another domain, without further training."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from vlmbench.cell.domain import audited, build_domain
+from vlmbench.cell.run import describe, facts_of, now
+from vlmbench.config import schema
+from vlmbench.config.checks import ConfigError, check_combination
+from vlmbench.config.restore import cell_from_dict
+from vlmbench.domains.base import Domain
+from vlmbench.records.claim import claim
+from vlmbench.records.identity import digest
+from vlmbench.records.store import RECORD, read_record, write_record
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedTransfer:
+    """A transfer whose identity is known, before anything heavy is imported.
+
+    Attributes:
+        config: The trained cell's configuration, with the other domain in place of its own.
+        source: The trained cell's record.
+        cell: The trained cell's directory.
+        domain: The domain to evaluate on.
+        identity: 64 hex digits.
+        folder: Where record and predictions go.
+        started: When, in UTC.
+    """
+
+    config: schema.CellConfig
+    source: dict[str, Any]
+    cell: Path
+    domain: Domain
+    identity: str
+    folder: Path
+    started: str
+
+    @property
+    def label(self) -> str:
+        """A short name for people."""
+        return f"{self.cell.name} on {self.domain.name}"
+
+    @property
+    def done(self) -> bool:
+        """Whether the record is there and says so."""
+        return (self.folder / RECORD).exists() and read_record(self.folder)["status"] == "done"
+
+
+def prepare_transfer(evaluate: schema.EvaluateConfig) -> PreparedTransfer:
+    """Read the finished cell and build the other domain.
+
+    Raises:
+        RecordError: The cell is not finished.
+        ConfigError: The cell does not go with the domain.
+        DomainError: The data are not as configured.
+    """
+    started = now()
+    cell = Path(evaluate.cell)
+    source = read_record(cell)
+    if source["status"] != "done" or source["kind"] != "cell":
+        raise ConfigError(
+            f"cell={evaluate.cell!r} is a {source['kind']} that is {source['status']}; give a finished cell."
+        )
+    trained = cell_from_dict(source["config"])
+    check_combination(trained.model, trained.task, trained.finetune, evaluate.domain)
+    trainer = dataclasses.replace(
+        trained.trainer,
+        accelerator=evaluate.trainer.accelerator,
+        eval_batch_size=evaluate.trainer.eval_batch_size,
+        num_workers=evaluate.trainer.num_workers,
+    )
+    config = dataclasses.replace(trained, domain=evaluate.domain, trainer=trainer)
+    domain = build_domain(config.domain, config.task.name)  # type: ignore[arg-type]
+    _check_labels(source, domain, cell)
+    name = digest({"cell": source["identity"], "data": domain.fingerprint, "domain": dataclasses.asdict(config.domain)})
+    folder = cell / "transfer" / f"{domain.name}-{name[:10]}"
+    return PreparedTransfer(config, source, cell, domain, name, folder, started)
+
+
+def run_transfer(transfer: PreparedTransfer) -> dict[str, Any]:
+    """Evaluate to a record; a failure is a record too.
+
+    Raises:
+        ClaimedError: Another process is at work on the same transfer.
+    """
+    with claim(transfer.folder):
+        if transfer.done:
+            return read_record(transfer.folder)
+        try:
+            record = {**_header(transfer), **_work(transfer), "status": "done", "finished": now()}
+        except Exception as error:  # noqa: BLE001 - whatever went wrong belongs into the record
+            failed = {"status": "failed", "metrics": {}, "error": describe(error), "finished": now()}
+            record = {**_header(transfer), **failed}
+        write_record(transfer.folder, record)
+    return record
+
+
+def _work(transfer: PreparedTransfer) -> dict[str, Any]:
+    import torch
+
+    from vlmbench.cell.build import build_backbone, build_module, build_tuner, uses_linear_head
+    from vlmbench.cell.fit import make_trainer
+    from vlmbench.cell.work import (
+        SAVED,
+        Clock,
+        batch_variance,
+        build_data,
+        cost,
+        describe_data,
+        predict_and_score,
+    )
+    from vlmbench.records.environment import environment
+    from vlmbench.tuning.heads import LinearHead
+    from vlmbench.tuning.parameters import count_by_part
+
+    config, clock, saved = transfer.config, Clock(), transfer.cell / SAVED
+    domain = audited(transfer.domain, hashes=config.domain.audit_hashes)
+    with clock.phase("setup"):
+        trains_all = config.finetune.name in ("full", "connector")
+        backbone = build_backbone(config.model, precision=config.trainer.precision, trains_all=trains_all)
+        build_tuner(config.finetune).load(backbone, saved)
+        head = LinearHead.load(saved) if uses_linear_head(config) else None
+        module = build_module(config, domain, backbone, head)
+        data = build_data(config, domain, backbone)
+        trainer = make_trainer(config.trainer, transfer.folder, [], None, deterministic=config.deterministic)
+    frame, scored = predict_and_score(config, module, data, domain, trainer, transfer.folder, clock)
+    parameters = count_by_part(backbone.model, backbone.part_prefixes, head)
+    device, precision = trainer.strategy.root_device, str(trainer.precision)
+    return {
+        **scored,
+        "selection": None,
+        "cost": cost(clock, parameters, frame, None, saved),
+        "data": describe_data(domain),
+        "environment": environment(device=str(device), precision=precision, threads=torch.get_num_threads()),
+        "batch_variance": batch_variance(module.to(device), data, frame, precision),
+    }
+
+
+def _header(transfer: PreparedTransfer) -> dict[str, Any]:
+    config = dataclasses.asdict(transfer.config)
+    hashes = {**transfer.source["hashes"], "data": transfer.domain.fingerprint}
+    return {
+        "identity": transfer.identity,
+        "kind": "transfer",
+        "cell": {**transfer.source["cell"], "domain": transfer.domain.name},
+        "trained_on": transfer.source["cell"]["domain"],
+        **facts_of(transfer.config.model, transfer.config.domain),
+        "config": config,
+        "primary_metric": transfer.config.task.primary_metric,
+        "hashes": hashes,
+        "error": None,
+        "started": transfer.started,
+    }
+
+
+def _check_labels(source: dict[str, Any], domain: Domain, cell: Path) -> None:
+    trained = source["data"]["labels"]
+    fixed = (cell / "saved" / "head.safetensors").exists()
+    if fixed and (trained != list(domain.label_names) or source["data"]["multi_label"] != domain.multi_label):
+        raise ConfigError(
+            f"the cell's linear head has the labels {trained}, {domain.name} has {list(domain.label_names)}. "
+            "A head goes only to a domain with the same labels in the same order (domain.labels, domain.label_map); "
+            "a cell with text prompts as classifier goes to any."
+        )

@@ -1,0 +1,192 @@
+"""The heavy part of a cell: load, adapt, save, predict, measure."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pandas as pd
+import torch
+
+from vlmbench.cell import predictions
+from vlmbench.cell.build import build_backbone, build_module, build_tuner, uses_linear_head
+from vlmbench.cell.fit import Selection, encode, fit, fit_probe, frozen_head, make_trainer
+from vlmbench.config import schema
+from vlmbench.domains.base import Domain, Split
+from vlmbench.domains.datamodule import DomainDataModule
+from vlmbench.modules.base import TunedModule
+from vlmbench.modules.generative import GenerativeModule
+from vlmbench.records.environment import environment, peak_host_bytes
+from vlmbench.records.store import write_predictions
+from vlmbench.reporting.dashboards import Dashboard
+from vlmbench.tuning.heads import LinearHead
+from vlmbench.tuning.parameters import count_by_part, format_table
+
+SAVED = "saved"
+
+
+class Clock:
+    """Seconds spent in named phases."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the block's wall time to a phase."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - start, 3)
+
+
+def work(config: schema.CellConfig, domain: Domain, folder: Path, label: str, dashboard: Dashboard) -> dict[str, Any]:
+    """Run a cell: what it saves and predicts goes into `folder`.
+
+    Returns:
+        The part of the record that only running the cell gives.
+    """
+    clock = Clock()
+    with clock.phase("setup"):
+        L.seed_everything(config.seed, workers=True, verbose=False)
+        trains_all = config.finetune.name in ("full", "connector")
+        backbone = build_backbone(config.model, precision=config.trainer.precision, trains_all=trains_all)
+        trainer = make_trainer(config.trainer, folder, [], None, deterministic=config.deterministic)
+        data = build_data(config, domain, backbone)
+    device, precision = trainer.strategy.root_device, str(trainer.precision)
+    features, head = {}, None
+    if uses_linear_head(config):
+        with clock.phase("encode"):
+            splits: list[Split] = ["train", "val"] if config.finetune.name == "linear_probe" else ["train"]
+            features = {split: encode(backbone, data, split, device) for split in splits}
+        head = frozen_head(features["train"], len(domain.label_names))
+    tuner = build_tuner(config.finetune)
+    tuner.apply(backbone)
+    module = build_module(config, domain, backbone, head)
+    data.collate = module.collate
+    parameters = count_by_part(backbone.model, backbone.part_prefixes, head)
+    print(f"{label}\n{format_table(parameters)}", file=sys.stderr, flush=True)
+
+    selection: Selection | None = None
+    trained: dict[str, Any] = {}
+    with clock.phase("fit"):
+        if isinstance(config.finetune, schema.LinearProbeConfig) and head is not None:
+            selection = fit_probe(config.finetune, domain, features, head, config.task.monitor)
+        elif isinstance(config.finetune, schema.OptimisedConfig):
+            selection, trained = fit(config, module, data, folder, label, dashboard.logger)
+    with clock.phase("save"):
+        saved = save(tuner, backbone, head, folder / SAVED)
+    frame, scored = predict_and_score(config, module, data, domain, trainer, folder, clock)
+    rows_seen = len(domain.split("train")) * trained.get("epochs", 0)
+    train_rate = round(rows_seen / clock.seconds["fit"], 2) if rows_seen else None
+    return {
+        **scored,
+        "selection": selection and {"metric": selection.metric, "value": selection.value, **selection.chosen},
+        "training": trained,
+        "cost": cost(clock, parameters, frame, train_rate, saved),
+        "data": describe_data(domain),
+        "environment": environment(device=str(device), precision=precision, threads=torch.get_num_threads()),
+        "batch_variance": batch_variance(module.to(device), data, frame, precision),
+    }
+
+
+def build_data(config: schema.CellConfig, domain: Domain, backbone: Any) -> DomainDataModule:
+    """Return the loaders of a cell."""
+    return DomainDataModule(
+        domain,
+        backbone.preprocess,
+        batch_size=config.trainer.batch_size,
+        eval_batch_size=config.trainer.eval_batch_size,
+        num_workers=config.trainer.num_workers,
+        seed=config.seed,
+    )
+
+
+def save(tuner: Any, backbone: Any, head: LinearHead | None, folder: Path) -> Path:
+    """Write what was trained into `folder` and return it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tuner.save(backbone, folder)
+    if head is not None:
+        head.save(folder)
+    return folder
+
+
+def predict_and_score(
+    config: schema.CellConfig,
+    module: TunedModule,
+    data: DomainDataModule,
+    domain: Domain,
+    trainer: L.Trainer,
+    folder: Path,
+    clock: Clock,
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Predict on the test split, write the predictions, and return them with their metrics and counts."""
+    with clock.phase("predict"):
+        batches = trainer.predict(module, data.ordered("test", module.collate_eval))
+        frame = predictions.table(domain.split("test"), batches or [], domain)
+    write_predictions(folder, frame)
+    with clock.phase("score"):
+        task = config.task
+        scored = predictions.score(
+            frame, task.name, multi_label=domain.multi_label, resamples=task.resamples, confidence=task.confidence
+        )
+    return frame, {**scored, "n": {"examples": len(frame), "groups": int(frame["group"].nunique())}}
+
+
+def cost(
+    clock: Clock, parameters: dict[str, Any], frame: pd.DataFrame, train_rate: float | None, saved: Path
+) -> dict[str, Any]:
+    """Return what the cell took: seconds, memory, parameters, rates and the bytes of what it saved."""
+    seconds = {**clock.seconds, "total": round(sum(clock.seconds.values()), 3)}
+    cuda = torch.cuda.is_available()
+    return {
+        "seconds": seconds,
+        "peak_memory_bytes": {
+            "host": peak_host_bytes(),
+            "device": torch.cuda.max_memory_allocated() if cuda else None,
+        },
+        "parameters": parameters,
+        "examples_per_second": {
+            "train": train_rate,
+            "predict": round(len(frame) / max(seconds["predict"], 1e-3), 2),
+        },
+        "saved_bytes": sum(path.stat().st_size for path in saved.rglob("*") if path.is_file()),
+    }
+
+
+def describe_data(domain: Domain) -> dict[str, Any]:
+    """Return what a record says of the data."""
+    return {
+        "fingerprint": domain.fingerprint,
+        "labels": list(domain.label_names),
+        "multi_label": domain.multi_label,
+        "splits": domain.counts(),
+        "left_out": [dict(row) for row in domain.left_out],
+        "audit": dict(domain.audit),
+        "licence": domain.licence,
+    }
+
+
+def batch_variance(
+    module: TunedModule, data: DomainDataModule, frame: pd.DataFrame, precision: str
+) -> dict[str, Any] | None:
+    """Return how many generated answers differ between batch size 1 and the cell's, in reduced precision.
+
+    In float32 they do not differ, which a test holds; in lower precision sums in another order can tip a token.
+    """
+    if not isinstance(module, GenerativeModule) or module.mode != "vqa" or precision == "32-true":
+        return None
+    rows = data.rows("test")
+    count = min(64, len(rows))
+    dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float16
+    module.eval()
+    with torch.autocast(module.device.type, dtype=dtype):
+        alone = [module.answer([rows[index]])[0]["prediction"] for index in range(count)]
+    differ = sum(a != b for a, b in zip(alone, frame["prediction"][:count], strict=True))
+    return {"examples": count, "differ": differ, "share": differ / count}

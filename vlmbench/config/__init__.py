@@ -1,0 +1,1 @@
+"""Typed configuration: schemas, their registration with Hydra, and the checks that run before torch is imported."""

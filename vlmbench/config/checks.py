@@ -1,0 +1,208 @@
+"""Checks that need no torch: each field by its schema, then the combinations that cannot work."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING
+
+from vlmbench.config import schema
+from vlmbench.errors import UserError
+
+METHODS: dict[str, tuple[str, ...]] = {
+    "contrastive": ("zero_shot", "linear_probe", "lora", "full"),
+    "generative": ("zero_shot", "connector", "lora", "full"),
+    "hosted": ("zero_shot",),
+}
+TASKS: dict[str, tuple[str, ...]] = {
+    "contrastive": ("diagnosis", "pretrain"),
+    "generative": ("vqa", "diagnosis", "pretrain"),
+    "hosted": ("vqa",),
+}
+DOMAIN_TASKS: dict[str, tuple[str, ...]] = {
+    "phantom": ("diagnosis", "vqa", "pretrain"),
+    "folder": ("diagnosis",),
+    "vqa_jsonl": ("vqa",),
+}
+CONTRASTIVE_SCOPES = ("vision", "text", "vision+text")
+GENERATIVE_SCOPES = ("V", "M", "L", "VM", "VL", "ML", "VML")
+
+
+class ConfigError(UserError):
+    """The configuration cannot work; the message names the key and lists the valid choices."""
+
+
+class ImpossibleCellError(ConfigError):
+    """A combination of model, task, finetune and domain that has no meaning; a grid leaves it out."""
+
+
+def unknown(what: str, value: object, valid: Iterable[str]) -> str:
+    """Return the message for a value that is not among the valid ones, with the nearest as a suggestion."""
+    options = sorted(valid)
+    near = difflib.get_close_matches(str(value), options, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"{what}={value!r} is not valid.{hint} Valid choices: {', '.join(options)}."
+
+
+def check_cell(cell: schema.CellConfig) -> None:
+    """Check one cell.
+
+    Raises:
+        ConfigError: A value is missing, out of range, or names something that is not there.
+        ImpossibleCellError: The parts are each right but cannot go together.
+    """
+    check_fields(cell)
+    check_model(cell.model)
+    check_combination(cell.model, cell.task, cell.finetune, cell.domain)
+    check_domain(cell.domain, cell.task.name)
+    if cell.deterministic and cell.trainer.accelerator == "mps":
+        raise ConfigError("trainer.accelerator=mps cannot be deterministic; set deterministic=false.")
+
+
+def check_fields(node: object) -> None:
+    """Check every field of a dataclass tree against the choices and the range in its schema.
+
+    Raises:
+        ConfigError: At the first field that is missing or not admissible.
+    """
+    for path, value, metadata in _walk(node, ""):
+        if value == MISSING:
+            raise ConfigError(f"{path} is not set. Set it on the command line, {path}=..., or in its YAML file.")
+        if value is None:
+            continue
+        if "choices" in metadata and value not in metadata["choices"]:
+            raise ConfigError(unknown(path, value, metadata["choices"]))
+        if "range" in metadata:
+            low, high = metadata["range"]
+            if not low <= value <= high:
+                bound = f"at least {low:g}" if math.isinf(high) else f"between {low:g} and {high:g}"
+                raise ConfigError(f"{path}={value!r} is out of range: it must be {bound}.")
+
+
+def check_model(model: schema.ModelConfig) -> None:
+    """Check what a model's YAML says about where its weights come from.
+
+    Raises:
+        ConfigError: A local folder that is not there, or remote code without a pinned commit.
+    """
+    if model.trust_remote_code and not re.fullmatch(r"[0-9a-f]{40}", model.revision or ""):
+        raise ConfigError(
+            f"model.trust_remote_code=true runs code from {model.source}; it is refused unless model.revision is the "
+            "40-digit commit that you have read. Set model.revision=<commit>, or leave trust_remote_code off."
+        )
+    looks_local = model.source.startswith((".", "/", "~")) or model.source.count("/") > 1
+    if looks_local and not Path(model.source).expanduser().is_dir():
+        raise ConfigError(
+            f"model.source={model.source!r} is not a folder. Give the folder of a checkpoint in the hub's format "
+            "(config.json, *.safetensors, tokenizer), a hub id such as openai/clip-vit-base-patch32, or package:NAME."
+        )
+
+
+def check_combination(
+    model: schema.ModelConfig,
+    task: schema.TaskConfig,
+    finetune: schema.FinetuneConfig,
+    domain: schema.DomainConfig,
+) -> None:
+    """Check that model, task, finetune and domain have a meaning together.
+
+    Raises:
+        ImpossibleCellError: They have none; the message lists what goes with the model.
+    """
+    if finetune.name not in METHODS[model.kind]:
+        raise ImpossibleCellError(
+            f"finetune={finetune.name} does not apply to {model.name}, a {model.kind} model. "
+            f"Valid choices: {', '.join(METHODS[model.kind])}."
+        )
+    if task.name not in TASKS[model.kind]:
+        raise ImpossibleCellError(
+            f"task={task.name} does not apply to {model.name}, a {model.kind} model. "
+            f"Valid choices: {', '.join(TASKS[model.kind])}."
+        )
+    if task.name == "pretrain" and finetune.name in ("zero_shot", "linear_probe"):
+        raise ImpossibleCellError(
+            f"task=pretrain trains: finetune={finetune.name} does not. Valid: lora, full, connector."
+        )
+    if task.name not in DOMAIN_TASKS[domain.source]:
+        tasks = ", ".join(DOMAIN_TASKS[domain.source])
+        raise ImpossibleCellError(f"domain={domain.name} ({domain.source}) has no {task.name}. Valid tasks: {tasks}.")
+    if isinstance(finetune, schema.OptimisedConfig) and finetune.lr is None:
+        raise ConfigError(
+            f"finetune.lr is not set: the model {model.name} declares learning rates for "
+            f"{', '.join(model.learning_rates) or 'no method'}. Set finetune.lr=... ."
+        )
+    if isinstance(finetune, schema.LoraConfig | schema.FullConfig):
+        scopes = CONTRASTIVE_SCOPES if model.kind == "contrastive" else GENERATIVE_SCOPES
+        if finetune.scope not in scopes:
+            raise ImpossibleCellError(unknown("finetune.scope", finetune.scope, scopes))
+        _check_classifier(model, task, finetune, domain)
+
+
+def _check_classifier(
+    model: schema.ModelConfig,
+    task: schema.TaskConfig,
+    finetune: schema.LoraConfig | schema.FullConfig,
+    domain: schema.DomainConfig,
+) -> None:
+    if model.kind != "contrastive":
+        return
+    if task.name == "diagnosis" and finetune.classifier == "linear" and "text" in finetune.scope:
+        raise ImpossibleCellError(
+            f"finetune.scope={finetune.scope} trains the text tower, which a linear head does not use. "
+            "Set finetune.classifier=text, or finetune.scope=vision."
+        )
+    multi_label = getattr(domain, "multi_label", False) or getattr(domain, "target", "") == "multilabel"
+    if task.name == "diagnosis" and finetune.classifier == "text" and multi_label and not domain.negative_templates:
+        raise ImpossibleCellError(
+            f"domain={domain.name} is multi-label: text prompts as classifier need domain.negative_templates, "
+            "for example ['no sign of {label}']."
+        )
+
+
+def check_domain(domain: schema.DomainConfig, task: str) -> None:
+    """Check a domain's paths and templates.
+
+    Raises:
+        ConfigError: A folder or table that is not there, a template without its placeholder, bad fractions.
+    """
+    for key in ("templates", "negative_templates"):
+        for template in getattr(domain, key):
+            if "{label}" not in template:
+                raise ConfigError(f"domain.{key}: {template!r} lacks the placeholder {{label}}.")
+    if isinstance(domain, schema.TableDomainConfig):
+        root = Path(domain.root).expanduser()
+        if not root.is_dir():
+            raise ConfigError(
+                f"domain.root={domain.root!r} is not a folder. Give the folder that holds {domain.table}."
+            )
+        if not (root / domain.table).is_file():
+            tables = sorted(p.name for p in root.iterdir() if p.suffix in {".csv", ".tsv", ".jsonl"})
+            raise ConfigError(
+                f"domain.table={domain.table!r} is not in {root}. Tables there: {', '.join(tables) or 'none'}."
+            )
+        fractions = domain.split_fractions
+        if len(fractions) != 3 or min(fractions) < 0 or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
+            raise ConfigError(
+                f"domain.split_fractions={fractions} must be three shares (train, val, test) that add to 1."
+            )
+    if isinstance(domain, schema.PhantomDomainConfig) and len(domain.modalities) != 1 and task == "diagnosis":
+        raise ConfigError(
+            f"domain.modalities={list(domain.modalities)}: a diagnosis takes one modality; "
+            "mixtures are for pretrain and vqa."
+        )
+
+
+def _walk(node: object, prefix: str) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    for item in dataclasses.fields(node):  # type: ignore[arg-type]
+        value = getattr(node, item.name)
+        path = f"{prefix}{item.name}"
+        if dataclasses.is_dataclass(value):
+            yield from _walk(value, f"{path}.")
+        else:
+            yield path, value, dict(item.metadata)

@@ -1,0 +1,48 @@
+"""Registration of the schemas with Hydra, and where the YAML files are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hydra.core.config_store import ConfigStore
+
+from vlmbench.config import schema
+
+SCHEMAS: dict[str, type] = {
+    "schema/cell": schema.CellConfig,
+    "schema/evaluate": schema.EvaluateConfig,
+    "schema/report": schema.ReportConfig,
+    "schema/model/contrastive": schema.ContrastiveModelConfig,
+    "schema/model/generative": schema.GenerativeModelConfig,
+    "schema/model/any": schema.ModelConfig,
+    "schema/task/diagnosis": schema.DiagnosisTaskConfig,
+    "schema/task/vqa": schema.VqaTaskConfig,
+    "schema/task/pretrain": schema.PretrainTaskConfig,
+    "schema/finetune/zero_shot": schema.ZeroShotConfig,
+    "schema/finetune/linear_probe": schema.LinearProbeConfig,
+    "schema/finetune/lora": schema.LoraConfig,
+    "schema/finetune/full": schema.FullConfig,
+    "schema/finetune/connector": schema.ConnectorConfig,
+    "schema/domain/phantom": schema.PhantomDomainConfig,
+    "schema/domain/folder": schema.FolderDomainConfig,
+    "schema/domain/vqa_jsonl": schema.VqaJsonlDomainConfig,
+    "schema/trainer": schema.TrainerConfig,
+    "schema/logger/none": schema.LoggerConfig,
+    "schema/logger/wandb": schema.WandbLoggerConfig,
+    "schema/sweep": schema.SweepConfig,
+}
+
+
+def register() -> None:
+    """Make every schema available to YAML files as `/schema/...@_here_`."""
+    store = ConfigStore.instance()
+    for path, node in SCHEMAS.items():
+        group, _, name = path.rpartition("/")
+        store.store(group=group, name=name, node=node, provider="vlmbench")
+
+
+def conf_dir() -> Path:
+    """Return the directory of the YAML files: inside an installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    packaged = package / "conf"
+    return packaged if packaged.is_dir() else package.parent / "conf"

@@ -1,0 +1,154 @@
+"""A domain as batches: images decoded and preprocessed once, training rows shuffled the same way in every run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence, Sized
+from typing import Any
+
+import lightning as L
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from vlmbench.domains.base import Domain, Example, ImageSource, Split
+
+CACHE_BYTES = 2 * 1024**3
+Row = tuple[int, Example, Tensor]
+Collate = Callable[[list[Row]], Any]
+
+
+class PixelCache:
+    """Preprocessed images by key, kept in memory while they fit.
+
+    Args:
+        images: Where the pixels come from.
+        preprocess: The model's own preprocessing, RGB image to (3, H, W).
+        max_bytes: Images beyond this are decoded anew each time.
+    """
+
+    def __init__(
+        self, images: ImageSource, preprocess: Callable[[Image.Image], Tensor], max_bytes: int = CACHE_BYTES
+    ) -> None:
+        self.images = images
+        self.preprocess = preprocess
+        self.max_bytes = max_bytes
+        self._bytes = 0
+        self._held: dict[str, Tensor] = {}
+
+    def __call__(self, key: str) -> Tensor:
+        """Return the preprocessed image.
+
+        Raises:
+            ImageError: The image cannot be read.
+        """
+        if key in self._held:
+            return self._held[key]
+        pixels = self.preprocess(self.images.load(key))
+        size = pixels.element_size() * pixels.numel()
+        if self._bytes + size <= self.max_bytes:
+            self._held[key] = pixels
+            self._bytes += size
+        return pixels
+
+
+class ExampleDataset(Dataset[Row]):
+    """Rows `(index, example, pixels)` of one split."""
+
+    def __init__(self, examples: Sequence[Example], pixels: PixelCache) -> None:
+        self.examples = examples
+        self.pixels = pixels
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> Row:
+        example = self.examples[index]
+        return index, example, self.pixels(example.image)
+
+
+class EpochSampler(Sampler[int]):
+    """A permutation that depends on the seed and the epoch alone, so that a resumed run sees the same batches."""
+
+    def __init__(self, rows: Sized, seed: int) -> None:
+        self.rows = rows
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning at the start of each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        return iter(torch.randperm(len(self.rows), generator=generator).tolist())
+
+
+class DomainDataModule(L.LightningDataModule):
+    """Loaders over a domain's splits.
+
+    Args:
+        domain: The dataset.
+        preprocess: The model's own preprocessing.
+        batch_size: Rows in a training batch.
+        eval_batch_size: Rows in a batch of validation, prediction and encoding.
+        num_workers: Processes that decode images.
+        seed: Of the order of the training rows.
+    """
+
+    def __init__(
+        self,
+        domain: Domain,
+        preprocess: Callable[[Image.Image], Tensor],
+        *,
+        batch_size: int,
+        eval_batch_size: int,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.domain = domain
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self.collate: Collate = stack_pixels
+        # With workers each process would fill a cache of its own and throw it away.
+        self._pixels = PixelCache(domain.images, preprocess, CACHE_BYTES if num_workers == 0 else 0)
+
+    def train_dataloader(self) -> DataLoader[Row]:
+        """Return shuffled batches of the training split, made by `collate`."""
+        rows = self.rows("train")
+        return self._loader(rows, self.collate, self.batch_size, EpochSampler(rows, self.seed))
+
+    def val_dataloader(self) -> DataLoader[Row]:
+        """Return batches of the validation split, in order, made by `collate`."""
+        return self._loader(self.rows("val"), self.collate, self.eval_batch_size)
+
+    def ordered(self, split: Split, collate: Collate, batch_size: int | None = None) -> DataLoader[Row]:
+        """Return batches of any split in the domain's order, to encode or to predict on."""
+        return self._loader(self.rows(split), collate, batch_size or self.eval_batch_size)
+
+    def rows(self, split: Split) -> ExampleDataset:
+        """Return one split's rows."""
+        return ExampleDataset(self.domain.split(split), self._pixels)
+
+    def _loader(
+        self, rows: ExampleDataset, collate: Collate, batch: int, sampler: EpochSampler | None = None
+    ) -> DataLoader[Row]:
+        return DataLoader(
+            rows,
+            batch_size=batch,
+            sampler=sampler,
+            collate_fn=collate,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+        )
+
+
+def stack_pixels(rows: list[Row]) -> dict[str, Tensor]:
+    """Return `pixels` (B, 3, H, W) alone."""
+    return {"pixels": torch.stack([pixels for *_, pixels in rows])}

@@ -1,0 +1,37 @@
+"""Take a finished cell to another domain without training (transfer), or with -m to several.
+
+python -m vlmbench.evaluate cell=runs/diagnosis/CELL domain=phantom_ultrasound
+python -m vlmbench.evaluate -m cell=runs/diagnosis/CELL domain=phantom_fundus,phantom_oct
+"""
+
+from __future__ import annotations
+
+import sys
+
+from vlmbench.config.checks import check_domain, check_fields
+from vlmbench.config.entry import compose, run
+
+
+def main() -> int:
+    """Run the command; returns the exit status."""
+    composed = compose("evaluate", __doc__ or "")
+    for config in composed.configs:
+        check_fields(config)
+        check_domain(config.domain, "")
+    from vlmbench.cell.grid import summary
+    from vlmbench.cell.transfer import prepare_transfer, run_transfer
+    from vlmbench.records.store import RECORD
+
+    status = 0
+    for config in composed.configs:
+        transfer = prepare_transfer(config)
+        record = run_transfer(transfer)
+        print(f"{transfer.label}  {summary(record)}\n{transfer.folder / RECORD}")
+        if record["status"] == "failed":
+            print(record["error"]["traceback"], file=sys.stderr)
+            status = 1
+    return status
+
+
+if __name__ == "__main__":
+    run(main)

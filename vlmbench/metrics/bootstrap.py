@@ -1,0 +1,161 @@
+"""Intervals by the cluster bootstrap: whole groups (patients) are drawn with replacement, percentiles are taken.
+
+Examples of one patient resemble each other; drawing examples as if they were independent gives intervals that are too
+narrow. Drawing groups keeps that dependence (Field & Welsh 2007, "Bootstrapping clustered data", JRSS B 69:369-390).
+The interval is the percentile one (Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13). With few
+groups it is too narrow, and it has no width for a metric that is the same in every group, such as an accuracy of 1:
+read it with `n_groups` beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+Statistics = Callable[[Floats], Mapping[str, Floats]]
+
+METHOD = "percentile cluster bootstrap"
+# Weights are made for as many resamples at a time as fit in 16 MB, which also keeps them near the processor.
+_CHUNK = 2_000_000
+
+
+def intervals(
+    statistics: Statistics | Mapping[str, ArrayLike],
+    groups: Sequence[Any] | NDArray,
+    *,
+    n_resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str, dict[str, Any]]:
+    """Compute metrics with cluster bootstrap intervals.
+
+    Args:
+        statistics: Either per-example values, name -> (N,) with NaN where a metric does not apply, of which the mean is
+            taken; or a function of weights (R, N) that returns name -> (R,), NaN where undefined.
+        groups: (N,) the unit that is drawn, compared as text; the order of the examples does not matter.
+        n_resamples: Number of resamples; 0 gives values without intervals.
+        confidence: Coverage aimed at, in (0, 1).
+        seed: Same seed, same interval.
+
+    Returns:
+        `metrics`: per metric `value`, `low`, `high` (NaN where undefined), `n_resamples` (drawn), `undefined` (drawn,
+        but the metric is undefined on them: left out of the percentiles), and `reason` where there is no interval.
+        `bootstrap`: `method`, `unit`, `n_groups`, `n_examples`, `n_resamples`, `confidence`, `seed`.
+
+    Raises:
+        ValueError: There is no example, lengths differ, or an argument is out of range.
+    """
+    names = np.asarray(groups, dtype=str)
+    if names.ndim != 1 or not names.size:
+        raise ValueError(f"groups must be (N,) with N >= 1, got shape {names.shape}")
+    if n_resamples < 0:
+        raise ValueError(f"n_resamples must be 0 or more, got {n_resamples}")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be between 0 and 1, for example 0.95, got {confidence}")
+    _, codes = np.unique(names, return_inverse=True)
+    n_groups = int(codes.max()) + 1
+
+    support: dict[str, int] = {}
+    if not callable(statistics):
+        values = {name: _checked(name, column, names.size) for name, column in statistics.items()}
+        support = {name: len(np.unique(codes[~np.isnan(column)])) for name, column in values.items()}
+        statistics = means(values)
+    points = {name: float(value[0]) for name, value in statistics(np.ones((1, names.size))).items()}
+    drawn: dict[str, list[Floats]] = {name: [] for name in points}
+    if n_groups > 1:
+        for weights in resample(codes, n_resamples, seed):
+            for name, column in statistics(weights).items():
+                drawn[name].append(column)
+    return {
+        "metrics": {
+            name: _interval(
+                value, np.concatenate([*drawn[name], []]), support.get(name, n_groups), n_resamples, confidence
+            )
+            for name, value in points.items()
+        },
+        "bootstrap": {
+            "method": METHOD,
+            "unit": "group",
+            "n_groups": n_groups,
+            "n_examples": int(names.size),
+            "n_resamples": n_resamples,
+            "confidence": confidence,
+            "seed": seed,
+        },
+    }
+
+
+def means(values: Mapping[str, Floats]) -> Statistics:
+    """Return the weighted means of per-example values (N,), NaN left out, as a function of weights (R, N)."""
+    columns = np.stack(list(values.values()), axis=1) if values else np.zeros((0, 0))
+    applies = ~np.isnan(columns)
+    filled = np.where(applies, columns, 0.0)
+
+    def compute(weights: Floats) -> dict[str, Floats]:
+        if not values:
+            return {}
+        sums, counts = weights @ filled, weights @ applies.astype(np.float64)
+        out = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
+        return dict(zip(values, out.T, strict=True))
+
+    return compute
+
+
+def resample(codes: NDArray[np.int64], n_resamples: int, seed: int) -> Iterator[Floats]:
+    """Draw groups with replacement and yield the weights of the examples, some resamples at a time.
+
+    Args:
+        codes: (N,) group of each example, 0..G-1.
+        n_resamples: Number of resamples in all.
+        seed: Seeds numpy's default generator.
+
+    Yields:
+        (r, N) how often each example's group was drawn; the r add up to `n_resamples`.
+    """
+    rng = np.random.default_rng(seed)
+    n_groups = int(codes.max()) + 1
+    step = max(1, _CHUNK // len(codes))
+    for first in range(0, n_resamples, step):
+        rows = min(step, n_resamples - first)
+        draws = rng.integers(n_groups, size=(rows, n_groups)) + n_groups * np.arange(rows)[:, None]
+        times = np.bincount(draws.ravel(), minlength=rows * n_groups).reshape(rows, n_groups)
+        yield times.astype(np.float64)[:, codes]
+
+
+def _checked(name: str, column: ArrayLike, length: int) -> Floats:
+    values = np.asarray(column, dtype=np.float64)
+    if values.shape != (length,):
+        raise ValueError(
+            f"values of {name!r} must have shape ({length},), one for each group entry, got {values.shape}"
+        )
+    if np.isinf(values).any():
+        raise ValueError(f"{int(np.isinf(values).sum())} values of {name!r} are infinite")
+    return values
+
+
+def _interval(value: float, drawn: Floats, support: int, n_resamples: int, confidence: float) -> dict[str, Any]:
+    """Take percentiles, or say why there are none: a missing interval must never look like a narrow one."""
+    defined = drawn[~np.isnan(drawn)]
+    result: dict[str, Any] = {
+        "value": value,
+        "low": float("nan"),
+        "high": float("nan"),
+        "n_resamples": len(drawn),
+        "undefined": len(drawn) - len(defined),
+    }
+    if np.isnan(value):
+        result["reason"] = "the metric is undefined on these examples"
+    elif not n_resamples:
+        result["reason"] = "no resamples were asked for"
+    elif support < 2:
+        result["reason"] = "one group only: there is nothing to resample"
+    elif not len(defined):
+        result["reason"] = "the metric is undefined on every resample"
+    else:
+        tail = (1 - confidence) / 2
+        result["low"], result["high"] = (float(q) for q in np.quantile(defined, [tail, 1 - tail]))
+    return result

@@ -1,0 +1,1 @@
+"""LightningModules: one training step and one prediction step each, for both families."""

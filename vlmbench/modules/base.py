@@ -1,0 +1,92 @@
+"""What both modules share: the optimiser, checkpoints of what trains alone, and the proof that training changed it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from vlmbench.domains.datamodule import Row
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """AdamW (Loshchilov and Hutter, ICLR 2019) with linear warm-up.
+
+    Attributes:
+        lr: Peak learning rate.
+        weight_decay: Decoupled; applied to matrices alone, not to biases, norms and scales.
+        warmup: Share of the steps over which the learning rate rises.
+        schedule: `cosine` or `linear` to zero, or `constant`.
+    """
+
+    lr: float
+    weight_decay: float = 0.0
+    warmup: float = 0.05
+    schedule: str = "cosine"
+
+    def factor(self, step: int, total: int) -> float:
+        """Return the learning rate at an optimiser step as a share of the peak, in (0, 1]."""
+        rise = max(1, round(self.warmup * total))
+        if step < rise:
+            return (step + 1) / rise
+        progress = min(1.0, (step - rise) / max(1, total - rise))
+        if self.schedule == "constant":
+            return 1.0
+        return 1.0 - progress if self.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+class TunedModule(L.LightningModule):
+    """A backbone being adapted.
+
+    Args:
+        backbone: The pretrained model, already prepared by a tuner.
+        optimisation: None where nothing is trained by gradient steps.
+    """
+
+    def __init__(self, backbone: Any, optimisation: Optimisation | None) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.optimisation = optimisation
+        # Checkpoints hold what trains and nothing else: the rest comes from the pretrained weights.
+        self.strict_loading = False
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Return the parameters that train, by name."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def configure_optimizers(self) -> Any:
+        """Return AdamW and its schedule over all optimiser steps of the run."""
+        if self.optimisation is None:
+            raise RuntimeError("this module was built without an optimiser: nothing in it trains")
+        parameters = list(self.trainable().values())
+        groups = [
+            {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": self.optimisation.weight_decay},
+            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        optimiser = torch.optim.AdamW([g for g in groups if g["params"]], lr=self.optimisation.lr)
+        total = int(self.trainer.estimated_stepping_batches)
+        settings = self.optimisation
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: settings.factor(step, total))
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep only what trains."""
+        names = self.trainable().keys()
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in names}
+
+    def collate(self, rows: list[Row]) -> Any:
+        """Return a supervised batch."""
+        raise NotImplementedError
+
+    def collate_eval(self, rows: list[Row]) -> Any:
+        """Return a batch to predict on; by default the supervised one."""
+        return self.collate(rows)
+
+    def output(self, batch: Any) -> Tensor:
+        """Return what the tuned backbone makes of a batch, without any head: the witness that tuning changed it."""
+        raise NotImplementedError

@@ -1,0 +1,164 @@
+"""Supervised fine-tuning on answers, generation, and choice by likelihood: VQA, diagnosis and captioning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlmbench.backbones.base import Turn
+from vlmbench.domains.datamodule import Row
+from vlmbench.metrics import vqa
+from vlmbench.modules.base import Optimisation, TunedModule
+from vlmbench.modules.prompting import Asker, Query
+from vlmbench.modules.scoring import targets_of, validation_metrics
+
+Mode = Literal["vqa", "diagnosis", "pretrain"]
+
+
+class GenerativeModule(TunedModule):
+    """A generative model asked about images.
+
+    Args:
+        backbone: A generative backbone, prepared by a tuner.
+        ask: Turns an example into questions.
+        mode: The task.
+        label_count: Diagnosis: number of labels C.
+        multi_label: Diagnosis: whether each label is asked about by itself.
+        max_new_tokens: Longest generated answer.
+        likelihood: VQA: also score the options of closed questions.
+        validate_answers: VQA: answer the validation questions each epoch instead of only measuring the loss.
+        optimisation: None where nothing is trained.
+    """
+
+    def __init__(
+        self,
+        backbone: Any,
+        ask: Asker,
+        *,
+        mode: Mode,
+        label_count: int = 0,
+        multi_label: bool = False,
+        max_new_tokens: int = 32,
+        likelihood: bool = True,
+        validate_answers: bool = False,
+        optimisation: Optimisation | None = None,
+    ) -> None:
+        super().__init__(backbone, optimisation)
+        self.ask = ask
+        self.mode = mode
+        self.label_count = label_count
+        self.multi_label = multi_label
+        self.max_new_tokens = max_new_tokens
+        self.likelihood = likelihood
+        self.validate_answers = validate_answers
+        self._losses: list[tuple[float, int]] = []
+        self._answered: list[dict[str, Any]] = []
+
+    def collate(self, rows: list[Row]) -> dict[str, Any]:
+        """Return a supervised batch, with the rows it was made of."""
+        turns = [Turn(pixels, q.prompt, q.answer) for _, example, pixels in rows for q in self.ask(example)]
+        return {**self.backbone.collate(turns, supervise=True), "rows": list(rows)}
+
+    def collate_eval(self, rows: list[Row]) -> list[Row]:
+        """Return the rows as they are: what is asked of them is tokenised in `answer`."""
+        return rows
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Leave batches where they are: the backbone places its own inputs."""
+        return batch
+
+    def training_step(self, batch: dict[str, Any], _: int) -> Tensor:
+        """Return the mean loss over the supervised tokens of one batch."""
+        loss, _logits = self.backbone.forward(_tensors(batch))
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["rows"]))
+        return loss
+
+    def validation_step(self, batch: dict[str, Any], _: int) -> None:
+        """Collect the loss weighted by supervised tokens, and answers where they select."""
+        loss, _logits = self.backbone.forward(_tensors(batch))
+        self._losses.append((float(loss), int((batch["labels"] != -100).sum())))
+        if self.mode == "diagnosis" or self.validate_answers:
+            self._answered.extend(self.answer(batch["rows"]))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the loss of the validation split and, where answers were collected, how many are right."""
+        losses, weights = np.array(self._losses).T
+        self.log("val/loss", float(np.average(losses, weights=weights)))
+        if self._answered:
+            for name, value in self._validation_scores().items():
+                self.log(f"val/{name}", value)
+        self._losses.clear()
+        self._answered.clear()
+
+    def predict_step(self, batch: list[Row], _: int) -> dict[str, Any]:
+        """Return columns over the batch's rows: see `answer`; for captions the `loss` of the batch."""
+        if self.mode == "pretrain":
+            loss = float(self.backbone.forward(_tensors(self.collate(batch)))[0])
+            return {"index": [row[0] for row in batch], "loss": [loss] * len(batch)}
+        answered = self.answer(batch)
+        return {key: [row[key] for row in answered] for key in answered[0] if key != "example"}
+
+    @torch.no_grad()
+    def answer(self, rows: Sequence[Row]) -> list[dict[str, Any]]:
+        """Answer what is asked of each row.
+
+        Returns:
+            For each row its `index`; for VQA and captions `prediction` (text) and `option_scores` (log-likelihoods,
+            empty for open questions) and the `example`; for diagnosis `scores` over the labels, probabilities, and the
+            `labels` that hold.
+        """
+        asked = [(row, self.ask(row[1])) for row in rows]
+        if self.mode == "diagnosis":
+            return [
+                {"index": row[0], "scores": scores, "labels": list(row[1].labels)}
+                for (row, _), scores in zip(asked, self._diagnose(asked), strict=True)
+            ]
+        turns = [Turn(row[2], queries[0].prompt) for row, queries in asked]
+        texts = self.backbone.generate(
+            self.backbone.collate(turns, supervise=False), max_new_tokens=self.max_new_tokens
+        )
+        scores = self._option_scores(turns, [queries[0] for _, queries in asked])
+        return [
+            {"index": row[0], "prediction": text, "option_scores": values, "example": row[1]}
+            for (row, _), text, values in zip(asked, texts, scores, strict=True)
+        ]
+
+    def output(self, batch: dict[str, Any]) -> Tensor:
+        """Return the logits of a supervised batch."""
+        return self.backbone.forward(_tensors(batch))[1]
+
+    def _option_scores(self, turns: Sequence[Turn], queries: Sequence[Query]) -> list[list[float]]:
+        out: list[list[float]] = [[] for _ in turns]
+        closed = [index for index, query in enumerate(queries) if query.options and self.likelihood]
+        if closed:
+            values = self.backbone.score([turns[i] for i in closed], [queries[i].options for i in closed])
+            for index, row in zip(closed, values, strict=True):
+                out[index] = row[: len(queries[index].options)].double().tolist()
+        return out
+
+    def _diagnose(self, asked: Sequence[tuple[Row, list[Query]]]) -> list[list[float]]:
+        turns = [Turn(row[2], query.prompt) for row, queries in asked for query in queries]
+        options = [query.options for _, queries in asked for query in queries]
+        shares = self.backbone.score(turns, options).double().softmax(-1)
+        if not self.multi_label:
+            return shares.tolist()
+        # One yes/no question a label: the score of a label is the share of "yes".
+        return shares[:, 0].reshape(len(asked), -1).tolist()
+
+    def _validation_scores(self) -> dict[str, float]:
+        if self.mode == "diagnosis":
+            targets = targets_of([row["labels"] for row in self._answered], self.label_count, self.multi_label)
+            values = validation_metrics(np.array([row["scores"] for row in self._answered]), targets, self.multi_label)
+            return {name: values[name] for name in ("auroc", "accuracy")}
+        texts = [row["prediction"] for row in self._answered]
+        asked = [row["example"] for row in self._answered]
+        columns = [e.answer for e in asked], [e.answer_type for e in asked], [e.options for e in asked]
+        return {"accuracy": float(np.nanmean(vqa.evaluate(texts, *columns)["accuracy"]))}
+
+
+def _tensors(batch: dict[str, Any]) -> dict[str, Tensor]:
+    return {key: value for key, value in batch.items() if isinstance(value, Tensor)}

@@ -1,0 +1,58 @@
+"""Contrastive pre-training on captions: the symmetric cross-entropy of CLIP (Radford et al., 2021, figure 3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vlmbench.domains.datamodule import Row
+from vlmbench.modules.base import TunedModule
+
+MAX_LOGIT_SCALE = 100.0  # Radford et al. (2021), section 2.5: clipped there to keep training stable
+
+
+class CaptionModule(TunedModule):
+    """A dual encoder that learns which caption belongs to which image of a batch."""
+
+    def collate(self, rows: list[Row]) -> dict[str, Any]:
+        """Return `pixels` (B, 3, H, W), the captions' `tokens`, each (B, T), the `captions` and the rows' `index`."""
+        captions = [example.caption for _, example, _ in rows]
+        return {
+            "pixels": torch.stack([pixels for *_, pixels in rows]),
+            "tokens": self.backbone.tokenize(captions),
+            "same": torch.tensor([[a == b for b in captions] for a in captions]),
+            "index": torch.tensor([index for index, *_ in rows]),
+        }
+
+    def training_step(self, batch: dict[str, Any], _: int) -> Tensor:
+        """Return the loss of one batch."""
+        loss = self._loss(batch)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["index"]))
+        return loss
+
+    def validation_step(self, batch: dict[str, Any], _: int) -> None:
+        """Log the loss; it depends on the batch size, which is the same in every run of a recipe."""
+        self.log("val/loss", self._loss(batch), batch_size=len(batch["index"]))
+
+    def predict_step(self, batch: dict[str, Any], _: int) -> dict[str, Any]:
+        """Return `index` and the `loss` of the batch for each of its rows."""
+        return {"index": batch["index"].tolist(), "loss": [float(self._loss(batch))] * len(batch["index"])}
+
+    def output(self, batch: dict[str, Any]) -> Tensor:
+        """Return the similarities of the batch."""
+        return self._logits(batch)
+
+    def _logits(self, batch: dict[str, Any]) -> Tensor:
+        images = functional.normalize(self.backbone.encode_image(batch["pixels"].to(self.device)).float(), dim=-1)
+        texts = functional.normalize(self.backbone.encode_text(batch["tokens"]).float(), dim=-1)
+        return self.backbone.logit_scale.float().clamp(max=MAX_LOGIT_SCALE) * images @ texts.T
+
+    def _loss(self, batch: dict[str, Any]) -> Tensor:
+        # Images that share a caption word for word are each other's right answer too: small worlds repeat captions.
+        same = batch["same"].to(self.device).float()
+        targets = same / same.sum(1, keepdim=True)
+        logits = self._logits(batch)
+        return (functional.cross_entropy(logits, targets) + functional.cross_entropy(logits.T, targets)) / 2

@@ -1,0 +1,81 @@
+"""Records and predictions on disk: written atomically and last, read back with their faults named."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from vlmbench.errors import UserError
+
+SCHEMA = 1
+RECORD, PREDICTIONS = "record.json", "predictions.parquet"
+
+
+class RecordError(UserError):
+    """A record is missing or cannot be read; the message says where."""
+
+
+def write_record(folder: Path, record: Mapping[str, Any]) -> Path:
+    """Write `record.json`; it is the last file of a cell, so that its presence means that the rest is there."""
+    text = json.dumps({"schema": SCHEMA, **record}, indent=1, ensure_ascii=False, allow_nan=False)
+    return _atomically(folder / RECORD, lambda path: path.write_text(text + "\n", encoding="utf-8"))
+
+
+def write_predictions(folder: Path, frame: pd.DataFrame) -> Path:
+    """Write `predictions.parquet`, one row an example; the same frame gives the same bytes."""
+    return _atomically(
+        folder / PREDICTIONS, lambda path: frame.to_parquet(path, engine="pyarrow", index=False, compression="zstd")
+    )
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Read a cell's record.
+
+    Raises:
+        RecordError: There is none, or it is not a record of this schema.
+    """
+    path = folder / RECORD
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RecordError(f"{folder} holds no {RECORD}: the cell is not finished. Train it first.") from error
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path} cannot be read: {error}. Delete it and run the cell again.") from error
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        raise RecordError(f"{path} is not a record of schema {SCHEMA}; it was written by another version.")
+    return record
+
+
+def read_predictions(folder: Path) -> pd.DataFrame:
+    """Read a cell's predictions.
+
+    Raises:
+        RecordError: The file is missing or damaged.
+    """
+    try:
+        return pd.read_parquet(folder / PREDICTIONS)
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{folder / PREDICTIONS} cannot be read: {error}. Run the cell again.") from error
+
+
+def _atomically(path: Path, write: Callable[[Path], Any]) -> Path:
+    """Write beside the target and rename: readers see the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,26 @@
+"""Turn a directory of records into one HTML page, a CSV file and LaTeX tables.
+
+python -m vlmbench.report
+python -m vlmbench.report records=runs output=report title='Our models'
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vlmbench.config.entry import compose, run
+
+
+def main() -> int:
+    """Run the command; returns the exit status."""
+    composed = compose("report", __doc__ or "")
+    for config in composed.configs:
+        from vlmbench.reporting.html import write_report
+
+        paths = write_report(Path(config.records), Path(config.output), title=config.title)
+        print(f"report: {paths.html}")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,106 @@
+"""The heat map as a picture, for a README or a slide; the page draws its own as a table that can be read aloud."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vlmbench.reporting.colour import colour, text_colour
+from vlmbench.reporting.grids import Line, Matrix, Tile, cell_matrices
+from vlmbench.reporting.load import ReportError
+from vlmbench.reporting.ordering import newest
+from vlmbench.reporting.rows import Row
+from vlmbench.reporting.text import interval_text, name_text, value_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+ROW_HEIGHT, COLUMN_WIDTH, LABEL_WIDTH, HEAD_HEIGHT = 0.46, 1.75, 2.6, 1.15  # inches
+MISSING, FAILED, SOFT = "#f2f4f6", "#fdeced", "#59636e"
+FOOT = (
+    "In brackets: the interval of the record. “a to b, n”: mean, smallest and largest of n seeds. "
+    "ID† / OOD: the pre-training did / did not cover the modality."
+)
+
+
+def heatmap_png(rows: Sequence[Row], path: Path, *, dpi: int = 160) -> Path:
+    """Draw the heat map of every task and primary metric, one under the other.
+
+    Args:
+        rows: As `load.load_rows` gives them; of several records of one cell the newest is drawn.
+        path: Where the PNG goes; its directory is created.
+        dpi: Pixels an inch.
+
+    Raises:
+        ReportError: No row is a cell, so there is nothing to draw.
+    """
+    from matplotlib.figure import Figure  # slow to import, and needed by this one picture alone
+
+    matrices = [matrix for matrix in cell_matrices(newest(rows)[0]) if matrix.lines]
+    if not matrices:
+        raise ReportError("no cell among the records, so there is no heat map to draw; run a cell or a grid first")
+    heights = [HEAD_HEIGHT + ROW_HEIGHT * len(matrix.lines) for matrix in matrices]
+    width = LABEL_WIDTH + COLUMN_WIDTH * max(len(matrix.domains) for matrix in matrices)
+    figure = Figure(figsize=(width, sum(heights)), dpi=dpi, facecolor="white")
+    top = sum(heights)
+    for matrix, height in zip(matrices, heights, strict=True):
+        top -= height
+        size = (COLUMN_WIDTH * len(matrix.domains) / width, ROW_HEIGHT * len(matrix.lines) / sum(heights))
+        axes = figure.add_axes((LABEL_WIDTH / width, (top + 0.3) / sum(heights), *size))
+        _draw(axes, matrix)
+    figure.text(0.08 * COLUMN_WIDTH / width, 0.08 / sum(heights), FOOT, fontsize=6.5, color=SOFT)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Software": None})  # the same records give the same bytes
+    return path
+
+
+def _draw(axes: Axes, matrix: Matrix) -> None:
+    from matplotlib.patches import Rectangle
+
+    lines = matrix.lines
+    axes.set(xlim=(0, len(matrix.domains)), ylim=(len(lines), 0))
+    axes.axis("off")
+    margin = -LABEL_WIDTH / COLUMN_WIDTH + 0.08
+    name = f"{name_text(matrix.task)}: {name_text(matrix.metric) or 'no metric recorded'}"
+    axes.text(margin, -1.25, _plain(name), fontsize=11, weight="bold", va="bottom")
+    for column, (domain, modality) in enumerate(matrix.domains):
+        axes.text(column + 0.04, -0.5, _plain(domain), fontsize=8, weight="bold", va="bottom")
+        axes.text(column + 0.04, -0.12, _plain(modality), fontsize=7, color=SOFT, va="bottom")
+    for index, line in enumerate(lines):
+        axes.text(margin, index + 0.31, _plain(line.model), fontsize=7.5, weight="bold", va="center")
+        axes.text(margin, index + 0.7, _plain(_adaptation(line)), fontsize=7.5, color=SOFT, va="center")
+        for column, tile in enumerate(line.tiles):
+            face = {"missing": MISSING, "failed": FAILED, "undefined": MISSING}.get(tile.state, "")
+            if tile.value is not None:
+                face = colour(tile.value, matrix.scale)
+            ink = text_colour(face) if tile.value is not None else SOFT
+            axes.add_patch(Rectangle((column + 0.015, index + 0.04), 0.97, 0.92, facecolor=face, edgecolor="none"))
+            axes.text(
+                column + 0.06, index + 0.31, _plain(_value(tile)), fontsize=8.5, color=ink, weight="bold", va="center"
+            )
+            axes.text(column + 0.06, index + 0.7, _plain(_spread(tile)), fontsize=6.5, color=ink, va="center")
+            mark = {"id": "ID†", "ood": "OOD", "unknown": "unk."}.get(tile.exposure, "")
+            axes.text(column + 0.94, index + 0.31, mark, fontsize=6, color=ink, ha="right", va="center")
+
+
+def _plain(text: str) -> str:
+    """Text that matplotlib takes literally: a pair of dollar signs would start mathematics."""
+    return text.replace("$", r"\$")
+
+
+def _adaptation(line: Line) -> str:
+    return " · ".join(part for part in (line.finetune, line.scope, line.variant) if part)
+
+
+def _value(tile: Tile) -> str:
+    if tile.value is None:
+        return {"missing": "not run", "failed": "failed"}.get(tile.state, "n/a")
+    return value_text(tile.value)
+
+
+def _spread(tile: Tile) -> str:
+    if tile.seeds > 1:
+        return f"{value_text(tile.low)} to {value_text(tile.high)}, n={tile.seeds}"
+    return interval_text(tile.low, tile.high)

@@ -1,0 +1,146 @@
+"""Generalist beside specialist: pairs cells that were treated alike and refuses, with the reason, all others."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vlmbench.reporting.rows import Row
+
+RECIPE_PARTS = ("finetune", "trainer", "task", "domain")
+# Where a run writes and what it prints cannot change a result, so a difference there is no difference of recipe.
+NOT_RECIPE = frozenset({"default_root_dir", "enable_progress_bar", "enable_model_summary", "log_every_n_steps"})
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A generalist's and a specialist's cell that differ in the model alone."""
+
+    generalist: Row
+    specialist: Row
+
+    @property
+    def difference(self) -> float:
+        """Generalist minus specialist, of the primary metric."""
+        left, right = self.generalist.primary.value, self.specialist.primary.value
+        if left is None or right is None:
+            raise ValueError("a comparison needs two values")
+        return left - right
+
+    @property
+    def overlap(self) -> bool | None:
+        """Whether the two intervals share a point; None where one is missing."""
+        left, right = self.generalist.primary.interval, self.specialist.primary.interval
+        if left is None or right is None:
+            return None
+        return left[0] <= right[1] and right[0] <= left[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A comparison that is not shown, and why."""
+
+    row: Row
+    partner: str
+    reason: str
+
+
+def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield dotted keys and JSON texts of the leaves of a config, without those that cannot change a result."""
+    if isinstance(config, Mapping):
+        for key in sorted(config, key=str):
+            if str(key) not in NOT_RECIPE:
+                yield from flatten(config[key], f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, json.dumps(config, sort_keys=True, default=str)
+
+
+def recipe(row: Row, parts: Sequence[str] = RECIPE_PARTS) -> dict[str, str]:
+    """The leaves of the parts of a record's config that make its recipe; empty where the record holds none."""
+    config = row.mapping("config")
+    return dict(flatten({part: config[part] for part in parts if part in config}))
+
+
+def differences(left: Mapping[str, str], right: Mapping[str, str]) -> list[str]:
+    """Name the leaves on which two recipes differ, as `key: left against right`."""
+    keys = sorted({key for key in (*left, *right) if left.get(key) != right.get(key)})
+    return [f"{key}: {left.get(key, 'absent')} against {right.get(key, 'absent')}" for key in keys]
+
+
+def links(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """Pairs of (generalist, specialist) model names, as the records of either side declare them.
+
+    A `pair` names the other model; two models of opposite roles that name the same third word are a pair as well.
+    """
+    models = {(row.model, row.role, row.pair) for row in rows if row.model}
+    generalists = sorted(entry for entry in models if entry[1] == "generalist")
+    specialists = sorted(entry for entry in models if entry[1] == "specialist")
+    found = {
+        (general, special)
+        for general, _, general_pair in generalists
+        for special, _, special_pair in specialists
+        if general_pair == special or special_pair == general or (general_pair and general_pair == special_pair)
+    }
+    return sorted(found)
+
+
+def compare(rows: Sequence[Row]) -> tuple[list[Comparison], list[Refusal]]:
+    """Pair the cells of each generalist with those of its specialists.
+
+    Two cells are paired where task, finetune, scope, domain, seed, recipe, data and primary metric are the same and
+    both hold a value. Everything else that a declared pair could have been is refused with the reason.
+    """
+    cells = [row for row in rows if row.kind == "cell" and row.model and row.domain]
+    comparisons: list[Comparison] = []
+    refusals: list[Refusal] = []
+    paired: set[str] = set()
+    for general, special in links(rows):
+        paired |= {general, special}
+        sides: dict[tuple[Any, ...], tuple[list[Row], list[Row]]] = defaultdict(lambda: ([], []))
+        for row in cells:
+            if row.model in (general, special):
+                key = (row.task, row.domain, row.finetune, row.scope, row.seed)
+                sides[key][row.model == special].append(row)
+        for key in sorted(sides, key=str):
+            lefts, rights = sides[key]
+            left_over = list(rights)
+            for left in lefts:
+                best = min(rights, key=lambda right: len(_obstacles(left, right)), default=None)
+                reasons = _obstacles(left, best) if best else [f"no cell of {special} with the same settings and seed"]
+                if best in left_over:
+                    left_over.remove(best)
+                if best and not reasons:
+                    comparisons.append(Comparison(left, best))
+                else:
+                    refusals.append(Refusal(left, special, "; ".join(reasons)))
+            for right in left_over:
+                reasons = (
+                    _obstacles(lefts[0], right) if lefts else [f"no cell of {general} with the same settings and seed"]
+                )
+                refusals.append(Refusal(right, general, "; ".join(reasons) or "its partner is already compared"))
+    for name, pair in sorted({(row.model, row.pair) for row in cells if row.pair and row.model not in paired}):
+        example = next(row for row in cells if row.model == name)
+        refusals.append(Refusal(example, pair, f"no record of {pair} among these, for any cell of {name}"))
+    return comparisons, refusals
+
+
+def _obstacles(left: Row, right: Row) -> list[str]:
+    """Why two cells of the same finetune, scope, domain and seed must not be compared; empty where they may."""
+    for row in (left, right):
+        if not row.done:
+            return [f"{row.model} failed"]
+    found = []
+    if left.primary_metric != right.primary_metric:
+        found.append(f"primary metric: {left.primary_metric} against {right.primary_metric}")
+    for row in (left, right):
+        if row.primary.value is None:
+            found.append(f"{row.model} has no value: {row.primary.reason}")
+        if not {"finetune", "trainer"} <= row.mapping("config").keys():
+            found.append(f"the record of {row.model} holds no recipe")
+    fingerprints = left.text("data", "fingerprint"), right.text("data", "fingerprint")
+    if fingerprints[0] != fingerprints[1]:
+        found.append(f"data fingerprint: {fingerprints[0][:12] or 'absent'} against {fingerprints[1][:12] or 'absent'}")
+    return found + differences(recipe(left), recipe(right))

@@ -1,0 +1,161 @@
+"""Tables for other programs and for papers: `cells.csv` with everything, and LaTeX with booktabs."""
+
+from __future__ import annotations
+
+import csv
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from vlmbench.reporting.grids import Line, Matrix, Tile
+from vlmbench.reporting.rows import Row
+from vlmbench.reporting.text import interval_text, name_text, value_text
+
+PARTS = ("vision", "connector", "language", "text", "head")
+SECONDS = ("setup", "fit", "select", "predict", "total")
+_CELL = ("identity", "kind", "status", "task", "model", "role", "pair", "family", "finetune", "scope", "domain")
+_AFTER = ("modality", "exposure", "trained_on", "seed", "primary_metric")
+_METRIC = ("metric", "value", "low", "high", "n_resamples", "undefined", "reason")
+# Column: the path of keys in the record that it is read from.
+_RECORD: dict[str, tuple[str, ...]] = {
+    "bootstrap_method": ("bootstrap", "method"),
+    "bootstrap_unit": ("bootstrap", "unit"),
+    "bootstrap_groups": ("bootstrap", "n_groups"),
+    "confidence": ("bootstrap", "confidence"),
+    "n_examples": ("n", "examples"),
+    "n_groups": ("n", "groups"),
+    "selection_metric": ("selection", "metric"),
+    "selection_value": ("selection", "value"),
+    "selection_epoch": ("selection", "epoch"),
+    **{f"seconds_{part}": ("cost", "seconds", part) for part in SECONDS},
+    "peak_memory_host_bytes": ("cost", "peak_memory_bytes", "host"),
+    "peak_memory_device_bytes": ("cost", "peak_memory_bytes", "device"),
+    **{f"trainable_{part}": ("cost", "parameters", part, "trainable") for part in PARTS},
+    **{f"parameters_{part}": ("cost", "parameters", part, "total") for part in PARTS},
+    "train_examples_per_second": ("cost", "examples_per_second", "train"),
+    "predict_examples_per_second": ("cost", "examples_per_second", "predict"),
+    "saved_bytes": ("cost", "saved_bytes"),
+    "data_fingerprint": ("data", "fingerprint"),
+    "licence": ("data", "licence"),
+    "python": ("environment", "python"),
+    "git_commit": ("environment", "git", "commit"),
+    "git_dirty": ("environment", "git", "dirty"),
+    "device": ("environment", "device"),
+    "precision": ("environment", "precision"),
+    **{f"hash_{name}": ("hashes", name) for name in ("config", "data", "weights", "saved")},
+    "error_type": ("error", "type"),
+    "error_message": ("error", "message"),
+    "started": ("started",),
+    "finished": ("finished",),
+}
+COLUMNS = (*_CELL, *_AFTER, *_METRIC, *_RECORD, "record")
+
+
+def csv_rows(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
+    """One dict a record and metric, of `COLUMNS`; a record without metrics gives one with an empty `metric`."""
+    for row in rows:
+        shared: dict[str, Any] = {name: getattr(row, name) for name in (*_CELL, *_AFTER)}
+        for name, keys in _RECORD.items():
+            number = row.number(*keys)
+            shared[name] = row.scalar(*keys) if number is None else number
+        shared["record"] = row.path
+        if not row.estimates:
+            yield shared | {"metric": "", "reason": row.primary.reason}
+        for metric, estimate in row.estimates.items():
+            yield shared | {"metric": metric} | {name: getattr(estimate, name) for name in _METRIC[1:]}
+
+
+def write_csv(rows: Sequence[Row], path: Path) -> None:
+    """Write `cells.csv`: UTF-8, full precision, an empty field where a record holds nothing."""
+    with path.open("w", encoding="utf-8", errors="replace", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, restval="")
+        writer.writeheader()
+        writer.writerows(csv_rows(rows))
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "%": r"\%",
+    "_": r"\_",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "[": "{[}",  # a bracket that follows \\ would be read as its optional argument
+    "]": "{]}",
+}
+
+
+def latex_escape(text: str) -> str:
+    """Escape plain text for LaTeX; control characters and line ends become spaces."""
+    return "".join(" " if unicodedata.category(c) in ("Cc", "Cs") else _LATEX.get(c, c) for c in text)
+
+
+def latex_table(matrices: Sequence[Matrix], task: str) -> str:
+    """A LaTeX table of each primary metric of a task, or a comment where the records hold none of it.
+
+    Bold is the highest point estimate of a domain at the printed precision; a dagger marks `id`.
+    """
+    chosen = [matrix for matrix in matrices if matrix.task == task and matrix.lines]
+    if not chosen:
+        return f"% no cell of task {latex_escape(task)} among the records\n"
+    return "% needs \\usepackage{booktabs}\n" + "\n".join(_latex_matrix(matrix) for matrix in chosen)
+
+
+def _latex_matrix(matrix: Matrix) -> str:
+    lines = matrix.lines
+    columns = zip(*(line.tiles for line in lines), strict=True)
+    best = [max((round(t.value, 3) for t in tiles if t.value is not None), default=None) for tiles in columns]
+    heads = " & ".join(latex_escape(name) for name, _ in matrix.domains)
+    several = any(tile.seeds > 1 for line in lines for tile in line.tiles)
+    metric = latex_escape(name_text(matrix.metric)) or "No metric recorded"
+    caption = f"{metric} by model, adaptation and domain, with its interval."
+    if several:
+        caption += " Where several seeds were run: mean, with smallest and largest seed in parentheses."
+    caption += r" $^{\dagger}$: the model's pre-training covered the modality; $^{?}$: unknown."
+    caption += " Bold: highest point estimate of the domain, which is no test of a difference. --: not run."
+    out = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{caption}}}",
+        rf"\label{{tab:{_label(matrix)}}}",
+        rf"\begin{{tabular}}{{ll{'r' * len(matrix.domains)}}}",
+        r"\toprule",
+        rf"Model & Adaptation & {heads} \\",
+    ]
+    for _, group in matrix.groups:
+        out.append(r"\midrule")
+        out += [_latex_line(line, best) for line in group]
+    return "\n".join([*out, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+
+
+def _latex_line(line: Line, best: Sequence[float | None]) -> str:
+    adaptation = " ".join(
+        part for part in (line.finetune, line.scope, f"({line.variant})" * bool(line.variant)) if part
+    )
+    tiles = (_latex_tile(tile, top) for tile, top in zip(line.tiles, best, strict=True))
+    return " & ".join((latex_escape(line.model), latex_escape(adaptation), *tiles)) + r" \\"
+
+
+def _latex_tile(tile: Tile, best: float | None) -> str:
+    if tile.value is None:
+        return {"missing": "--", "failed": "failed"}.get(tile.state, "n/a")
+    value = value_text(tile.value, minus="-")
+    number = value if round(tile.value, 3) != best else rf"\mathbf{{{value}}}"
+    mark = {"id": r"^{\dagger}", "unknown": "^{?}"}.get(tile.exposure, "")
+    spread = interval_text(tile.low, tile.high, minus="-")
+    if tile.seeds > 1:
+        spread = f"({spread[1:-1]}; $n={tile.seeds}$)"
+    return f"${number}{mark}$" + (rf" {{\scriptsize {spread}}}" if spread else "")
+
+
+def _label(matrix: Matrix) -> str:
+    return "".join(c if c.isascii() and c.isalnum() else "-" for c in f"{matrix.task}-{matrix.metric}")

@@ -1,0 +1,1 @@
+"""Methods of adaptation, one small file each; none knows a dataset."""
