@@ -28,7 +28,12 @@ def test_a_failing_cell_closes_its_run_as_failed(train, tmp_path, monkeypatch):
     def spied(**settings):
         run = init(**settings)
         finish = run.finish
-        monkeypatch.setattr(run, "finish", lambda exit_code=None: (ends.append(exit_code), finish(exit_code=exit_code)))
+
+        def spied_finish(exit_code=None):
+            ends.append(exit_code)
+            finish(exit_code=exit_code)
+
+        monkeypatch.setattr(run, "finish", spied_finish)
         return run
 
     def broken(self, image):

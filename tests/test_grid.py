@@ -97,7 +97,12 @@ def test_the_demo_grid_is_the_twenty_cells_it_says(command, monkeypatch):
     from vlmbench.cell import grid
 
     seen: list[schema.CellConfig] = []
-    monkeypatch.setattr(grid, "run_grid", lambda configs, jobs: seen.extend(configs) or 0)
+
+    def spied(configs, jobs):
+        seen.extend(configs)
+        return 0
+
+    monkeypatch.setattr(grid, "run_grid", spied)
     status, _, err = command("train", "-m", "sweep=demo")
     assert status == 0
     assert err.count("left out") == 4

@@ -59,7 +59,12 @@ def test_several_labels_are_as_many_separate_problems():
 def test_a_warm_start_ends_where_a_cold_one_does():
     x, y = (torch.from_numpy(array) for array in problem(5, 3))
     seen = []
-    best, scores = search(x, y, 3, [1.0, 0.01, 0.1], lambda solution: seen.append(solution) or solution.strength)
+
+    def validate(solution):
+        seen.append(solution)
+        return solution.strength
+
+    best, scores = search(x, y, 3, [1.0, 0.01, 0.1], validate)
     assert [solution.strength for solution in seen] == [0.01, 0.1, 1.0]
     assert best.strength == 1.0
     assert scores == {0.01: 0.01, 0.1: 0.1, 1.0: 1.0}

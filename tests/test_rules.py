@@ -166,7 +166,12 @@ def test_option_scores_do_not_depend_on_the_batch():
 def test_the_test_split_is_read_once_and_last(train, monkeypatch):
     touched = []
     rows = DomainDataModule.rows
-    monkeypatch.setattr(DomainDataModule, "rows", lambda self, split: touched.append(split) or rows(self, split))
+
+    def spied(self, split):
+        touched.append(split)
+        return rows(self, split)
+
+    monkeypatch.setattr(DomainDataModule, "rows", spied)
     ran = train("finetune=lora", "domain.audit_hashes=false")
     assert ran.status == 0
     assert touched.count("test") == 1
