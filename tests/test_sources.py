@@ -310,7 +310,7 @@ def test_long_reading_shows_a_progress_line(
 ) -> None:
     build(folder)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr("vlmbench.domains.parallel._QUIET_SECONDS", 0.0)
+    monkeypatch.setattr("vlmbench.progress._QUIET_SECONDS", 0.0)
     monkeypatch.setattr("vlmbench.domains.parallel._CHUNK", 4)
     build(folder)
     first, *_, last = capsys.readouterr().err.splitlines()

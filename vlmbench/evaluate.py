@@ -20,12 +20,18 @@ def main() -> int:
         check_domain(config.domain, "")
     from vlmbench.cell.grid import summary
     from vlmbench.cell.transfer import prepare_transfer, run_transfer
+    from vlmbench.records.claim import ClaimedError
     from vlmbench.records.store import RECORD
 
     status = 0
-    for config in composed.configs:
-        transfer = prepare_transfer(config)
-        record = run_transfer(transfer)
+    # All are checked before the first is run: a mistake in the last should not cost the hours of the others.
+    for transfer in [prepare_transfer(config) for config in composed.configs]:
+        try:
+            record = run_transfer(transfer)
+        except ClaimedError as error:
+            print(f"vlmbench: {error} Left alone.", file=sys.stderr)
+            status = 3
+            continue
         print(f"{transfer.label}  {summary(record)}\n{transfer.folder / RECORD}")
         if record["status"] == "failed":
             print(record["error"]["traceback"], file=sys.stderr)

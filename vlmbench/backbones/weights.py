@@ -11,7 +11,13 @@ from pathlib import Path
 
 from vlmbench.errors import UserError
 
-WEIGHT_SUFFIXES = (".safetensors", ".bin")
+DIGESTED = {".safetensors", ".bin", ".json", ".jinja", ".model", ".txt"}
+# What transformers looks for, whole or as the index of shards.
+WEIGHT_FILES = tuple(
+    f"{stem}{suffix}{index}"
+    for stem, suffix in (("model", ".safetensors"), ("pytorch_model", ".bin"))
+    for index in ("", ".index.json")
+)
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
 
@@ -20,7 +26,7 @@ class WeightsUnavailableError(UserError):
 
 
 def locate(source: str, revision: str | None, download_gib: float, *, gated: bool = False) -> str:
-    """Return what `from_pretrained` takes: a folder, or a hub id whose configuration is in the cache.
+    """Return what `from_pretrained` takes: a folder, or a hub id that is in the cache or within reach.
 
     Args:
         source: `package:NAME`, a local folder, or a hub id.
@@ -42,17 +48,22 @@ def locate(source: str, revision: str | None, download_gib: float, *, gated: boo
     from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 
     with explained(source, revision, download_gib, gated=gated):
-        cached = try_to_load_from_cache(source, "config.json", revision=revision)
-        if not isinstance(cached, str):
-            if not constants.HF_HUB_OFFLINE:
-                _ask(constants.ENDPOINT)
+        cached = {
+            name
+            for name in ("config.json", *WEIGHT_FILES)
+            if isinstance(try_to_load_from_cache(source, name, revision=revision), str)
+        }
+        if "config.json" not in cached or len(cached) == 1:
+            if constants.HF_HUB_OFFLINE:
+                raise FileNotFoundError("HF_HUB_OFFLINE is set")
+            _ask(constants.ENDPOINT)
             hf_hub_download(source, "config.json", revision=revision)
     return source
 
 
 @contextmanager
 def explained(source: str, revision: str | None, download_gib: float, *, gated: bool = False) -> Iterator[None]:
-    """Turn a failed download inside the block into one line that says what is missing and how to get it.
+    """Turn a failed download or an incomplete folder inside the block into one line that says how to mend it.
 
     Raises:
         WeightsUnavailableError: Whatever the block raised for want of files.
@@ -63,6 +74,12 @@ def explained(source: str, revision: str | None, download_gib: float, *, gated: 
     try:
         yield
     except (OSError, HFValidationError) as error:
+        if source.startswith("package:") or Path(source).expanduser().is_dir():
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise WeightsUnavailableError(
+                f"The checkpoint in {source} cannot be loaded: {reason} A checkpoint in transformers' format has "
+                "config.json, the weights, a tokenizer and a preprocessor or processor configuration."
+            ) from error
         pin = f" --revision {revision}" if revision else ""
         consent = "accept the terms on its page and run `hf auth login`, then " if gated else ""
         raise WeightsUnavailableError(
@@ -75,8 +92,8 @@ def explained(source: str, revision: str | None, download_gib: float, *, gated: 
 def weights_digest(located: str, revision: str | None) -> str:
     """Return a name for the weights that changes when they do.
 
-    A local checkpoint is named by the SHA-256 of its weight files, a hub one by its id and the commit in the cache,
-    which the hub derives from the content.
+    A local checkpoint is named by the SHA-256 of its weights, configuration, tokenizer and processor, a hub one by its
+    id and the commit in the cache, which the hub derives from the content.
 
     Args:
         located: What `locate` returned.
@@ -86,7 +103,7 @@ def weights_digest(located: str, revision: str | None) -> str:
     if not folder.is_dir():
         return f"{located}@{_cached_commit(located, revision or 'main')}"
     digest = hashlib.sha256()
-    for path in sorted(p for p in folder.iterdir() if p.suffix in (*WEIGHT_SUFFIXES, ".json", ".jinja", ".model")):
+    for path in sorted(p for p in folder.iterdir() if p.suffix in DIGESTED):
         digest.update(path.name.encode())
         with path.open("rb") as handle:
             digest.update(hashlib.file_digest(handle, "sha256").digest())

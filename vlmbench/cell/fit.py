@@ -23,6 +23,7 @@ from vlmbench.modules.base import TunedModule
 from vlmbench.modules.callbacks import EpochSeed, GradientGuard, Progress
 from vlmbench.modules.contrastive import targets_of
 from vlmbench.modules.scoring import validation_metrics
+from vlmbench.progress import Countdown
 from vlmbench.tuning.heads import LinearHead
 from vlmbench.tuning.linear_probe import Solution, search
 from vlmbench.tuning.parameters import UntrainedError
@@ -62,7 +63,8 @@ def make_trainer(
         max_steps=config.max_steps,
         accumulate_grad_batches=config.accumulate_grad_batches,
         gradient_clip_val=config.gradient_clip_val or None,
-        deterministic=deterministic,
+        # Where a GPU has no deterministic kernel this warns and goes on; True would fail the cell for it.
+        deterministic="warn" if deterministic else False,
         callbacks=list(callbacks),
         logger=logger or False,
         default_root_dir=folder,
@@ -74,13 +76,17 @@ def make_trainer(
 
 
 @torch.no_grad()
-def encode(backbone: Any, data: DomainDataModule, split: Split, device: torch.device) -> Tensor:
+def encode(backbone: Any, data: DomainDataModule, split: Split, device: torch.device, label: str) -> Tensor:
     """Return the frozen features (N, F) of a split, each row encoded once."""
     backbone.to(device).eval()
     batches = data.ordered(split, stack_pixels)
-    return torch.cat(
-        [backbone.features(batch["pixels"].to(device, backbone.model.dtype)).float().cpu() for batch in batches]
-    )
+    progress = Countdown(f"{label}  encoding {split}, batches", len(batches))
+    features = []
+    for done, batch in enumerate(batches, start=1):
+        features.append(backbone.features(batch["pixels"].to(device, backbone.model.dtype)).float().cpu())
+        progress.update(done)
+    progress.close()
+    return torch.cat(features)
 
 
 def frozen_head(features: Tensor, classes: int) -> LinearHead:

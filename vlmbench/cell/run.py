@@ -82,8 +82,7 @@ def run_prepared(cell: Prepared) -> dict[str, Any]:
     """Run a cell to its record; a failure is a record too.
 
     Returns:
-        The record. A cell that is done already is not run again; its metrics are computed anew from its predictions
-        where the intervals asked for differ.
+        The record. A cell that is done already is not run again, see `rescored`.
 
     Raises:
         ClaimedError: Another process is at work on the same cell.
@@ -117,25 +116,31 @@ def _compute(cell: Prepared) -> dict[str, Any]:
 
 
 def rescored(cell: Prepared) -> dict[str, Any]:
-    """Return the record of a finished cell, its metrics computed anew where other intervals are asked for."""
+    """Return the record of a finished cell, brought up to date with what is asked and said of it now.
+
+    Metrics are computed anew from the predictions where other intervals are asked for; role, pair, exposure and the
+    like follow the YAML files, whose mistakes are mended after the fact too.
+    """
     record = read_record(cell.folder)
     asked, task = cell.config.task, record["config"]["task"]
-    same = task["resamples"] == asked.resamples and task["confidence"] == asked.confidence
-    if not same and asked.name != "pretrain":
+    if asked.name != "pretrain" and (task["resamples"], task["confidence"]) != (asked.resamples, asked.confidence):
         from vlmbench.cell.predictions import score
         from vlmbench.records.store import read_predictions
 
-        frame = read_predictions(cell.folder)
         record |= score(
-            frame,
+            read_predictions(cell.folder),
             asked.name,
             multi_label=cell.domain.multi_label,
             resamples=asked.resamples,
             confidence=asked.confidence,
         )
-        task |= {"resamples": asked.resamples, "confidence": asked.confidence}
-        write_record(cell.folder, record)
-    return record
+    header = _header(cell)
+    config = record["config"] | {key: header["config"][key] for key in ("model", "task", "domain")}
+    said = facts_of(cell.config.model, cell.config.domain) | {"primary_metric": asked.primary_metric}
+    updated = record | said | {"config": config}
+    if updated != read_record(cell.folder):
+        write_record(cell.folder, updated)
+    return updated
 
 
 def _header(cell: Prepared) -> dict[str, Any]:

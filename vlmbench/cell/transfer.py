@@ -9,7 +9,7 @@ from typing import Any
 from vlmbench.cell.domain import audited, build_domain
 from vlmbench.cell.run import describe, facts_of, now
 from vlmbench.config import schema
-from vlmbench.config.checks import ConfigError, check_combination
+from vlmbench.config.checks import ConfigError, check_combination, check_domain
 from vlmbench.config.restore import cell_from_dict
 from vlmbench.domains.base import Domain
 from vlmbench.records.claim import claim
@@ -67,6 +67,7 @@ def prepare_transfer(evaluate: schema.EvaluateConfig) -> PreparedTransfer:
         )
     trained = cell_from_dict(source["config"])
     check_combination(trained.model, trained.task, trained.finetune, evaluate.domain)
+    check_domain(evaluate.domain, trained.task.name)
     trainer = dataclasses.replace(
         trained.trainer,
         accelerator=evaluate.trainer.accelerator,
@@ -113,6 +114,7 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
         describe_data,
         predict_and_score,
     )
+    from vlmbench.modules.callbacks import PredictProgress
     from vlmbench.records.environment import environment
     from vlmbench.tuning.heads import LinearHead
     from vlmbench.tuning.parameters import count_by_part
@@ -126,7 +128,13 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
         head = LinearHead.load(saved) if uses_linear_head(config) else None
         module = build_module(config, domain, backbone, head)
         data = build_data(config, domain, backbone)
-        trainer = make_trainer(config.trainer, transfer.folder, [], None, deterministic=config.deterministic)
+        trainer = make_trainer(
+            config.trainer,
+            transfer.folder,
+            [PredictProgress(transfer.label)],
+            None,
+            deterministic=config.deterministic,
+        )
     frame, scored = predict_and_score(config, module, data, domain, trainer, transfer.folder, clock)
     parameters = count_by_part(backbone.model, backbone.part_prefixes, head)
     device, precision = trainer.strategy.root_device, str(trainer.precision)

@@ -20,6 +20,7 @@ from vlmbench.config import schema
 from vlmbench.domains.base import Domain, Split
 from vlmbench.domains.datamodule import DomainDataModule
 from vlmbench.modules.base import TunedModule
+from vlmbench.modules.callbacks import PredictProgress
 from vlmbench.modules.generative import GenerativeModule
 from vlmbench.records.environment import environment, peak_host_bytes
 from vlmbench.records.store import write_predictions
@@ -57,14 +58,16 @@ def work(config: schema.CellConfig, domain: Domain, folder: Path, label: str, da
         L.seed_everything(config.seed, workers=True, verbose=False)
         trains_all = config.finetune.name in ("full", "connector")
         backbone = build_backbone(config.model, precision=config.trainer.precision, trains_all=trains_all)
-        trainer = make_trainer(config.trainer, folder, [], None, deterministic=config.deterministic)
+        trainer = make_trainer(
+            config.trainer, folder, [PredictProgress(label)], None, deterministic=config.deterministic
+        )
         data = build_data(config, domain, backbone)
     device, precision = trainer.strategy.root_device, str(trainer.precision)
     features, head = {}, None
     if uses_linear_head(config):
         with clock.phase("encode"):
             splits: list[Split] = ["train", "val"] if config.finetune.name == "linear_probe" else ["train"]
-            features = {split: encode(backbone, data, split, device) for split in splits}
+            features = {split: encode(backbone, data, split, device, label) for split in splits}
         head = frozen_head(features["train"], len(domain.label_names))
     tuner = build_tuner(config.finetune)
     tuner.apply(backbone)

@@ -23,7 +23,6 @@ METHODS: dict[str, tuple[str, ...]] = {
 TASKS: dict[str, tuple[str, ...]] = {
     "contrastive": ("diagnosis", "pretrain"),
     "generative": ("vqa", "diagnosis", "pretrain"),
-    "hosted": ("vqa",),
 }
 DOMAIN_TASKS: dict[str, tuple[str, ...]] = {
     "phantom": ("diagnosis", "vqa", "pretrain"),
@@ -119,6 +118,11 @@ def check_combination(
         raise ImpossibleCellError(
             f"finetune={finetune.name} does not apply to {model.name}, a {model.kind} model. "
             f"Valid choices: {', '.join(METHODS[model.kind])}."
+        )
+    if model.kind == "hosted":
+        raise ConfigError(
+            f"{model.name} is hosted behind an endpoint, and this version runs models that it loads itself. "
+            "Valid choices for model.kind: contrastive, generative."
         )
     if task.name not in TASKS[model.kind]:
         raise ImpossibleCellError(

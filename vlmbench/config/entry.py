@@ -146,10 +146,13 @@ def explain(error: BaseException) -> str:
 
 
 def run(main: Callable[[], int]) -> None:
-    """Run a command; what the user can mend becomes one message and exit status 2."""
+    """Run a command; what the user can mend becomes one message and exit status 2, Ctrl-C one and 130."""
     try:
         status = main()
     except UserError as error:
         print(f"vlmbench: {error}", file=sys.stderr)
         status = 2
+    except KeyboardInterrupt:
+        print("vlmbench: interrupted; the same command goes on where it stopped.", file=sys.stderr)
+        status = 130
     sys.exit(status)

@@ -1,4 +1,4 @@
-"""Callbacks of every training run: proof that it trains, one seed an epoch, and progress with an ETA."""
+"""Callbacks of every run: proof that it trains, one seed an epoch, and progress with an ETA."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 import torch
 
+from vlmbench.progress import Countdown
 from vlmbench.tuning.parameters import UntrainedError, without_gradient
 
 PATIENCE_FP16 = 20  # the loss scale of fp16 starts too high on purpose and halves at each overflow
@@ -90,6 +91,7 @@ class Progress(L.Callback):
         self.label = label
         self.monitor = monitor
         self.curve: list[dict[str, float]] = []
+        self._batches: Countdown | None = None
         self._start = 0.0
         self._first = 0
 
@@ -104,6 +106,16 @@ class Progress(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
         self._start, self._first = time.monotonic(), trainer.current_epoch
+        epochs = (trainer.current_epoch, trainer.max_epochs or 0)
+        done, total = (int(trainer.num_training_batches) * count for count in epochs)
+        self._batches = Countdown(f"{self.label}  batches", total, done)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count within an epoch, which may take hours."""
+        if self._batches is not None:
+            self._batches.update(trainer.current_epoch * int(trainer.num_training_batches) + batch_idx + 1)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Print the line."""
@@ -111,5 +123,33 @@ class Progress(L.Callback):
         left = (time.monotonic() - self._start) / max(1, done - self._first) * (total - done)
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self.curve.append({"epoch": done - 1, **values})
+        if self._batches is not None:
+            self._batches.clear()
         shown = "  ".join(f"{name} {values[name]:.4f}" for name in ("train/loss", self.monitor) if name in values)
         print(f"{self.label}  epoch {done}/{total}  {shown}  {left:.0f} s left at most", file=sys.stderr, flush=True)
+
+
+class PredictProgress(L.Callback):
+    """How many batches are predicted, with the time that is left.
+
+    Args:
+        label: What is running.
+    """
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self._batches: Countdown | None = None
+
+    def on_predict_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count."""
+        if self._batches is None or batch_idx == 0:
+            self._batches = Countdown(f"{self.label}  predicting, batches", int(trainer.num_predict_batches[0]))
+        self._batches.update(batch_idx + 1)

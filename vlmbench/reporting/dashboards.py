@@ -70,7 +70,15 @@ class Dashboard:
             reinit="create_new",
             settings=wandb.Settings(init_timeout=60, silent=True),
         )
-        self.logger = WandbLogger(experiment=run)
+        guarded = self._guarded
+
+        class GuardedLogger(WandbLogger):
+            """Curves that cannot be sent are reported, not raised into the training loop."""
+
+            def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+                guarded("log", lambda: super(GuardedLogger, self).log_metrics(metrics, step))
+
+        self.logger = GuardedLogger(experiment=run)
 
     def _guarded(self, what: str, action: Any) -> None:
         try:

@@ -59,10 +59,11 @@ class HfLlava(nn.Module):
 
     @property
     def image_tokens(self) -> int:
-        """Tokens that one image takes in the sequence."""
+        """Tokens that one image takes in the sequence: its patches and, unless dropped, the tower's class token."""
         vision = self.config.vision_config
-        patches = (vision.image_size // vision.patch_size) ** 2
-        return patches if self.config.vision_feature_select_strategy == "default" else patches + 1
+        tokens = (vision.image_size // vision.patch_size) ** 2 + (not vision.model_type.startswith("siglip"))
+        # "default" drops the first token, whatever it is.
+        return tokens - 1 if self.config.vision_feature_select_strategy == "default" else tokens
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """Return (3, H, W) by the checkpoint's own image processor."""
