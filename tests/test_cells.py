@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 CONTRASTIVE = [
     ("zero_shot", []),
@@ -156,6 +157,40 @@ def test_done_cells_are_skipped_and_rescored_without_a_new_run(train):
     narrow = json.loads((cell / "record.json").read_text())["metrics"]["auroc"]
     assert wider.cells == [cell]
     assert narrow["high"] - narrow["low"] < first_width(first)
+
+
+def test_a_description_that_was_mended_reaches_the_record_of_a_finished_cell(train):
+    before = train("finetune=zero_shot").record
+    assert (before["role"], before["exposure"]) == ("generalist", "ood")
+    said = ["model.role=specialist", "model.pretraining_modalities=[radiograph]", "task.primary_metric=accuracy"]
+    again = train("finetune=zero_shot", *said)
+    assert "done already" in again.err
+    assert "done  accuracy" in again.out
+    assert (again.record["role"], again.record["exposure"]) == ("specialist", "id")
+    assert again.record["metrics"] == before["metrics"]
+    assert again.record["finished"] == before["finished"]
+
+
+def test_a_budget_of_steps_that_ends_within_an_epoch_is_validated(train):
+    ran = train("finetune=lora", "trainer.batch_size=4", "trainer.max_steps=7")
+    assert ran.status == 0, ran.err
+    assert ran.record["training"]["optimiser_steps"] == 7
+    assert ran.record["selection"]["epoch"] == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [("trainer.precision=16-mixed", "bf16-mixed"), ("trainer.accelerator=gpu", "trainer.accelerator=auto")],
+)
+def test_what_the_machine_cannot_do_is_one_message(train, setting, expected):
+    if torch.cuda.is_available():
+        pytest.skip("a GPU can do this")
+    ran = train("finetune=lora", "trainer.accelerator=cpu", setting)
+    assert ran.status == 1
+    assert ran.record["status"] == "failed"
+    assert expected in ran.out
+    assert "Traceback" not in ran.err
+    assert "Traceback" in ran.record["error"]["traceback"]
 
 
 def first_width(ran) -> float:

@@ -18,10 +18,9 @@ def main() -> int:
     for config in composed.configs:
         check_fields(config)
         check_domain(config.domain, "")
-    from vlmbench.cell.grid import summary
+    from vlmbench.cell.grid import tell
     from vlmbench.cell.transfer import prepare_transfer, run_transfer
     from vlmbench.records.claim import ClaimedError
-    from vlmbench.records.store import RECORD
 
     status = 0
     # All are checked before the first is run: a mistake in the last should not cost the hours of the others.
@@ -32,10 +31,7 @@ def main() -> int:
             print(f"vlmbench: {error} Left alone.", file=sys.stderr)
             status = 3
             continue
-        print(f"{transfer.label}  {summary(record)}\n{transfer.folder / RECORD}")
-        if record["status"] == "failed":
-            print(record["error"]["traceback"], file=sys.stderr)
-            status = 1
+        status = max(status, tell(transfer.label, transfer.folder, record))
     return status
 
 

@@ -13,14 +13,16 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor
 
 from vlmbench.config import schema
 from vlmbench.domains.base import Domain, Split
 from vlmbench.domains.datamodule import DomainDataModule, stack_pixels
+from vlmbench.errors import UserError
 from vlmbench.modules.base import TunedModule
-from vlmbench.modules.callbacks import EpochSeed, GradientGuard, Progress
+from vlmbench.modules.callbacks import EpochSeed, GradientGuard, Progress, StepLimit
 from vlmbench.modules.contrastive import targets_of
 from vlmbench.modules.scoring import validation_metrics
 from vlmbench.progress import Countdown
@@ -51,28 +53,43 @@ class Selection:
 def make_trainer(
     config: schema.TrainerConfig, folder: Path, callbacks: Sequence[L.Callback], logger: Any, *, deterministic: bool
 ) -> L.Trainer:
-    """Return a trainer on one device that prints nothing of its own."""
+    """Return a trainer on one device that prints nothing of its own.
+
+    Raises:
+        UserError: This machine has no such accelerator, or not the precision on it.
+    """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for chatter in LIGHTNING_CHATTER:
         warnings.filterwarnings("ignore", message=chatter)
-    return L.Trainer(
-        accelerator=config.accelerator,
-        devices=1,
-        precision=config.precision,  # type: ignore[arg-type]
-        max_epochs=config.max_epochs,
-        max_steps=config.max_steps,
-        accumulate_grad_batches=config.accumulate_grad_batches,
-        gradient_clip_val=config.gradient_clip_val or None,
-        # Where a GPU has no deterministic kernel this warns and goes on; True would fail the cell for it.
-        deterministic="warn" if deterministic else False,
-        callbacks=list(callbacks),
-        logger=logger or False,
-        default_root_dir=folder,
-        num_sanity_val_steps=0,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
-    )
+    try:
+        trainer = L.Trainer(
+            accelerator=config.accelerator,
+            devices=1,
+            precision=config.precision,  # type: ignore[arg-type]
+            max_epochs=config.max_epochs,
+            max_steps=config.max_steps,
+            accumulate_grad_batches=config.accumulate_grad_batches,
+            gradient_clip_val=config.gradient_clip_val or None,
+            # Where a GPU has no deterministic kernel this warns and goes on; True would fail the cell for it.
+            deterministic="warn" if deterministic else False,
+            callbacks=list(callbacks),
+            logger=logger or False,
+            default_root_dir=folder,
+            num_sanity_val_steps=0,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
+        )
+    except MisconfigurationException as error:
+        raise UserError(
+            f"trainer.accelerator={config.accelerator} cannot be had here: {error} Set trainer.accelerator=auto."
+        ) from error
+    if str(trainer.precision) != config.precision:  # Lightning takes another for it, with a warning at most
+        raise UserError(
+            f"trainer.precision={config.precision} is not to be had on {trainer.strategy.root_device}. "
+            "Set trainer.precision=bf16-mixed or 32-true."
+        )
+    return trainer
 
 
 @torch.no_grad()
@@ -168,6 +185,7 @@ def fit(
     callbacks = [
         GradientGuard(),
         EpochSeed(config.seed),
+        StepLimit(),
         progress,
         EarlyStopping(monitor=config.task.monitor, mode=mode, patience=config.trainer.patience),
         keep,

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 from vlmbench.cell.run import Prepared, label_of, prepare, run_prepared
@@ -70,10 +71,17 @@ def run_one(config: schema.CellConfig) -> int:
     except ClaimedError as error:
         print(f"vlmbench: {error} Left alone.", file=sys.stderr)
         return 3
-    print(f"{cell.label}  {summary(record)}\n{cell.folder / RECORD}")
-    if record["status"] == "failed":
+    return tell(cell.label, cell.folder, record)
+
+
+def tell(label: str, folder: Path, record: dict[str, Any]) -> int:
+    """Print how one cell ended, with the traceback of a fault that its user cannot mend; returns the exit status."""
+    print(f"{label}  {summary(record)}\n{folder / RECORD}")
+    if record["status"] == "done":
+        return 0
+    if not record["error"]["mendable"]:
         print(record["error"]["traceback"], file=sys.stderr)
-    return 0 if record["status"] == "done" else 1
+    return 1
 
 
 def run_grid(configs: Sequence[schema.CellConfig], *, jobs: int = 1) -> int:

@@ -14,6 +14,7 @@ from vlmbench.cell.domain import audited, build_domain
 from vlmbench.config import schema
 from vlmbench.config.exposure import exposure
 from vlmbench.domains.base import Domain
+from vlmbench.errors import UserError
 from vlmbench.records.claim import claim
 from vlmbench.records.identity import digest, identity, relevant
 from vlmbench.records.store import RECORD, read_record, write_record
@@ -177,10 +178,11 @@ def facts_of(model: schema.ModelConfig, domain: schema.DomainConfig) -> dict[str
     }
 
 
-def describe(error: BaseException) -> dict[str, str]:
-    """Return type, message and traceback of an exception."""
+def describe(error: BaseException) -> dict[str, Any]:
+    """Return type, message and traceback of an exception, and whether it is one that a user can mend."""
     trace = "".join(traceback.format_exception(error))
-    return {"type": type(error).__name__, "message": str(error), "traceback": trace}
+    kind, mendable = type(error).__name__, isinstance(error, UserError)
+    return {"type": kind, "message": str(error), "traceback": trace, "mendable": mendable}
 
 
 def now() -> str:

@@ -57,10 +57,10 @@ def work(config: schema.CellConfig, domain: Domain, folder: Path, label: str, da
     with clock.phase("setup"):
         L.seed_everything(config.seed, workers=True, verbose=False)
         trains_all = config.finetune.name in ("full", "connector")
-        backbone = build_backbone(config.model, precision=config.trainer.precision, trains_all=trains_all)
         trainer = make_trainer(
             config.trainer, folder, [PredictProgress(label)], None, deterministic=config.deterministic
         )
+        backbone = build_backbone(config.model, precision=config.trainer.precision, trains_all=trains_all)
         data = build_data(config, domain, backbone)
     device, precision = trainer.strategy.root_device, str(trainer.precision)
     features, head = {}, None

@@ -96,10 +96,11 @@ def check_model(model: schema.ModelConfig) -> None:
             "40-digit commit that you have read. Set model.revision=<commit>, or leave trust_remote_code off."
         )
     looks_local = model.source.startswith((".", "/", "~")) or model.source.count("/") > 1
-    if looks_local and not Path(model.source).expanduser().is_dir():
+    if looks_local and not (Path(model.source).expanduser() / "config.json").is_file():
         raise ConfigError(
-            f"model.source={model.source!r} is not a folder. Give the folder of a checkpoint in the hub's format "
-            "(config.json, *.safetensors, tokenizer), a hub id such as openai/clip-vit-base-patch32, or package:NAME."
+            f"model.source={model.source!r} is not a folder with a config.json. Give that of a checkpoint in the hub's "
+            "format (config.json, *.safetensors, tokenizer), a hub id such as openai/clip-vit-base-patch32, or "
+            "package:NAME."
         )
 
 

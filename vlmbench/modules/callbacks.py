@@ -79,6 +79,17 @@ class EpochSeed(L.Callback):
         torch.manual_seed(self.seed * 1_000_003 + trainer.current_epoch)
 
 
+class StepLimit(L.Callback):
+    """Validate when the budget of optimiser steps ends within an epoch: Lightning would stop without, unselected."""
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Ask for a stop with validation at the last step."""
+        if 0 < trainer.max_steps <= trainer.global_step:
+            trainer.should_stop = True
+
+
 class Progress(L.Callback):
     """One line an epoch on stderr, with the time that is left at most, and the curves for the record.
 

@@ -1,0 +1,161 @@
+"""Checkpoints in the formats that the hub holds, the older ones included, load and compute what the new ones do."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from vlmbench.backbones.base import Turn
+from vlmbench.backbones.contrastive.clip import load_clip
+from vlmbench.backbones.generative.llava import load_llava
+from vlmbench.backbones.weights import ASSETS, WeightsUnavailableError, explained, locate, weights_digest
+
+
+@pytest.fixture
+def image():
+    return Image.fromarray(np.random.default_rng(0).integers(0, 255, (96, 120, 3), dtype=np.uint8))
+
+
+def write(path, value):
+    path.write_text(json.dumps(value))
+
+
+def released_clip(folder):
+    """Write tiny_clip as CLIP was released: pickled half weights with position ids, vocabulary and merges apart."""
+    source = ASSETS / "tiny_clip"
+    state = load_clip(str(source), revision=None, dtype=torch.float32).model.state_dict()
+    state = {name: value.half() for name, value in state.items()}
+    state["vision_model.embeddings.position_ids"] = torch.arange(65)[None]
+    state["text_model.embeddings.position_ids"] = torch.arange(64)[None]
+    torch.save(state, folder / "pytorch_model.bin")
+    config = json.loads((source / "config.json").read_text())
+    config = {key: value for key, value in config.items() if key not in ("transformers_version", "dtype")}
+    write(folder / "config.json", {**config, "torch_dtype": "float32"})
+    bpe = json.loads((source / "tokenizer.json").read_text())["model"]
+    write(folder / "vocab.json", bpe["vocab"])
+    merges = [row if isinstance(row, str) else " ".join(row) for row in bpe["merges"]]
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]))
+    special = {
+        "bos_token": "<|startoftext|>",
+        **dict.fromkeys(("eos_token", "pad_token", "unk_token"), "<|endoftext|>"),
+    }
+    write(folder / "special_tokens_map.json", special)
+    settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 64, "do_lower_case": True}
+    write(folder / "tokenizer_config.json", {**special, **settings})
+    images = json.loads((source / "processor_config.json").read_text())["image_processor"]
+    old = {"feature_extractor_type": "CLIPFeatureExtractor", "size": 64, "crop_size": 64, "resample": 3}
+    flags = dict.fromkeys(("do_resize", "do_center_crop", "do_normalize"), True)
+    constants = {key: images[key] for key in ("image_mean", "image_std")}
+    write(folder / "preprocessor_config.json", {**old, **flags, **constants})
+
+
+def released_llava(folder):
+    """Write tiny_llava as LLaVA's conversions are: sharded, the older key names, template and processors apart."""
+    source = ASSETS / "tiny_llava"
+    renamed = {
+        "model.language_model.": "language_model.model.",
+        "model.vision_tower.": "vision_tower.vision_model.",
+        "model.multi_modal_projector.": "multi_modal_projector.",
+        "lm_head.": "language_model.lm_head.",
+    }
+    state = {}
+    for name, value in load_llava(str(source), revision=None, dtype=torch.float32).model.state_dict().items():
+        (new,) = (name.replace(old, to, 1) for old, to in renamed.items() if name.startswith(old))
+        state[new] = value.contiguous().clone()
+    index: dict[str, str] = {}
+    for number, names in enumerate(np.array_split(sorted(state), 2), start=1):
+        shard = f"model-{number:05}-of-00002.safetensors"
+        save_file({str(name): state[name] for name in names}, folder / shard, metadata={"format": "pt"})
+        index |= {str(name): shard for name in names}
+    write(folder / "model.safetensors.index.json", {"metadata": {"total_size": 1}, "weight_map": index})
+    config = json.loads((source / "config.json").read_text())
+    gone = ("transformers_version", "dtype", "image_seq_length")
+    write(folder / "config.json", {key: value for key, value in config.items() if key not in gone})
+    processor = json.loads((source / "processor_config.json").read_text())
+    images = processor.pop("image_processor")
+    write(folder / "preprocessor_config.json", {**images, "processor_class": "LlavaProcessor"})
+    write(folder / "processor_config.json", {"processor_class": "LlavaProcessor", "image_token": "<image>"})
+    template = (source / "chat_template.jinja").read_text()
+    write(folder / "chat_template.json", {"chat_template": template})
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(source / name, folder / name)
+
+
+def test_clip_as_it_was_released(tmp_path, image):
+    released_clip(tmp_path)
+    new = load_clip(str(ASSETS / "tiny_clip"), revision=None, dtype=torch.float32).eval()
+    old = load_clip(locate(str(tmp_path), None, 0), revision=None, dtype=torch.float32).eval()
+    tokens = [model.tokenize(["a photo of a nodule", "consolidation on a chest radiograph"]) for model in (new, old)]
+    for name, value in tokens[0].items():
+        assert torch.equal(value, tokens[1][name])
+    pixels = new.preprocess(image)
+    assert torch.equal(pixels, old.preprocess(image))
+    with torch.no_grad():
+        assert torch.equal(new.encode_image(pixels[None]), old.encode_image(pixels[None]))
+        assert torch.equal(new.encode_text(tokens[0]), old.encode_text(tokens[1]))
+    before = weights_digest(str(tmp_path), None)
+    with (tmp_path / "merges.txt").open("a") as merges:
+        merges.write("\n")
+    assert weights_digest(str(tmp_path), None) != before
+
+
+def test_llava_as_its_conversions_are(tmp_path, image):
+    released_llava(tmp_path)
+    settings = {"patch_size": 8, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
+    new = load_llava(str(ASSETS / "tiny_llava"), revision=None, dtype=torch.float32).eval()
+    old = load_llava(str(tmp_path), revision=None, dtype=torch.float32, processor_settings=settings).eval()
+    pixels = new.preprocess(image)
+    assert torch.equal(pixels, old.preprocess(image))
+    asked = [Turn(pixels, "is there a nodule?", "yes"), Turn(pixels, "on which side is it?", "left")]
+    ours, theirs = new.collate(asked, supervise=True), old.collate(asked, supervise=True)
+    for name, value in ours.items():
+        assert torch.equal(value, theirs[name]), name
+    with torch.no_grad():
+        assert torch.equal(new.forward(ours)[1], old.forward(theirs)[1])
+
+
+@pytest.mark.parametrize(("tower", "strategy", "expected"), [
+    ("clip_vision_model", "default", 64),
+    ("clip_vision_model", "full", 65),
+    ("siglip_vision_model", "full", 64),
+])  # fmt: skip
+def test_the_image_takes_as_many_tokens_as_the_tower_gives(monkeypatch, tower, strategy, expected):
+    backbone = load_llava(str(ASSETS / "tiny_llava"), revision=None, dtype=torch.float32)
+    monkeypatch.setattr(backbone.config.vision_config, "model_type", tower)
+    monkeypatch.setattr(backbone.config, "vision_feature_select_strategy", strategy)
+    assert backbone.image_tokens == expected
+
+
+def test_an_incomplete_folder_is_told_apart_from_a_missing_download(train, tmp_path):
+    shutil.copytree(ASSETS / "tiny_clip", tmp_path / "half", ignore=shutil.ignore_patterns("*.safetensors"))
+    ran = train("finetune=zero_shot", f"model.source={tmp_path / 'half'}")
+    assert ran.status == 1
+    message = ran.record["error"]["message"]
+    assert f"The checkpoint in {tmp_path / 'half'} cannot be loaded" in message
+    assert "model.safetensors" in message
+    assert "hf download" not in message
+
+
+def test_a_cache_with_a_configuration_but_no_weights_is_not_complete(tmp_path, monkeypatch):
+    snapshot = tmp_path / "models--owner--name" / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    (tmp_path / "models--owner--name" / "refs").mkdir()
+    (tmp_path / "models--owner--name" / "refs" / "main").write_text("0" * 40)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path), raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(WeightsUnavailableError, match=r"owner/name \(3 GiB\).*hf download owner/name"):
+        locate("owner/name", None, 3)
+    (snapshot / "model.safetensors").write_bytes(b"weights")
+    assert locate("owner/name", None, 3) == "owner/name"
+    assert weights_digest("owner/name", None) == f"owner/name@{'0' * 40}"
+
+
+def test_a_gated_model_says_how_to_ask_for_it():
+    with pytest.raises(WeightsUnavailableError, match="accept the terms"), explained("owner/name", None, 3, gated=True):
+        raise FileNotFoundError("nowhere")
