@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         row[0].set_ylabel(modality, fontsize=8)
     figure.tight_layout(pad=0.3, h_pad=0.6, w_pad=0.2)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(options.out, dpi=160)
+    figure.savefig(options.out, dpi=100)
     print(f"wrote {options.out}")
 
 

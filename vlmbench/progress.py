@@ -44,7 +44,8 @@ class Countdown:
                 self.stream.write("\n")
 
     def clear(self) -> None:
-        """Make room on a terminal for another line."""
+        """Make room for a line of someone else's, which also tells how far the work is."""
+        self.next = time.monotonic() + self.period
         if self.shown and self.stream.isatty():
             self.stream.write("\r\x1b[K")
 
