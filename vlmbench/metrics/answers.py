@@ -2,8 +2,8 @@
 
 Normalisation follows SQuAD (Rajpurkar et al. 2016, "SQuAD: 100,000+ Questions for Machine Comprehension of Text", and
 its evaluation script): lower case, no punctuation, no articles, single spaces. It departs from SQuAD where medicine
-would suffer: punctuation inside a word stays, since "2.5 cm" is not "25 cm"; signs that carry a value (`< > = + % °`, a minus
-before a digit) stay; an article goes only where another word follows, so that "hepatitis A" keeps its letter.
+would suffer: punctuation inside a word stays, since "2.5 cm" is not "25 cm"; signs that carry a value (`< > = + % °`, a
+minus before a digit) stay; an article goes only where another word follows, so that "hepatitis A" keeps its letter.
 """
 
 from __future__ import annotations
@@ -91,9 +91,10 @@ def parse_choice(text: str, options: Sequence[str]) -> str | None:
        "no"; after a leading "yes" a "no" without its noun ("yes and no", "Yes. No."); any third option. "No idea"
        and "no doubt" are no answer.
     3. Exactly one option occurs as whole words, and is not negated. "no" is not in "normal", "not" or "cannot";
-       "contrast" is not in "non-contrast"; of options inside each other the longest is meant; of
-       options that share a word ("right upper" and "upper lobe" in "right upper lobe") none. Negated is an option with a trigger anywhere before it in its sentence, or within three words after it. What is left is not
-       inferred: "it is not left" is None, and so is "it is not left, it is right".
+       "contrast" is not in "non-contrast"; of options inside each other the longest is meant; of options that share a
+       word, as "right upper" and "upper lobe" do in "right upper lobe", none. Negated is an option with a trigger
+       anywhere before it in its sentence, or within three words after it. What is left is not inferred: "it is not
+       left" is None, and so is "it is not left, it is right".
     4. An option that is a letter, or carries one, occurs by that letter only where it is marked as one: "B.", "b)
        mass", "(b)", "option B", "the answer is B". No other option's letter may stand in the text, nor another option
        by rule 3. Negated is a letter with a trigger before it in its sentence, or that a verb with one follows: "not
@@ -212,7 +213,7 @@ def _occurrences(folded: str, names: frozenset[str]) -> tuple[set[str], bool]:
 
 @lru_cache(maxsize=4096)
 def _whole_words(names: frozenset[str]) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Return a pattern that consumes the options, and one that consumes nothing and so also finds where they overlap."""
+    """Return a pattern that consumes the options, and one that consumes nothing and so finds overlapping ones."""
     longest_first = sorted(names, key=lambda name: (-len(name), name))
     # "left-sided" is left, but "no-one" is not no.
     parts = [rf"(?<!-){name}(?!-)" if name in {"yes", "no"} else re.escape(name) for name in longest_first]
