@@ -12,7 +12,7 @@ from vlmbench.reporting.heatmap import heatmap_png
 from vlmbench.reporting.html import write_report
 from vlmbench.reporting.load import ReportError, row_from_record
 from vlmbench.reporting.tables import COLUMNS, csv_rows, latex_escape, latex_table
-from vlmbench.reporting.text import bytes_text, percent_text, seconds_text, signed_text, value_text
+from vlmbench.reporting.text import bytes_text, name_text, percent_text, seconds_text, signed_text, value_text
 
 
 def latex_of(*records, task="diagnosis"):
@@ -109,6 +109,12 @@ def test_numbers_as_text():
     assert signed_text(-0.1) == "−0.100"
     assert [bytes_text(v) for v in (None, 0, 1500, 2.5e9)] == ["n/a", "0 B", "1.50 kB", "2.50 GB"]
     assert [seconds_text(v) for v in (None, 3.21, 600, 9000)] == ["n/a", "3.2 s", "10.0 min", "2.5 h"]
+
+
+def test_metrics_are_named_as_papers_print_them():
+    names = ("auroc", "average_precision", "open_token_f1", "open_bleu1", "open_rouge_l", "vqa")
+    printed = ["AUROC", "average precision", "open token F1", "open BLEU-1", "open ROUGE-L", "VQA"]
+    assert [name_text(name) for name in names] == printed
 
 
 def test_a_small_share_is_not_shown_as_none():
