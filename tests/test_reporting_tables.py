@@ -2,6 +2,8 @@
 
 import csv
 import re
+import shutil
+import subprocess
 
 import pytest
 from synthetic_records import demo_records, make_record, write_record
@@ -46,8 +48,8 @@ def test_a_failed_record_gives_a_row_with_its_reason():
 
 def test_latex_bolds_the_best_and_daggers_id():
     table = latex_of(make_record("tiny_clip", value=0.7), make_record("tiny_medclip", value=0.8))
-    assert re.search(r"tiny\\_clip & lora vision & \$0\.700\$ \{\\scriptsize \[", table)
-    assert re.search(r"tiny\\_medclip & lora vision & \$\\mathbf\{0\.800\}\^\{\\dagger\}\$ \{\\scriptsize \[", table)
+    assert re.search(r"tiny\\_clip & lora vision & \$0\.700\$ \\\\\n &  & \{\\scriptsize \[", table)
+    assert re.search(r"tiny\\_medclip & lora vision & \$\\mathbf\{0\.800\}\^\{\\dagger\}\$ \\\\\n &  & \{", table)
     for word in (r"\toprule", r"\midrule", r"\bottomrule"):
         assert word in table
 
@@ -64,9 +66,24 @@ def test_latex_special_characters_are_escaped():
     escaped = latex_escape(special)
     assert re.findall(r"(?<!\\)[_%$#&~^]", escaped) == []
     assert latex_escape("\x00\n\ud800") == "   "
+    assert latex_escape('"n"') == "''n''"
     body = latex_of(make_record(special)).split(r"\midrule")[1]
     assert escaped in body
-    assert len(re.findall(r"(?<!\\)&", body)) == 2
+    assert len(re.findall(r"(?<!\\)&", body)) == 4  # a row of the value, one of the interval
+
+
+def test_latex_with_every_special_character_compiles(tmp_path):
+    pdflatex = shutil.which("pdflatex")
+    if pdflatex is None:
+        pytest.skip("pdflatex is not installed")
+    records = [make_record('a_b%c$d#e&f{g}h~i^j\\k<l>[m]|"n"', domain=f"a_domain_of_number_{n}") for n in range(6)]
+    records.append(make_record(domain="[first]", seed=1, failed="boom"))
+    source = r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}" + latex_of(*records)
+    (tmp_path / "table.tex").write_text(source + r"\end{document}", encoding="utf-8")
+    command = [pdflatex, "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
+    assert done.returncode == 0, done.stdout
+    assert "Overfull" not in done.stdout
 
 
 def test_text_is_readable_on_every_colour_and_the_scale_is_monotonic_in_lightness():
