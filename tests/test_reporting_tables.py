@@ -40,6 +40,14 @@ def test_the_csv_holds_every_record_and_metric_in_full_precision(tmp_path):
     assert sum(row["error_message"] == "boom" for row in read) == 1
 
 
+def test_the_csv_tells_which_record_a_newer_one_replaced(tmp_path):
+    for day, value in ((1, 0.7), (2, 0.8)):
+        write_record(tmp_path / "in", make_record(value=value, finished=f"2025-01-0{day}T00:00:00+00:00"))
+    with write_report(tmp_path / "in", tmp_path / "out").csv.open(encoding="utf-8", newline="") as file:
+        read = [row for row in csv.DictReader(file) if row["metric"] == "auroc"]
+    assert {(row["value"], row["replaced"]) for row in read} == {("0.7", "True"), ("0.8", "False")}
+
+
 def test_a_failed_record_gives_a_row_with_its_reason():
     (row,) = csv_rows([row_from_record(make_record(failed="boom"))])
     assert row["metric"] == ""

@@ -60,8 +60,8 @@ def write_report(records_dir: Path, out_dir: Path, *, title: str = TITLE) -> Rep
         table_diagnosis=out_dir / "table_diagnosis.tex",
         table_vqa=out_dir / "table_vqa.tex",
     )
-    write_csv(rows, paths.csv)
     current, older = newest(rows)
+    write_csv(rows, paths.csv, older)
     matrices = cell_matrices(current)
     _write(paths.table_diagnosis, latex_table(matrices, "diagnosis"))
     _write(paths.table_vqa, latex_table(matrices, "vqa"))

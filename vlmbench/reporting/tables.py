@@ -49,29 +49,33 @@ _RECORD: dict[str, tuple[str, ...]] = {
     "started": ("started",),
     "finished": ("finished",),
 }
-COLUMNS = (*_CELL, *_AFTER, *_METRIC, *_RECORD, "record")
+COLUMNS = (*_CELL, *_AFTER, *_METRIC, *_RECORD, "record", "replaced")
 
 
-def csv_rows(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
-    """One dict a record and metric, of `COLUMNS`; a record without metrics gives one with an empty `metric`."""
+def csv_rows(rows: Sequence[Row], older: Sequence[Row] = ()) -> Iterator[dict[str, Any]]:
+    """One dict a record and metric, of `COLUMNS`; a record without metrics gives one with an empty `metric`.
+
+    `replaced` is True for the records in `older`, which a mean over cells must not count a second time.
+    """
+    replaced = {row.path for row in older}
     for row in rows:
         shared: dict[str, Any] = {name: getattr(row, name) for name in (*_CELL, *_AFTER)}
         for name, keys in _RECORD.items():
             number = row.number(*keys)
             shared[name] = row.scalar(*keys) if number is None else number
-        shared["record"] = row.path
+        shared |= {"record": row.path, "replaced": row.path in replaced}
         if not row.estimates:
             yield shared | {"metric": "", "reason": row.primary.reason}
         for metric, estimate in row.estimates.items():
             yield shared | {"metric": metric} | {name: getattr(estimate, name) for name in _METRIC[1:]}
 
 
-def write_csv(rows: Sequence[Row], path: Path) -> None:
+def write_csv(rows: Sequence[Row], path: Path, older: Sequence[Row] = ()) -> None:
     """Write `cells.csv`: UTF-8, full precision, an empty field where a record holds nothing."""
     with path.open("w", encoding="utf-8", errors="replace", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, restval="")
         writer.writeheader()
-        writer.writerows(csv_rows(rows))
+        writer.writerows(csv_rows(rows, older))
 
 
 _LATEX = {
