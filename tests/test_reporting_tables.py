@@ -6,11 +6,12 @@ import shutil
 import subprocess
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from synthetic_records import demo_records, make_record, write_record
 
 from vlmbench.reporting.colour import colour, contrast, text_colour
 from vlmbench.reporting.grids import cell_matrices, colour_range
-from vlmbench.reporting.heatmap import heatmap_png
+from vlmbench.reporting.heatmap import draw, heatmap_png
 from vlmbench.reporting.html import write_report
 from vlmbench.reporting.load import ReportError, row_from_record
 from vlmbench.reporting.tables import COLUMNS, csv_rows, latex_escape, latex_table
@@ -144,6 +145,18 @@ def test_metrics_are_named_as_papers_print_them():
 
 def test_a_small_share_is_not_shown_as_none():
     assert [percent_text(v) for v in (0, 0.00001, 0.0213)] == ["0.00 %", "< 0.01 %", "2.13 %"]
+
+
+def test_no_name_reaches_into_the_tiles_of_the_picture():
+    rows = [row_from_record(make_record("m" * 60, "d" * 40)), row_from_record(make_record("x", "y", seed=1))]
+    matrices = cell_matrices(rows)
+    figure = draw(matrices, dpi=80)
+    (axes,) = figure.axes
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    boxes = {text.get_text(): text.get_window_extent(renderer) for text in axes.texts}
+    assert boxes["m" * 60].x1 <= axes.get_window_extent(renderer).x0
+    assert boxes["m" * 60].x0 >= 0
+    assert boxes["d" * 40].x1 <= boxes["y"].x0
 
 
 def test_the_picture_is_a_png_and_needs_a_cell(tmp_path):
