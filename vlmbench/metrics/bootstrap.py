@@ -155,7 +155,7 @@ def _interval(value: float, drawn: Floats, support: int, n_resamples: int, confi
     elif not n_resamples:
         result["reason"] = "no resamples were asked for"
     elif support < 2:
-        result["reason"] = "one group alone holds what the metric rests on: there is nothing to resample"
+        result["reason"] = "one group alone holds what the metric needs"
     elif not len(defined):
         result["reason"] = "the metric is undefined on every resample"
     else:
