@@ -266,6 +266,14 @@ def test_an_empty_directory_is_an_error_and_writes_nothing(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_an_output_that_is_a_file_is_named(tmp_path):
+    write_record(tmp_path / "in", make_record())
+    (tmp_path / "out").write_text("kept")
+    with pytest.raises(ReportError, match="out cannot be written: File exists; name another output folder"):
+        write_report(tmp_path / "in", tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "kept"
+
+
 def test_the_same_records_give_the_same_bytes(tmp_path):
     page = page_of(tmp_path, demo_records())
     assert write_report(tmp_path / "in", tmp_path / "again").html.read_text(encoding="utf-8") == page
