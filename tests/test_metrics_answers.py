@@ -89,6 +89,7 @@ def test_a_letter_with_a_mark_is_no_article():
         ("I don’t think the answer is yes", None),
         ("The answer is not no", None),
         ("No idea", None),
+        ("No doubt, there is one", None),
         ("The right lung", None),
     ],
 )
@@ -130,6 +131,7 @@ def test_yes_and_no(text, expected):
         ("None of them", ("left", "none"), "none"),
         ("Left", ("LEFT", "left"), "LEFT"),
         ("anything", (), None),
+        ("right upper lobe", ("right upper", "upper lobe"), None),
         ("the base of the left lung", ("base of the left lung", "apex"), "base of the left lung"),
     ],
 )
@@ -156,6 +158,14 @@ def test_named_options(text, options, expected):
         ("The answer is A, B", LETTERS, None),
         ("option a or option b", LETTERS, None),
         ("D", LETTERS, None),
+        ("It is not option B", LETTERS, None),
+        ("Not (B).", LETTERS, None),
+        ("(B) is incorrect", LETTERS, None),
+        ("Option A cannot be right", LETTERS, None),
+        ("Option A can be ruled out", LETTERS, None),
+        ("The image is not clear. The answer is (B).", LETTERS, "B"),
+        ("B. There is no effusion", LETTERS, "B"),
+        ("(B) no effusion", LETTERS, "B"),
         ("B", LETTERED, "B. right lung"),
         ("(b)", LETTERED, "B. right lung"),
         ("right lung", LETTERED, "B. right lung"),
@@ -177,6 +187,8 @@ def test_the_longest_texts_are_read_in_linear_time():
     assert parse_choice("not " * 200_000 + "yes", YES_NO) is None
     assert parse_choice("!" * 500_000 + "x no", YES_NO) == "no"
     assert parse_choice("n" * 500_000, YES_NO) is None
+    assert parse_choice("b) " * 200_000, LETTERS) == "B"
+    assert parse_choice("(b). " * 200_000, LETTERS) == "B"
 
 
 def test_match_option_needs_the_whole_text():

@@ -56,6 +56,22 @@ def test_diagnosis_values_and_intervals(n_classes, multi_label):
     ] == pytest.approx(result["metrics"]["auroc"])
 
 
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_a_class_in_one_patient_has_no_interval(n_classes):
+    frame = diagnosis_frame(n_classes, n=12 * n_classes)
+    # One patient a class: every resample in which a ranking is defined gives the same one.
+    frame["target"] = np.arange(len(frame)) % n_classes
+    frame["group"] = frame["target"].astype(str).astype(object)
+    metrics = score_frame(frame, "diagnosis", n_resamples=50)["metrics"]
+    for name in ("auroc", "average_precision", "balanced_accuracy"):
+        assert metrics[name]["value"] is not None
+        assert metrics[name]["low"] is metrics[name]["high"] is None
+        assert "one group" in metrics[name]["reason"]
+    assert metrics["accuracy"]["low"] is not None
+    frame.loc[0, "group"], frame.loc[1, "group"] = "another", "one more"
+    assert score_frame(frame, "diagnosis", n_resamples=50)["metrics"]["auroc"]["low"] is not None
+
+
 def test_threshold_reaches_the_decision():
     frame = diagnosis_frame()
     low = score_frame(frame, "diagnosis", threshold=0.0, n_resamples=10)["metrics"]

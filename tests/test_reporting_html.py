@@ -96,6 +96,16 @@ def test_missing_failed_and_undefined_cells_are_shown_as_such(tmp_path):
     assert "error.traceback" in section(page, "failed")
 
 
+def test_a_missing_interval_is_told_with_the_reason_of_the_record(tmp_path):
+    record = make_record()
+    record["metrics"]["auroc"] |= {"low": None, "high": None, "reason": "one group <alone>"}
+    page = page_of(tmp_path, [record])
+    (tile,) = tiles(page)
+    assert "no interval</span>" in tile
+    assert "no interval: one group &lt;alone&gt;" in tile
+    assert "no interval: one group &lt;alone&gt;" in section(page, "domains")
+
+
 def test_seeds_are_a_mean_with_its_range_and_number(tmp_path):
     records = [make_record(seed=seed, value=value) for seed, value in enumerate((0.70, 0.80, 0.84))]
     records.append(make_record(seed=3, failed="boom"))
@@ -144,6 +154,31 @@ def test_a_warning_of_any_record_is_shown_and_a_missing_audit_is_said(tmp_path):
     assert "2 git commits" in run
     assert "1 record made with uncommitted changes" in run
     assert "overlap not audited" in section(page, "data")
+
+
+def test_what_the_audit_did_not_compare_is_said_beside_what_it_found(tmp_path):
+    record = make_record()
+    record["data"]["audit"]["skipped"] = "pixels and near-duplicates were not compared: hashes=False"
+    record["data"]["audit"]["train-test"]["groups"] = 2
+    data = section(page_of(tmp_path, [record]), "data")
+    assert "2 groups in both" in data
+    assert "pixels and near-duplicates not compared" in data
+
+
+def test_labels_left_out_of_a_macro_mean_and_intervals_without_width_are_warned_of(tmp_path):
+    records = [make_record(counts={"examples": 200, "columns_left_out": 2}), make_record(domain="phantom_fundus")]
+    records[1]["metrics"]["auroc"] |= {"value": 1.0, "low": 1.0, "high": 1.0}
+    run = section(page_of(tmp_path, records), "run")
+    assert "phantom_radiograph (diagnosis): AUROC and average precision leave out 2 labels" in run
+    assert "phantom_fundus (diagnosis): AUROC" not in run
+    assert "1 interval of the primary metric without width" in run
+
+
+def test_the_fewest_groups_of_a_domain_are_named(tmp_path):
+    records = [make_record(seed=seed) for seed in (0, 1)]
+    for record, groups in zip(records, (9, 20), strict=True):
+        record["bootstrap"]["n_groups"] = groups
+    assert "the interval rests on 9 groups" in section(page_of(tmp_path, records), "run")
 
 
 def test_a_page_with_too_many_numbers_says_where_the_rest_is(tmp_path, monkeypatch):
@@ -229,6 +264,14 @@ def test_an_empty_directory_is_an_error_and_writes_nothing(tmp_path):
     with pytest.raises(ReportError, match="run a cell or a grid first"):
         write_report(tmp_path / "in", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_is_a_file_is_named(tmp_path):
+    write_record(tmp_path / "in", make_record())
+    (tmp_path / "out").write_text("kept")
+    with pytest.raises(ReportError, match="out cannot be written: File exists; name another output folder"):
+        write_report(tmp_path / "in", tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "kept"
 
 
 def test_the_same_records_give_the_same_bytes(tmp_path):

@@ -115,6 +115,15 @@ def test_two_recipes_of_one_cell_are_variants_and_neither_replaces_the_other():
     assert len(newest(rows)[0]) == 2
 
 
+def test_two_versions_of_the_data_are_variants_wherever_they_lie():
+    moved, other = make_record(seed=1), make_record(seed=2)
+    moved["config"]["domain"]["root"] = "/moved"
+    other["data"]["fingerprint"] = "0123456789abcdef"
+    assert variants(rows_of(make_record(), moved)) == ["", ""]
+    assert variants(rows_of(make_record(), make_record(seed=3, failed="boom"))) == ["", ""]
+    assert variants(rows_of(make_record(), other))[1] == "data=0123456789ab"
+
+
 def test_a_recipe_that_changes_from_domain_to_domain_does_not_split_a_line():
     other = make_record(domain="phantom_fundus")
     other["config"]["trainer"]["max_epochs"] = 20

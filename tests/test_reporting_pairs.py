@@ -35,10 +35,11 @@ def test_a_recipe_that_differs_is_refused_by_name(part):
     assert f"{part}.budget: absent against 16" in refusal.reason
 
 
-def test_where_a_run_writes_is_no_recipe():
+def test_where_the_data_lie_and_what_it_ran_on_is_no_recipe():
     left, right = both()
-    left["config"]["trainer"]["default_root_dir"] = "here"
-    right["config"]["trainer"]["default_root_dir"] = "there"
+    left["config"]["domain"]["root"], right["config"]["domain"]["root"] = "/here", "/there"
+    left["config"]["trainer"]["num_workers"] = 4
+    right["config"]["trainer"]["accelerator"] = "gpu"
     pairs, refusals = compared(left, right)
     assert len(pairs) == 1
     assert not refusals
@@ -67,6 +68,14 @@ def test_failed_valueless_recipeless_and_other_data_are_refused():
         pairs, (refusal,) = compared(left, right)
         assert not pairs
         assert reason in refusal.reason
+
+
+def test_of_data_that_neither_record_names_nothing_is_compared():
+    left, right = both()
+    left["data"], right["data"] = {}, {}
+    pairs, (refusal,) = compared(left, right)
+    assert not pairs
+    assert "does not say which data it is of" in refusal.reason
 
 
 def test_of_several_recipes_the_equal_ones_find_each_other():

@@ -2,15 +2,15 @@
 
 Normalisation follows SQuAD (Rajpurkar et al. 2016, "SQuAD: 100,000+ Questions for Machine Comprehension of Text", and
 its evaluation script): lower case, no punctuation, no articles, single spaces. It departs from SQuAD where medicine
-would
-suffer: punctuation inside a word stays, since "2.5 cm" is not "25 cm"; signs that carry a value (`< > = + % °`, a minus
-before a digit) stay; an article goes only where another word follows, so that "hepatitis A" keeps its letter.
+would suffer: punctuation inside a word stays, since "2.5 cm" is not "25 cm"; signs that carry a value (`< > = + % °`, a
+minus before a digit) stay; an article goes only where another word follows, so that "hepatitis A" keeps its letter.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
@@ -23,7 +23,7 @@ _SENTENCE_END = re.compile(r"(?<![.;!?])[.;!?]+(?=\s|$)|[。\n]+")
 _PREAMBLE = re.compile(r"^\W*(?:(?:the|my)\s+)?(?:(?:final|correct|best)\s+)?answer\b(?:\s+is\b)?\W*")
 # In "Yes, there is no effusion" a noun follows; in "yes or no" and "Yes. No." the word is an answer of its own.
 _STANDING_NO = re.compile(r"(?<![\w-])no\s*(?:$|[.,;:!?/)]|(?:and|or|but)\b)")
-_REFUSALS = (["no", "idea"], ["no", "clue"], ["no", "opinion"], ["no", "answer"])
+_REFUSALS = (["no", "idea"], ["no", "clue"], ["no", "opinion"], ["no", "answer"], ["no", "doubt"])
 
 # Triggers of negation: the commonest of NegEx (Chapman et al. 2001, J Biomed Inform 34:301-310) and of plain English.
 _NEGATION = (
@@ -32,6 +32,11 @@ _NEGATION = (
 )
 _NEGATION_BEFORE = re.compile(rf"(?<!\w){_NEGATION}")
 _NEGATION_AFTER = re.compile(rf"\x00[^\s\x00]*(?: [^\s\x00]+){{0,2}} {_NEGATION}")
+# After a letter it takes a verb: "(B) is wrong" negates the letter, "(B) no effusion" only spells its option out.
+_LETTER_NEGATED = re.compile(
+    rf"[^\w.;!?\n]*(?:(?:is|was|seems|can|could|must|should|has)\s+(?:\w+\s+){{0,2}}{_NEGATION}"
+    r"|(?:cannot|\w+n't)(?!\w))"
+)
 
 _LETTERED = re.compile(r"\s*\(?([A-Za-z])\s?[.):]\s+(\S.*)", re.DOTALL)
 _MARKED_LETTER = re.compile(
@@ -83,15 +88,17 @@ def parse_choice(text: str, options: Sequence[str]) -> str | None:
     1. The text equals an option (`match_option`).
     2. With yes and no among the options, the leading word decides, also after "the answer is": "No evidence of
        fracture" is no; "Yes, there is no effusion" is yes. Not where another option follows: any "yes" after a leading
-       "no"; after a leading "yes" a "no" without its noun ("yes and no", "Yes. No."); any third option. "No idea" is
-       no answer.
+       "no"; after a leading "yes" a "no" without its noun ("yes and no", "Yes. No."); any third option. "No idea"
+       and "no doubt" are no answer.
     3. Exactly one option occurs as whole words, and is not negated. "no" is not in "normal", "not" or "cannot";
-       "contrast" is not in "non-contrast"; of options inside each other the longest is meant. Negated is an option
-       with a trigger anywhere before it in its sentence, or within three words after it. What is left is not
-       inferred: "it is not left" is None, and so is "it is not left, it is right".
+       "contrast" is not in "non-contrast"; of options inside each other the longest is meant; of options that share a
+       word, as "right upper" and "upper lobe" do in "right upper lobe", none. Negated is an option with a trigger
+       anywhere before it in its sentence, or within three words after it. What is left is not inferred: "it is not
+       left" is None, and so is "it is not left, it is right".
     4. An option that is a letter, or carries one, occurs by that letter only where it is marked as one: "B.", "b)
        mass", "(b)", "option B", "the answer is B". No other option's letter may stand in the text, nor another option
-       by rule 3.
+       by rule 3. Negated is a letter with a trigger before it in its sentence, or that a verb with one follows: "not
+       option B", "(B) is wrong"; but "B) no mass" is B.
 
     Args:
         text: What the model answered.
@@ -154,12 +161,29 @@ def _stands_by(lead: list[str], folded: str, occurring: set[str]) -> bool:
 
 
 def _marked_letters(text: str, letters: Iterable[str]) -> set[str] | None:
-    """Return the option letters marked as such in a text, or None where an unmarked one contradicts them."""
+    """Return the option letters marked as such in a text, or None where one is negated or an unmarked one stands by."""
     folded = fold(text)
-    marked = {letter for match in _MARKED_LETTER.finditer(folded) for letter in match.groups() if letter in letters}
+    places = {
+        match.span(match.lastindex): match[match.lastindex]
+        for match in _MARKED_LETTER.finditer(folded)
+        if match.lastindex and match[match.lastindex] in letters
+    }
+    if _negates_any(folded, list(places)):
+        return None
+    marked = set(places.values())
     # "a" and "i" are words; any other single letter beside a marked one may be a second answer.
     standing = {word for word in tokens(folded) if word in letters} - {"a", "i"}
     return None if marked and standing - marked else marked
+
+
+def _negates_any(folded: str, places: Sequence[tuple[int, int]]) -> bool:
+    """Whether a marked letter, at one of the ascending places, is negated."""
+    if any(_LETTER_NEGATED.match(folded, end) for _, end in places):
+        return True
+    # Only the last letter of each sentence need be looked at, since a trigger counts anywhere before it.
+    starts = [0, *(match.end() for match in _SENTENCE_END.finditer(folded))]
+    last = {bisect_right(starts, start): start for start, _ in places}
+    return any(_NEGATION_BEFORE.search(folded, starts[n - 1], start) for n, start in last.items())
 
 
 def _occurrences(folded: str, names: frozenset[str]) -> tuple[set[str], bool]:
@@ -168,10 +192,14 @@ def _occurrences(folded: str, names: frozenset[str]) -> tuple[set[str], bool]:
     negated = False
     if not names:
         return occurring, negated
-    pattern = _whole_words(names)
+    pattern, anywhere = _whole_words(names)
     for sentence in _SENTENCE_END.split(folded):
         words = normalise(sentence)
-        here = set(pattern.findall(words))
+        here, reached = set(), 0
+        for match in anywhere.finditer(words):
+            if match.end(1) > reached:  # otherwise it lies inside a longer option
+                here.add(match[1])
+                reached = match.end(1)
         if not here:
             continue
         occurring |= here
@@ -184,8 +212,10 @@ def _occurrences(folded: str, names: frozenset[str]) -> tuple[set[str], bool]:
 
 
 @lru_cache(maxsize=4096)
-def _whole_words(names: frozenset[str]) -> re.Pattern[str]:
+def _whole_words(names: frozenset[str]) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Return a pattern that consumes the options, and one that consumes nothing and so finds overlapping ones."""
     longest_first = sorted(names, key=lambda name: (-len(name), name))
     # "left-sided" is left, but "no-one" is not no.
     parts = [rf"(?<!-){name}(?!-)" if name in {"yes", "no"} else re.escape(name) for name in longest_first]
-    return re.compile(rf"(?<!\w)(?<!non-)(?<!\d[.,])(?:{'|'.join(parts)})(?!\w|[.,]\d)")
+    whole = rf"(?<!\w)(?<!non-)(?<!\d[.,])({'|'.join(parts)})(?!\w|[.,]\d)"
+    return re.compile(whole), re.compile(f"(?={whole})")

@@ -27,6 +27,7 @@ def intervals(
     statistics: Statistics | Mapping[str, ArrayLike],
     groups: Sequence[Any] | NDArray,
     *,
+    support: Mapping[str, int] | None = None,
     n_resamples: int = 1000,
     confidence: float = 0.95,
     seed: int = 0,
@@ -37,6 +38,8 @@ def intervals(
         statistics: Either per-example values, name -> (N,) with NaN where a metric does not apply, of which the mean is
             taken; or a function of weights (R, N) that returns name -> (R,), NaN where undefined.
         groups: (N,) the unit that is drawn, compared as text; the order of the examples does not matter.
+        support: Per metric of such a function, the number of groups among which it can vary, where that is not all of
+            them; of per-example values it is counted here. There is no interval where it is below 2.
         n_resamples: Number of resamples; 0 gives values without intervals.
         confidence: Coverage aimed at, in (0, 1).
         seed: Same seed, same interval.
@@ -59,7 +62,7 @@ def intervals(
     _, codes = np.unique(names, return_inverse=True)
     n_groups = int(codes.max()) + 1
 
-    support: dict[str, int] = {}
+    support = dict(support or {})
     if not callable(statistics):
         values = {name: _checked(name, column, names.size) for name, column in statistics.items()}
         support = {name: len(np.unique(codes[~np.isnan(column)])) for name, column in values.items()}
@@ -152,7 +155,7 @@ def _interval(value: float, drawn: Floats, support: int, n_resamples: int, confi
     elif not n_resamples:
         result["reason"] = "no resamples were asked for"
     elif support < 2:
-        result["reason"] = "one group only: there is nothing to resample"
+        result["reason"] = "one group alone holds what the metric needs"
     elif not len(defined):
         result["reason"] = "the metric is undefined on every resample"
     else:

@@ -6,7 +6,8 @@ sorted once; for every resample the counts above each threshold are then cumulat
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,6 +95,17 @@ def statistics(task: OneVsRest) -> Callable[[Floats], dict[str, Floats]]:
         return {"auroc": auroc, "average_precision": average_precision, **decided(task, weights)}
 
     return compute
+
+
+def support(task: OneVsRest, groups: Sequence[Any] | NDArray) -> dict[str, int]:
+    """Return, as `bootstrap.intervals` takes it, among how many groups the metrics that compare classes can vary.
+
+    All positives of one patient make an AUROC whose interval says nothing of other patients' positives: of a column it
+    is the smaller number of groups with a positive and with a negative; of a macro mean that of its best column.
+    """
+    names = np.asarray(groups, dtype=str)
+    of_columns = [min(len(np.unique(names[truth])), len(np.unique(names[~truth]))) for truth in task.truth.T]
+    return dict.fromkeys(("auroc", "average_precision", "balanced_accuracy"), max(of_columns))
 
 
 def nan_means(columns: Floats) -> Floats:

@@ -180,7 +180,7 @@ def _seed(row: Row) -> str:
 def interval_words(row: Row) -> str:
     """What the interval of a row's primary metric is, in words."""
     if row.primary.interval is None:
-        return "no interval in the record"
+        return f"no interval: {row.primary.reason or 'the record holds none'}"
     confidence = row.number("bootstrap", "confidence")
     share = "interval" if confidence is None else f"{100 * confidence:g} % interval"
     method, groups = row.text("bootstrap", "method"), row.number("bootstrap", "n_groups")

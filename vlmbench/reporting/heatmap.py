@@ -15,8 +15,9 @@ from vlmbench.reporting.text import interval_text, name_text, value_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-ROW_HEIGHT, COLUMN_WIDTH, LABEL_WIDTH, HEAD_HEIGHT = 0.46, 1.75, 2.6, 1.15  # inches
+ROW_HEIGHT, COLUMN_WIDTH, LABEL_WIDTH, HEAD_HEIGHT = 0.46, 1.75, 2.6, 1.15  # inches; the widths are the least
 MISSING, FAILED, SOFT = "#f2f4f6", "#fdeced", "#59636e"
 FOOT = (
     "In brackets: the interval of the record. “a to b, n”: mean, smallest and largest of n seeds. "
@@ -35,34 +36,54 @@ def heatmap_png(rows: Sequence[Row], path: Path, *, dpi: int = 160) -> Path:
     Raises:
         ReportError: No row is a cell, so there is nothing to draw.
     """
-    from matplotlib.figure import Figure  # slow to import, and needed by this one picture alone
-
     matrices = [matrix for matrix in cell_matrices(newest(rows)[0]) if matrix.lines]
     if not matrices:
         raise ReportError("no cell among the records, so there is no heat map to draw; run a cell or a grid first")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draw(matrices, dpi).savefig(path, metadata={"Software": None})  # the same records give the same bytes
+    return path
+
+
+def draw(matrices: Sequence[Matrix], dpi: int) -> Figure:
+    """Draw heat maps one under the other, as wide as their names need."""
+    from matplotlib.figure import Figure  # slow to import, and needed by this one picture alone
+
     heights = [HEAD_HEIGHT + ROW_HEIGHT * len(matrix.lines) for matrix in matrices]
-    width = LABEL_WIDTH + COLUMN_WIDTH * max(len(matrix.domains) for matrix in matrices)
+    label, column = _widths(matrices)
+    width = label + column * max(len(matrix.domains) for matrix in matrices)
     figure = Figure(figsize=(width, sum(heights)), dpi=dpi, facecolor="white")
     top = sum(heights)
     for matrix, height in zip(matrices, heights, strict=True):
         top -= height
-        size = (COLUMN_WIDTH * len(matrix.domains) / width, ROW_HEIGHT * len(matrix.lines) / sum(heights))
-        axes = figure.add_axes((LABEL_WIDTH / width, (top + 0.3) / sum(heights), *size))
-        _draw(axes, matrix)
-    figure.text(0.08 * COLUMN_WIDTH / width, 0.08 / sum(heights), FOOT, fontsize=6.5, color=SOFT)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Software": None})  # the same records give the same bytes
-    return path
+        size = (column * len(matrix.domains) / width, ROW_HEIGHT * len(matrix.lines) / sum(heights))
+        axes = figure.add_axes((label / width, (top + 0.3) / sum(heights), *size))
+        _draw(axes, matrix, margin=-label / column + 0.08)
+    figure.text(0.08 * column / width, 0.08 / sum(heights), FOOT, fontsize=6.5, color=SOFT)
+    return figure
 
 
-def _draw(axes: Axes, matrix: Matrix) -> None:
+def _widths(matrices: Sequence[Matrix]) -> tuple[float, float]:
+    """Inches of the labels and of a column: wide enough for the longest name, which would else be drawn over a tile."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextPath
+
+    labels = [text for matrix in matrices for line in matrix.lines for text in (line.model, _adaptation(line))]
+    heads = [text for matrix in matrices for domain in matrix.domains for text in domain]
+    bold = FontProperties(weight="bold", size=8)  # the largest that a name is drawn in
+
+    def longest(texts: Sequence[str]) -> float:
+        return max(TextPath((0, 0), _plain(text), prop=bold).get_extents().width if text else 0 for text in texts) / 72
+
+    return max(LABEL_WIDTH, longest(labels) + 0.3), max(COLUMN_WIDTH, longest(heads) + 0.15)
+
+
+def _draw(axes: Axes, matrix: Matrix, margin: float) -> None:
     from matplotlib.patches import Rectangle
 
     lines = matrix.lines
     axes.set(xlim=(0, len(matrix.domains)), ylim=(len(lines), 0))
     axes.axis("off")
-    margin = -LABEL_WIDTH / COLUMN_WIDTH + 0.08
     name = f"{name_text(matrix.task)}: {name_text(matrix.metric) or 'no metric recorded'}"
     axes.text(margin, -1.25, _plain(name), fontsize=11, weight="bold", va="bottom")
     for column, (domain, modality) in enumerate(matrix.domains):
@@ -101,6 +122,7 @@ def _value(tile: Tile) -> str:
 
 
 def _spread(tile: Tile) -> str:
+    failed = f", {tile.failed} failed" if tile.failed and tile.seeds else ""
     if tile.seeds > 1:
-        return f"{value_text(tile.low)} to {value_text(tile.high)}, n={tile.seeds}"
-    return interval_text(tile.low, tile.high)
+        return f"{value_text(tile.low)} to {value_text(tile.high)}, n={tile.seeds}{failed}"
+    return (interval_text(tile.low, tile.high) or ("no interval" if tile.seeds else "")) + failed

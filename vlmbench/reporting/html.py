@@ -15,7 +15,7 @@ from markupsafe import Markup
 from vlmbench.reporting import notes, scatter, text
 from vlmbench.reporting.colour import VIRIDIS, colour, text_colour
 from vlmbench.reporting.grids import Matrix, Tile, cell_matrices, transfer_matrices
-from vlmbench.reporting.load import Unreadable, load_rows
+from vlmbench.reporting.load import ReportError, Unreadable, load_rows
 from vlmbench.reporting.ordering import TASKS, newest, order, rank
 from vlmbench.reporting.pairs import Comparison, compare
 from vlmbench.reporting.rows import Row
@@ -49,23 +49,29 @@ def write_report(records_dir: Path, out_dir: Path, *, title: str = TITLE) -> Rep
         title: Heading of the page.
 
     Raises:
-        ReportError: There is no record under `records_dir`.
+        ReportError: There is no record under `records_dir`, or `out_dir` cannot be written to.
     """
     rows, unreadable = load_rows(Path(records_dir))
     out_dir = Path(out_dir)
-    out_dir.mkdir(parents=True, exist_ok=True)
     paths = ReportPaths(
         html=out_dir / "report.html",
         csv=out_dir / "cells.csv",
         table_diagnosis=out_dir / "table_diagnosis.tex",
         table_vqa=out_dir / "table_vqa.tex",
     )
-    write_csv(rows, paths.csv)
     current, older = newest(rows)
     matrices = cell_matrices(current)
-    _write(paths.table_diagnosis, latex_table(matrices, "diagnosis"))
-    _write(paths.table_vqa, latex_table(matrices, "vqa"))
-    _write(paths.html, render(current, older, unreadable, title=title))
+    page = render(current, older, unreadable, title=title)
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        write_csv(rows, paths.csv, older)
+        _write(paths.table_diagnosis, latex_table(matrices, "diagnosis"))
+        _write(paths.table_vqa, latex_table(matrices, "vqa"))
+        _write(paths.html, page)
+    except OSError as error:
+        where = error.filename or out_dir
+        reason = error.strerror or error
+        raise ReportError(f"{where} cannot be written: {reason}; name another output folder") from error
     return paths
 
 

@@ -111,14 +111,15 @@ def _estimate(entry: Any) -> Estimate:
         return Estimate(value, reason="" if value is not None else "the record holds no number here")
     value = as_number(entry.get("value"))
     resamples, undefined = as_number(entry.get("n_resamples")), as_number(entry.get("undefined"))
-    reason = ""
-    if value is None:
-        told = entry.get("reason")
-        reason = told if isinstance(told, str) and told else "undefined on this test set (the record holds null)"
+    low, high = as_number(entry.get("low")), as_number(entry.get("high"))
+    told = entry.get("reason")
+    reason = told if isinstance(told, str) and (value is None or low is None or high is None) else ""
+    if value is None and not reason:
+        reason = "undefined on this test set (the record holds null)"
     return Estimate(
         value=value,
-        low=as_number(entry.get("low")),
-        high=as_number(entry.get("high")),
+        low=low,
+        high=high,
         n_resamples=None if resamples is None else int(resamples),
         undefined=None if undefined is None else int(undefined),
         reason=reason,

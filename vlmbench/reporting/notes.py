@@ -24,7 +24,7 @@ AUDITED = {
 
 @dataclass(frozen=True, slots=True)
 class DataNote:
-    """One version of one domain: its splits, what was left out, what overlaps, and whether every record looked."""
+    """One version of one domain: its splits, what was left out, what overlaps, and what was not looked for."""
 
     domain: str
     task: str
@@ -34,7 +34,7 @@ class DataNote:
     fingerprint: str
     left_out: tuple[str, ...]
     overlaps: tuple[str, ...]
-    audited: bool
+    unaudited: str
 
 
 def facts(rows: Sequence[Row]) -> list[tuple[str, str]]:
@@ -99,10 +99,18 @@ def data_notes(rows: Sequence[Row]) -> list[DataNote]:
             fingerprint=fingerprint[:12] or "not recorded",
             left_out=tuple(dict.fromkeys(text for row in members for text in _left_out(row))),
             overlaps=tuple(dict.fromkeys(text for row in members for text in _overlaps(row.mapping("data", "audit")))),
-            audited=all(row.mapping("data", "audit") for row in members),
+            unaudited=_unaudited(members),
         )
         for (domain, task, fingerprint), members in sorted(found.items())
     ]
+
+
+def _unaudited(rows: Sequence[Row]) -> str:
+    """Which overlaps no record has looked for; a page without it would say that there are none."""
+    audits = [row.mapping("data", "audit") for row in rows]
+    if not all(audits):
+        return "overlap not audited"
+    return "pixels and near-duplicates not compared" if any("skipped" in audit for audit in audits) else ""
 
 
 def _split_text(row: Row, split: str) -> str:
@@ -152,11 +160,28 @@ def warnings(rows: Sequence[Row], older: Sequence[Row], unreadable: Sequence[Unr
     for row in done:
         groups = row.number("bootstrap", "n_groups")
         if groups is not None and groups < FEW_GROUPS:
-            small[row.domain] = groups
+            small[row.domain] = min(groups, small.get(row.domain, groups))
     out += [
         f"{domain}: the interval rests on {count_text(groups)} groups; below {FEW_GROUPS} it tends to be too narrow."
         for domain, groups in sorted(small.items())
     ]
+    partial: dict[tuple[str, str], float] = {}
+    for row in done:
+        partial[row.domain, row.task] = max(
+            row.number("counts", "columns_left_out") or 0, partial.get((row.domain, row.task), 0)
+        )
+    out += [
+        f"{domain} ({task}): AUROC and average precision leave out {_counted(int(n), 'label')} of which the test split "
+        "holds no positive or no negative example."
+        for (domain, task), n in sorted(partial.items())
+        if n
+    ]
+    flat = sum(row.primary.interval is not None and row.primary.low == row.primary.high for row in done)
+    if flat:
+        out.append(
+            f"{_counted(flat, 'interval')} of the primary metric without width: the metric is the same in every "
+            "resample, as an accuracy of 1 is. The bootstrap cannot tell how far another test set would be from it."
+        )
     undefined = [e for row in done for e in row.estimates.values() if e.value is not None and e.undefined]
     if undefined:
         worst = max(undefined, key=lambda e: e.undefined or 0)

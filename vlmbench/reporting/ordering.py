@@ -53,12 +53,9 @@ def variants(rows: Sequence[Row]) -> list[str]:
     """Say of each row which recipe it is, where rows that share a tile were run with different ones; else "".
 
     Only settings that differ within one tile (same model, finetune, scope and domain) are named, so that a recipe that
-    is adapted to each domain does not split a line. Seeds are not part of a recipe here.
+    is adapted to each domain does not split a line. Seeds are not part of a recipe here; the version of the data is.
     """
-    leaves = [
-        {key: value for key, value in recipe(row, VARIANT_PARTS).items() if key.rsplit(".", 1)[-1] != "seed"}
-        for row in rows
-    ]
+    leaves = [_leaves(row) for row in rows]
     tiles: dict[tuple[Any, ...], list[dict[str, str]]] = defaultdict(list)
     for row, leaf in zip(rows, leaves, strict=True):
         if leaf:
@@ -68,6 +65,13 @@ def variants(rows: Sequence[Row]) -> list[str]:
         keys = {key for leaf in members for key in leaf} if len(members) > 1 else set()
         varying[line] |= {key for key in keys if len({leaf.get(key) for leaf in members}) > 1}
     return [_variant_label(leaf, sorted(varying[line_key(row)])) for row, leaf in zip(rows, leaves, strict=True)]
+
+
+def _leaves(row: Row) -> dict[str, str]:
+    leaves = {key: value for key, value in recipe(row, VARIANT_PARTS).items() if key.rsplit(".", 1)[-1] != "seed"}
+    # A failed record says nothing of its data but their hash, which is the fingerprint.
+    data = row.text("data", "fingerprint") or row.text("hashes", "data")
+    return leaves | {"data": data[:12]} if leaves and data else leaves
 
 
 def _variant_label(leaf: dict[str, str], keys: Sequence[str]) -> str:

@@ -8,11 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vlmbench.records.identity import NOT_IDENTITY
 from vlmbench.reporting.rows import Row
 
 RECIPE_PARTS = ("finetune", "trainer", "task", "domain")
-# Where a run writes and what it prints cannot change a result, so a difference there is no difference of recipe.
-NOT_RECIPE = frozenset({"default_root_dir", "enable_progress_bar", "enable_model_summary", "log_every_n_steps"})
+# What cannot change a result is no recipe: two sides may lie in different folders or run on different hardware. Of the
+# task everything stays, since intervals of another confidence are not for comparison.
+NOT_RECIPE = frozenset(path for path in NOT_IDENTITY if path.startswith(("trainer.", "domain.")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +54,9 @@ def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
     """Yield dotted keys and JSON texts of the leaves of a config, without those that cannot change a result."""
     if isinstance(config, Mapping):
         for key in sorted(config, key=str):
-            if str(key) not in NOT_RECIPE:
-                yield from flatten(config[key], f"{prefix}.{key}" if prefix else str(key))
+            path = f"{prefix}.{key}" if prefix else str(key)
+            if path not in NOT_RECIPE:
+                yield from flatten(config[key], path)
     else:
         yield prefix, json.dumps(config, sort_keys=True, default=str)
 
@@ -140,6 +143,8 @@ def _obstacles(left: Row, right: Row) -> list[str]:
             found.append(f"{row.model} has no value: {row.primary.reason}")
         if not {"finetune", "trainer"} <= row.mapping("config").keys():
             found.append(f"the record of {row.model} holds no recipe")
+        if not row.text("data", "fingerprint"):
+            found.append(f"the record of {row.model} does not say which data it is of")
     fingerprints = left.text("data", "fingerprint"), right.text("data", "fingerprint")
     if fingerprints[0] != fingerprints[1]:
         found.append(f"data fingerprint: {fingerprints[0][:12] or 'absent'} against {fingerprints[1][:12] or 'absent'}")

@@ -20,7 +20,7 @@ class Estimate:
         high: Upper end of the interval, or None.
         n_resamples: Bootstrap resamples asked for, or None.
         undefined: Resamples on which the metric was undefined, or None.
-        reason: Why `value` is None; empty otherwise.
+        reason: Why `value` is None, or why there is no interval if the record says so; empty otherwise.
     """
 
     value: float | None

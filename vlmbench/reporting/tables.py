@@ -49,29 +49,33 @@ _RECORD: dict[str, tuple[str, ...]] = {
     "started": ("started",),
     "finished": ("finished",),
 }
-COLUMNS = (*_CELL, *_AFTER, *_METRIC, *_RECORD, "record")
+COLUMNS = (*_CELL, *_AFTER, *_METRIC, *_RECORD, "record", "replaced")
 
 
-def csv_rows(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
-    """One dict a record and metric, of `COLUMNS`; a record without metrics gives one with an empty `metric`."""
+def csv_rows(rows: Sequence[Row], older: Sequence[Row] = ()) -> Iterator[dict[str, Any]]:
+    """One dict a record and metric, of `COLUMNS`; a record without metrics gives one with an empty `metric`.
+
+    `replaced` is True for the records in `older`, which a mean over cells must not count a second time.
+    """
+    replaced = {row.path for row in older}
     for row in rows:
         shared: dict[str, Any] = {name: getattr(row, name) for name in (*_CELL, *_AFTER)}
         for name, keys in _RECORD.items():
             number = row.number(*keys)
             shared[name] = row.scalar(*keys) if number is None else number
-        shared["record"] = row.path
+        shared |= {"record": row.path, "replaced": row.path in replaced}
         if not row.estimates:
             yield shared | {"metric": "", "reason": row.primary.reason}
         for metric, estimate in row.estimates.items():
             yield shared | {"metric": metric} | {name: getattr(estimate, name) for name in _METRIC[1:]}
 
 
-def write_csv(rows: Sequence[Row], path: Path) -> None:
+def write_csv(rows: Sequence[Row], path: Path, older: Sequence[Row] = ()) -> None:
     """Write `cells.csv`: UTF-8, full precision, an empty field where a record holds nothing."""
     with path.open("w", encoding="utf-8", errors="replace", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, restval="")
         writer.writeheader()
-        writer.writerows(csv_rows(rows))
+        writer.writerows(csv_rows(rows, older))
 
 
 _LATEX = {
@@ -88,7 +92,7 @@ _LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    '"': "''",  # \textquotedbl needs a font encoding that is not the default
     "[": "{[}",  # a bracket that follows \\ would be read as its optional argument
     "]": "{]}",
 }
@@ -107,7 +111,7 @@ def latex_table(matrices: Sequence[Matrix], task: str) -> str:
     chosen = [matrix for matrix in matrices if matrix.task == task and matrix.lines]
     if not chosen:
         return f"% no cell of task {latex_escape(task)} among the records\n"
-    return "% needs \\usepackage{booktabs}\n" + "\n".join(_latex_matrix(matrix) for matrix in chosen)
+    return "% needs \\usepackage{booktabs,graphicx}\n" + "\n".join(_latex_matrix(matrix) for matrix in chosen)
 
 
 def _latex_matrix(matrix: Matrix) -> str:
@@ -127,34 +131,44 @@ def _latex_matrix(matrix: Matrix) -> str:
         r"\centering",
         rf"\caption{{{caption}}}",
         rf"\label{{tab:{_label(matrix)}}}",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",  # made smaller where it would be cut
         rf"\begin{{tabular}}{{ll{'r' * len(matrix.domains)}}}",
         r"\toprule",
         rf"Model & Adaptation & {heads} \\",
     ]
     for _, group in matrix.groups:
         out.append(r"\midrule")
-        out += [_latex_line(line, best) for line in group]
-    return "\n".join([*out, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+        out += [row for line in group for row in _latex_rows(line, best)]
+    return "\n".join([*out, r"\bottomrule", r"\end{tabular}}", r"\end{table}", ""])
 
 
-def _latex_line(line: Line, best: Sequence[float | None]) -> str:
-    adaptation = " ".join(
-        part for part in (line.finetune, line.scope, f"({line.variant})" * bool(line.variant)) if part
-    )
-    tiles = (_latex_tile(tile, top) for tile, top in zip(line.tiles, best, strict=True))
-    return " & ".join((latex_escape(line.model), latex_escape(adaptation), *tiles)) + r" \\"
+def _latex_rows(line: Line, best: Sequence[float | None]) -> list[str]:
+    """The values of a line, and below them the intervals: beside each other they are too wide for a page."""
+    setting = " ".join(part for part in (line.finetune, line.scope) if part)
+    values = [_latex_value(tile, top) for tile, top in zip(line.tiles, best, strict=True)]
+    spreads = [_latex_small(_spread(tile)) for tile in line.tiles]
+    rows = [[latex_escape(line.model), latex_escape(setting), *values]]
+    if line.variant or any(spreads):
+        rows.append(["", _latex_small(latex_escape(line.variant)), *spreads])
+    return [" & ".join(cells) + r" \\" for cells in rows[:-1]] + [" & ".join(rows[-1]) + r" \\[3pt]"]
 
 
-def _latex_tile(tile: Tile, best: float | None) -> str:
+def _latex_value(tile: Tile, best: float | None) -> str:
     if tile.value is None:
         return {"missing": "--", "failed": "failed"}.get(tile.state, "n/a")
     value = value_text(tile.value, minus="-")
     number = value if round(tile.value, 3) != best else rf"\mathbf{{{value}}}"
     mark = {"id": r"^{\dagger}", "unknown": "^{?}"}.get(tile.exposure, "")
+    return f"${number}{mark}$"
+
+
+def _spread(tile: Tile) -> str:
     spread = interval_text(tile.low, tile.high, minus="-")
-    if tile.seeds > 1:
-        spread = f"({spread[1:-1]}; $n={tile.seeds}$)"
-    return f"${number}{mark}$" + (rf" {{\scriptsize {spread}}}" if spread else "")
+    return f"({spread[1:-1]}; $n={tile.seeds}$)" if tile.seeds > 1 else spread
+
+
+def _latex_small(text: str) -> str:
+    return rf"{{\scriptsize {text}}}" if text else ""
 
 
 def _label(matrix: Matrix) -> str:

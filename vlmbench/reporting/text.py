@@ -5,15 +5,7 @@ from __future__ import annotations
 ABSENT = "n/a"
 MINUS = "\N{MINUS SIGN}"
 DIGITS = 3
-_NAMES = {
-    "vqa": "VQA",
-    "auroc": "AUROC",
-    "auprc": "AUPRC",
-    "f1": "F1",
-    "ece": "ECE",
-    "bleu": "BLEU",
-    "diagnosis": "Diagnosis",
-}
+_NAMES = {"vqa": "VQA", "auroc": "AUROC", "f1": "F1", "bleu1": "BLEU-1", "diagnosis": "Diagnosis"}
 
 
 def value_text(value: float | None, minus: str = MINUS) -> str:
@@ -87,4 +79,4 @@ def _sign(text: str, minus: str) -> str:
 
 def name_text(name: str) -> str:
     """A metric's or task's name as a paper prints it: known abbreviations in capitals, no underscores."""
-    return " ".join(_NAMES.get(word, word) for word in name.split("_"))
+    return " ".join(_NAMES.get(word, word) for word in name.replace("rouge_l", "ROUGE-L").split("_"))
