@@ -31,6 +31,7 @@ MISTAKES = [
     (["domain=phantom_mixture"], ["one modality"]),
     (["domain.target=multilabel", "finetune.classifier=text", "domain.negative_templates=[]"], ["negative_templates"]),
     (["seed"], ["seed"]),
+    (["-m", "seed=0,1", "--cfg", "job"], ["--multirun, --cfg"]),
 ]
 
 
@@ -54,6 +55,25 @@ def test_lora_on_a_hosted_model_lists_what_goes(command, tmp_path):
     status, _, err = command("train", "--config-dir", tmp_path, "model=served", "task=vqa", "finetune=lora")
     assert status == 2
     assert "finetune=lora does not apply to served, a hosted model. Valid choices: zero_shot." in err
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("lerning_rates: {lora: 1e-4}", ["'lerning_rates'", "'learning_rates'", "pretraining_modalities"]),
+        ("role: generalst", ["model.role='generalst'", "'generalist'"]),
+        ("role: [", ["own.yaml", "line 6"]),
+    ],
+)
+def test_a_mistake_in_a_users_own_yaml_is_one_message(command, tmp_path, line, expected):
+    (tmp_path / "model").mkdir()
+    head = "defaults:\n  - /schema/model/contrastive@_here_\nname: own\nsource: package:tiny_clip\n"
+    (tmp_path / "model" / "own.yaml").write_text(f"{head}{line}\n")
+    status, _, err = command("train", "--config-dir", tmp_path, "model=own")
+    assert status == 2
+    assert err.startswith("vlmbench: ")
+    for word in expected:
+        assert word in err
 
 
 def test_nothing_heavy_is_imported_before_the_configuration_is_right():

@@ -16,6 +16,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from yaml import YAMLError
 
 from vlmbench.config.checks import ConfigError, unknown
 from vlmbench.config.store import conf_dir, register
@@ -73,7 +74,8 @@ def compose(config_name: str, usage: str) -> Composed:
         for config in configs:
             reject_added_keys(config)
             composed.configs.append(OmegaConf.to_object(config))
-    except (HydraException, OmegaConfBaseException) as error:
+    # Hydra raises a plain ValueError for flags that exclude each other.
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         if verbose == "1":
             raise
         raise ConfigError(explain(error)) from error
@@ -127,7 +129,8 @@ def reject_added_keys(config: DictConfig, prefix: str = "") -> None:
 
 def explain(error: BaseException) -> str:
     """Return what is wrong in one message: the key, what is valid there, and the nearest to what was typed."""
-    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    cause = error.__cause__ or error.__context__
+    cause = cause if isinstance(cause, OmegaConfBaseException) else error
     if isinstance(cause, OmegaConfBaseException) and cause.object_type is not None:
         key, full_key, kind = cause.key, cause.full_key, cause.object_type
         if dataclasses.is_dataclass(kind):
