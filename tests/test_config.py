@@ -30,6 +30,8 @@ MISTAKES = [
     (["task=pretrain", "finetune=zero_shot"], ["pretrain", "zero_shot"]),
     (["domain=phantom_mixture"], ["one modality"]),
     (["domain.target=multilabel", "finetune.classifier=text", "domain.negative_templates=[]"], ["negative_templates"]),
+    (["domain.name=../mine"], ["domain.name", "begin with a letter"]),
+    (["domain.modalities=[]", "task=vqa", "model=tiny_llava"], ["domain.modalities=[]", "name one"]),
     (["seed"], ["seed"]),
     (["-m", "seed=0,1", "--cfg", "job"], ["--multirun, --cfg"]),
 ]

@@ -19,3 +19,9 @@ from vlmbench.config.exposure import exposure
 )
 def test_exposure(role, modalities, declared, expected):
     assert exposure(role, modalities, "radiograph", declared) == expected
+
+
+def test_a_domain_that_does_not_name_its_modality_is_not_called_unseen():
+    assert exposure("specialist", ["radiograph"], "unknown") == "unknown"
+    assert exposure("specialist", ["radiograph"], "unknown", "ood") == "ood"
+    assert exposure("generalist", [], "unknown") == "ood"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,9 @@ import pytest
 from PIL import Image
 from real_data import real_set
 
+from vlmbench.cell.domain import build_domain
+from vlmbench.config.checks import check_cell
+from vlmbench.config.entry import compose
 from vlmbench.domains.audit import audit
 from vlmbench.domains.base import SPLITS, Domain, DomainError, Prompts
 from vlmbench.domains.folder import build_folder
@@ -88,6 +92,14 @@ def test_what_spreadsheets_do_to_a_table(folder: Path) -> None:
         assert build(folder, table=name).examples == plain.examples
 
 
+def test_a_quoted_name_with_commas_does_not_decide_the_separator(folder: Path) -> None:
+    rows = [";".join((*row, "1,5")) for row in ROWS]
+    header = HEADER.replace(",", ";") + ';"age, in years, at the time, of the scan, or so"'
+    (folder / "labels.csv").write_text("\n".join([header, *rows]), encoding="utf-8")
+    domain = build(folder, attribute_columns={"age": "age, in years, at the time, of the scan, or so"})
+    assert domain.examples[0].attributes == {"age": "1,5"}
+
+
 def test_order_of_classes_prompts_and_attributes(folder: Path) -> None:
     rows = [(*row, age, sex) for row, age, sex in zip(ROWS, ["61", ""] * 7, ["F", "nan"] * 7, strict=True)]
     write(folder, rows, HEADER + ",age,sex")
@@ -113,6 +125,8 @@ def test_numeric_labels_and_label_map(folder: Path) -> None:
     message = fails(folder, label_map={"0": "healthy", "2": "ill"})
     assert "'1' (7 rows)" in message
     assert "'0', '2'" in message
+    bare: Any = {False: "healthy", True: "ill"}  # as YAML reads no and yes without quotes
+    assert "a bare yes or no as True or False" in fails(folder, label_map=bare)
 
 
 def test_unmapped_rows_are_dropped_by_choice_and_counted(folder: Path) -> None:
@@ -213,6 +227,12 @@ def test_missing_root_table_and_columns(folder: Path) -> None:
         (HEADER + "\n,,,\n\n", "no rows below its header"),
         (HEADER + '\na.png,"normal,train,p\n', "cannot be read as a table"),
         ("image,label,label ,split\na,b,c,d\n", r"columns ['label'] occur more than once"),
+        ("image,label,label,split\na,b,c,d\n", r"columns ['label'] occur more than once"),
+        (
+            HEADER + "\na.png,normal, viral,train,p\nb.png,normal, viral,train,p\n",
+            "2 rows have more entries than the header has columns, first row 2; put an entry that holds a ','",
+        ),
+        (HEADER + "\n\n\na.png,,train,p\n", "no label in column 'label' in 1 rows, first in row 4"),
     ],
 )
 def test_broken_tables(folder: Path, text: str, expected: str) -> None:
@@ -253,6 +273,14 @@ def test_rows_that_are_not_as_they_must_be(folder: Path, rows: list[list[str]], 
     message = fails(folder)
     assert str(folder / "labels.csv") in message
     assert expected in message
+
+
+def test_faults_of_prompts_are_told_before_images_are_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: Any) -> None:
+        raise AssertionError("an image was read")
+
+    monkeypatch.setattr("vlmbench.domains.images.FolderImages.load", load)
+    assert "'edema', but the labels are 'normal', 'pneumonia'" in fails(folder, label_prompts={"edema": ["oedema"]})
 
 
 def test_leaking_groups_are_kept_for_the_audit(folder: Path) -> None:
@@ -321,10 +349,49 @@ def test_long_reading_shows_a_progress_line(
 
 def test_images_outside_the_root_are_refused(folder: Path) -> None:
     draw(folder.parent, ["outside.png"])
-    for key in ("../outside.png", str(folder.parent / "outside.png")):
+    for key, fault in (("../outside.png", "lies outside"), (str(folder.parent / "outside.png"), "an absolute path")):
         write(folder, change(0, 0, key))
-        assert "lies outside" in fails(folder)
+        message = fails(folder)
+        assert f"{fault}; images are taken from below {folder} alone, by paths relative to it" in message
         assert build(folder, allow_absolute=True).examples[0].image == key
+
+
+# --- by configuration alone -------------------------------------------------------------------------------------
+
+
+def configured(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Domain:
+    monkeypatch.setattr(sys, "argv", ["train", *arguments])
+    (cell,) = compose("train", "").configs
+    check_cell(cell)
+    return build_domain(cell.domain, cell.task.name)
+
+
+def test_codes_as_yaml_and_the_command_line_read_them(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(folder, [(row[0], "1" if row[1] == "pneumonia" else "0", *row[2:]) for row in ROWS])
+    text = (
+        f"defaults:\n  - /schema/domain/folder@_here_\nname: mine\nmodality: radiograph\nroot: {folder}\n"
+        "label_map: {0: healthy, 1: ill}\nlabel_prompts: {ill: [consolidation]}\n"
+    )
+    (folder / "conf" / "domain").mkdir(parents=True)
+    (folder / "conf" / "domain" / "mine.yaml").write_text(text)
+    (folder / "conf" / "domain" / "coded.yaml").write_text(
+        text.replace("label_map: {0: healthy, 1: ill}", "").replace("ill:", "1:")
+    )
+    own = ["--config-dir", str(folder / "conf")]
+    mapped = configured(monkeypatch, *own, "domain=mine")
+    assert mapped.label_names == ("healthy", "ill")
+    assert mapped.prompts.positive["ill"] == ("a photo of consolidation",)
+    coded = configured(monkeypatch, *own, "domain=coded")
+    assert coded.prompts.positive == {"0": ("a photo of 0",), "1": ("a photo of consolidation",)}
+    typed = ["domain=folder", f"domain.root={folder}", "domain.split_column=null", "+domain.label_map={0:no,1:a}"]
+    assert configured(monkeypatch, *typed).label_names == ("a", "no")
+
+
+def test_a_multi_label_folder_needs_no_more_than_to_be_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(folder, [(row[0], f"{row[1]}|{'ab'[i % 3 == 0]}", *row[2:]) for i, row in enumerate(ROWS)])
+    domain = configured(monkeypatch, "domain=folder", f"domain.root={folder}", "domain.multi_label=true")
+    assert domain.label_names == ("a", "b", "normal", "pneumonia")
+    assert domain.prompts.negative["a"] == ("a photo without a",)
 
 
 # --- prompts ----------------------------------------------------------------------------------------------------
@@ -389,6 +456,7 @@ def build_qa(root: Path, **arguments: Any) -> Domain:
         ({"answer": "yes", "answer_type": "open"}, ("open", "yes", ())),
         ({"answer": "in the lung"}, ("open", "in the lung", ())),
         ({"answer": 3}, ("open", "3", ())),
+        ({"answer": 3, "options": [2, 3.5, 3]}, ("closed", "3", ("2", "3.5", "3"))),
         ({"answer": "ct", "options": ["CT", "MRI", "US"]}, ("closed", "CT", ("CT", "MRI", "US"))),
         (
             {"answer": "Left", "question": "Left or right?", "answer_type": "closed"},
@@ -428,6 +496,8 @@ def test_fields_of_other_names_made_splits_and_attributes(tmp_path: Path) -> Non
         {"img": f"{i // 2}.png", "q": "What?", "a": f"thing {i}", "patient": f"p{i // 4}", "organ": "chest", "age": 5}
         for i in range(24)
     ]
+    lines[0]["dose"] = float("nan")
+    lines[1]["dose"] = 10**400
     write_qa(tmp_path, lines)
     domain = build_qa(
         tmp_path,
@@ -437,11 +507,13 @@ def test_fields_of_other_names_made_splits_and_attributes(tmp_path: Path) -> Non
         answer_field="a",
         group_field="patient",
         split_field=None,
-        attribute_fields={"organ": "organ", "age": "age", "none": "absent"},
+        attribute_fields={"organ": "organ", "age": "age", "dose": "dose"},
     )
     assert domain.task == "vqa"
     assert domain.examples[0].id == "line1"
     assert domain.examples[0].attributes == {"organ": "chest", "age": 5.0}
+    assert domain.examples[1].attributes["dose"] == float("inf")
+    assert "dose" not in domain.examples[2].attributes
     groups = [domain_groups(domain, split) for split in SPLITS]
     assert sum(map(len, groups)) == len(set().union(*groups)) == 6
 
@@ -450,6 +522,7 @@ def test_fields_of_other_names_made_splits_and_attributes(tmp_path: Path) -> Non
     ("bad", "expected"),
     [
         ('{"id": "q9", ', "line 2 is not JSON"),
+        ('{"id": ' + "9" * 5000 + "}", "line 2 is not JSON"),
         ("[1, 2]", "line 2 is a list; one JSON object a line is expected"),
         (line(1, answer=""), "line 2: the field 'answer' must be a text or a number, not ''"),
         (line(1, answer=None), "line 2: the field 'answer' must be"),
@@ -474,6 +547,17 @@ def test_lines_that_are_not_as_they_must_be(tmp_path: Path, bad: Any, expected: 
         build_qa(tmp_path)
     assert str(tmp_path / "qa.jsonl") in str(caught.value)
     assert expected in str(caught.value)
+
+
+def test_fields_that_no_line_has(tmp_path: Path) -> None:
+    write_qa(tmp_path, [line(i, choices=["yes", "no"]) for i in range(3)])
+    for argument, value in (("options_field", "choice"), ("answer_type_field", "kind")):
+        with pytest.raises(DomainError, match=rf"no line has the field '{value}', which {argument} names; .*choices"):
+            build_qa(tmp_path, **{argument: value})
+    with pytest.raises(DomainError, match=r"no line has the field 'years', which attribute_fields\.age names"):
+        build_qa(tmp_path, attribute_fields={"age": "years"})
+    with pytest.raises(DomainError, match=r"line 1: no field 'fold', .*set split_field to one of them, or to null"):
+        build_qa(tmp_path, split_field="fold")
 
 
 def test_empty_file_and_left_out_questions(tmp_path: Path) -> None:

@@ -110,6 +110,18 @@ def test_too_few_groups_and_unequal_lengths() -> None:
         make_splits(["a", "b"], ["x"])
 
 
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ("abc", r"test, val would have no rows.*: a \(1\), b \(1\), c"),
+        ("aabb", r"val would have no rows.*: a \(2\), b"),
+    ],
+)
+def test_labels_with_too_few_groups_are_named(labels: str, expected: str) -> None:
+    with pytest.raises(DomainError, match=rf"^{len(labels)} groups are too few: {expected}"):
+        make_splits([f"p{i}" for i in range(len(labels))], list(labels))
+
+
 def test_val_is_carved_from_train_and_never_from_test() -> None:
     groups, labels = world()
     raw = ["Training" if int(group[1:]) % 4 else "TEST " for group in groups]

@@ -171,11 +171,16 @@ def _check_classifier(
 
 
 def check_domain(domain: schema.DomainConfig, task: str) -> None:
-    """Check a domain's paths and templates.
+    """Check a domain's name, paths and templates.
 
     Raises:
-        ConfigError: A folder or table that is not there, a template without its placeholder, bad fractions.
+        ConfigError: A name that no folder can have, a folder or table that is not there, a template without its
+            placeholder, bad fractions, no modality or too many.
     """
+    if not re.fullmatch(r"\w[^/\\]*", domain.name):
+        raise ConfigError(
+            f"domain.name={domain.name!r} is part of folder names: begin with a letter or digit, without / or \\."
+        )
     for key in ("templates", "negative_templates"):
         for template in getattr(domain, key):
             if "{label}" not in template:
@@ -192,10 +197,14 @@ def check_domain(domain: schema.DomainConfig, task: str) -> None:
                 f"domain.table={domain.table!r} is not in {root}. Tables there: {', '.join(tables) or 'none'}."
             )
         fractions = domain.split_fractions
-        if len(fractions) != 3 or min(fractions) < 0 or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
+        sums_to_1 = math.isclose(sum(fractions), 1, abs_tol=1e-6)
+        if len(fractions) != 3 or min(fractions) < 0 or fractions[0] == 0 or not sums_to_1:
             raise ConfigError(
-                f"domain.split_fractions={fractions} must be three shares (train, val, test) that add to 1."
+                f"domain.split_fractions={fractions} must be three shares (train, val, test) that add to 1, train's "
+                "above 0."
             )
+    if isinstance(domain, schema.PhantomDomainConfig) and not domain.modalities:
+        raise ConfigError("domain.modalities=[] is empty: name one phantom modality, or several for a mixture.")
     if isinstance(domain, schema.PhantomDomainConfig) and len(domain.modalities) != 1 and task == "diagnosis":
         raise ConfigError(
             f"domain.modalities={list(domain.modalities)}: a diagnosis takes one modality; "

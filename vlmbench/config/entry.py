@@ -118,8 +118,9 @@ def reject_added_keys(config: DictConfig, prefix: str = "") -> None:
     """
     kind = OmegaConf.get_type(config)
     names = [item.name for item in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else None
-    for key in map(str, config):
-        if names is not None and key not in names:
+    keys: list[Any] = list(config)  # in a mapping of codes to labels they may be numbers
+    for key in keys:
+        if names is not None and str(key) not in names:
             raise ConfigError(unknown(f"a key of {prefix.rstrip('.') or 'the command'}", key, names))
         if OmegaConf.is_missing(config, key) or OmegaConf.is_interpolation(config, key):
             continue

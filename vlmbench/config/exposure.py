@@ -9,12 +9,13 @@ def exposure(role: str, pretraining_modalities: Sequence[str], modality: str, de
     """Tell whether a model's pre-training covered a domain's imaging modality.
 
     Generalists are `ood` on every medical modality, as in the study. A specialist whose pre-training modalities are
-    not declared is `unknown`: silence is not evidence of absence.
+    not declared is `unknown`, and so is every specialist on a domain whose modality nobody has named: silence is not
+    evidence of absence.
 
     Args:
         role: `generalist` or `specialist`.
         pretraining_modalities: As the model declares them.
-        modality: The domain's.
+        modality: The domain's; `unknown` where its configuration does not say.
         declared: The domain's own declaration; `auto` for none.
 
     Returns:
@@ -24,6 +25,6 @@ def exposure(role: str, pretraining_modalities: Sequence[str], modality: str, de
         return "ood"
     if declared != "auto":
         return declared
-    if not pretraining_modalities:
+    if not pretraining_modalities or modality == "unknown":
         return "unknown"
     return "id" if modality in pretraining_modalities else "ood"

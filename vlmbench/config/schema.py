@@ -254,7 +254,8 @@ class DomainConfig:
     Attributes:
         exposure: `auto` derives it from the modality; anything else is a declaration.
         templates: Prompt templates with the placeholder `{label}`.
-        label_prompts: Per label, the phrases that fill `{label}`; a label without one stands for itself.
+        label_prompts: Per label, the phrases that fill `{label}`; a label without one stands for itself. YAML and the
+            command line read a bare 0 as a number, so keys may be of any type, and become text.
         negative_templates: Templates that say that a label is absent; multi-label domains need them for text prompts.
         audit_hashes: Whether the audit of the splits compares pixels too.
     """
@@ -265,9 +266,12 @@ class DomainConfig:
     exposure: str = one_of("auto", "id", "ood", "unknown", default="auto")
     licence: str = ""
     templates: list[str] = field(default_factory=lambda: ["a photo of {label}"])
-    label_prompts: dict[str, list[str]] = field(default_factory=dict)
+    label_prompts: dict[Any, list[str]] = field(default_factory=dict)
     negative_templates: list[str] = field(default_factory=list)
     audit_hashes: bool = True
+
+    def __post_init__(self) -> None:
+        self.label_prompts = {str(label): phrases for label, phrases in self.label_prompts.items()}
 
 
 @dataclass
@@ -320,7 +324,7 @@ class FolderDomainConfig(TableDomainConfig):
 
     Attributes:
         labels: The classes in the order of the scores; empty takes what the table holds, sorted.
-        label_map: Raw value to label, for tables that hold codes.
+        label_map: Raw value to label, for tables that hold codes; keys of any type, as in `label_prompts`.
         attribute_columns: Attribute (age, sex, ...) to column.
         label_separator: Multi-label: what separates the labels within one column.
         label_columns: Multi-label: one column of 0 and 1 for each label, instead.
@@ -336,11 +340,16 @@ class FolderDomainConfig(TableDomainConfig):
     id_column: str | None = None
     attribute_columns: dict[str, str] = field(default_factory=dict)
     labels: list[str] = field(default_factory=list)
-    label_map: dict[str, str] = field(default_factory=dict)
+    label_map: dict[Any, str] = field(default_factory=dict)
     drop_unmapped: bool = False
     multi_label: bool = False
     label_separator: str = "|"
     label_columns: list[str] = field(default_factory=list)
+    negative_templates: list[str] = field(default_factory=lambda: ["a photo without {label}"])
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.label_map = {str(raw): label for raw, label in self.label_map.items()}
 
 
 @dataclass

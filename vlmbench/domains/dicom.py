@@ -8,13 +8,25 @@ from typing import Any
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
-from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, apply_windowing, pixel_array
+from pydicom.pixels import (
+    apply_color_lut,
+    apply_modality_lut,
+    apply_voi_lut,
+    apply_windowing,
+    get_decoder,
+    pixel_array,
+)
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from vlmbench.domains.intensity import display_range, to_8_bit
 
 #: Where "DICM" stands in a DICOM file (PS3.10, section 7.1).
 MAGIC_OFFSET = 128
+_WINDOW_BITS = 16
+#: Elements that some writers and anonymisers leave in place without a value, which pydicom takes for present.
+_MAY_BE_EMPTY = ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth", "VOILUTFunction")
 
 
 def is_dicom(head: bytes) -> bool:
@@ -30,7 +42,7 @@ def decode_dicom(path: Path, frame: int | None, max_pixels: int) -> NDArray[np.u
     inverted.
 
     Args:
-        path: A DICOM file; the preamble may be absent.
+        path: A DICOM file; preamble and file meta information may be absent.
         frame: Index from 0; None takes the only frame.
         max_pixels: Refuse frames with more pixels.
 
@@ -38,21 +50,44 @@ def decode_dicom(path: Path, frame: int | None, max_pixels: int) -> NDArray[np.u
         `(H, W)` grey or `(H, W, 3)` RGB.
 
     Raises:
-        ValueError: No pixel data, several frames and none chosen, or too many pixels. Decoding raises other errors too.
+        ValueError: No pixel data, no decoder for their compression, several frames and none chosen, or too many pixels.
+            Decoding raises other errors too.
     """
     dataset = pydicom.dcmread(path, force=True)
-    if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+    if not any(dataset.get(name) for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise ValueError("DICOM file without pixel data")
+    _check_decoder(dataset)
     pixels = int(dataset.Rows) * int(dataset.Columns)
     if pixels > max_pixels:
         raise ValueError(f"{pixels:,} pixels are more than the {max_pixels:,} that are read")
     index = choose_frame(int(dataset.get("NumberOfFrames") or 1), frame)
     _flatten_functional_groups(dataset, index)
+    for name in _MAY_BE_EMPTY:
+        if name in dataset and dataset[name].is_empty:
+            del dataset[name]
     stored = pixel_array(dataset, index=index)
     if stored.ndim == 3 or dataset.PhotometricInterpretation == "PALETTE COLOR":
         return _colour(stored, dataset)
     shown = _grey(stored, dataset)
     return 255 - shown if dataset.PhotometricInterpretation == "MONOCHROME1" else shown
+
+
+def _check_decoder(dataset: Any) -> None:
+    """Check that the pixels can be decoded here, and give a dataset without file meta the encoding it was read by.
+
+    Raises:
+        ValueError: They are compressed in a way for which no decoder is installed.
+    """
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        implicit, little = dataset.original_encoding
+        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if not get_decoder(syntax).is_available:
+        raise ValueError(
+            f"compressed as {syntax.name}, for which no decoder is installed: pip install 'pylibjpeg[all]', or "
+            "decompress the file"
+        )
 
 
 def choose_frame(count: int, frame: int | None) -> int:
@@ -95,9 +130,7 @@ def _grey(stored: NDArray[Any], dataset: Any) -> NDArray[np.uint8]:
     if dataset.get("VOILUTSequence"):
         return to_8_bit(apply_voi_lut(values, dataset), 0, 2 ** int(dataset.VOILUTSequence[0].LUTDescriptor[2]) - 1)
     if _has_window(dataset):
-        # The range that the window maps to is what it makes of values far below and far above.
-        low, high = (float(x) for x in apply_windowing(np.array([-1e12, 1e12]), dataset))
-        return to_8_bit(apply_windowing(values, dataset), low, high)
+        return to_8_bit(apply_windowing(values, _window(dataset)), 0, 2**_WINDOW_BITS - 1)
     bits = int(dataset.get("BitsStored") or 32)
     if bits <= 8:
         first = -(2 ** (bits - 1)) if dataset.PixelRepresentation else 0
@@ -116,3 +149,18 @@ def _has_window(dataset: Any) -> bool:
     first = width[0] if isinstance(width, MultiValue) else width
     linear = dataset.get("VOILUTFunction", "LINEAR") == "LINEAR"
     return float(first) >= 1 if linear else float(first) > 0
+
+
+def _window(dataset: Any) -> Dataset:
+    """Return a dataset of the window alone.
+
+    pydicom maps a window to the range of the file's own rescaled values; 16 bits do as well, and they are there for
+    floats, which have no stored bits, and do not run backwards where the slope is negative.
+    """
+    window = Dataset()
+    window.PhotometricInterpretation = "MONOCHROME2"
+    window.BitsStored, window.PixelRepresentation = _WINDOW_BITS, 0
+    for name in ("WindowCenter", "WindowWidth", "VOILUTFunction"):
+        if name in dataset:
+            window[name] = dataset[name]
+    return window

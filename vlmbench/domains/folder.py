@@ -115,6 +115,8 @@ def build_folder(
         found, dropped = _labels_of_column(path, frame[label_column], mapping, drop_unmapped, separator)
         frame = frame.loc[found.index]
     order = _order(path, found, labels or columns, multi_label)
+    # Before images are read, which takes minutes to hours on a large set: a template is mended in seconds.
+    prompts = build_prompts(order, label_prompts, templates, negative_templates, multi_label=multi_label)
     images = FolderImages(folder, allow_absolute=allow_absolute)
 
     keys = [image_key(text) for text in frame[image_column]]
@@ -155,7 +157,7 @@ def build_folder(
         images=images,
         label_names=order,
         multi_label=multi_label,
-        prompts=build_prompts(order, label_prompts, templates, negative_templates, multi_label=multi_label),
+        prompts=prompts,
         licence=licence,
         fingerprint=fingerprint(path, images, examples, order),
         left_out=left_out
@@ -189,9 +191,11 @@ def _labels_of_column(
         )
     if unmapped and not drop_unmapped:
         shown = ", ".join(f"{raw!r} ({count} rows)" for raw, count in unmapped.most_common(10))
+        keys = list(mapping or ())
+        hint = " (YAML reads a bare yes or no as True or False: quote it)" if {"True", "False"} & set(keys) else ""
         raise DomainError(
             f"{path}: column {column.name!r} has values that label_map lacks: {shown}; it maps "
-            f"{', '.join(map(repr, mapping or ()))}. Add them, or set drop_unmapped to leave their rows out"
+            f"{', '.join(map(repr, keys))}{hint}. Add them, or set drop_unmapped to leave their rows out"
         )
     return pd.Series(carried, dtype=object), dict(unmapped)
 

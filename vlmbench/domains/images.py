@@ -7,7 +7,7 @@ import os
 import re
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -83,7 +83,8 @@ class FolderImages:
         absolute = PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute()
         leaves = os.path.normpath(name).split(os.sep)[0] == os.pardir
         if (absolute or leaves) and not self.allow_absolute:
-            raise ImageError(key, f"lies outside {self.root}, and images are taken from below it alone")
+            fault = "is an absolute path" if absolute else "lies outside"
+            raise ImageError(key, f"{fault}; images are taken from below {self.root} alone, by paths relative to it")
         return self.root / name
 
     def load(self, key: str) -> Image.Image:
@@ -139,9 +140,20 @@ def _read_with_pillow(path: Path, frame: int | None) -> Image.Image:
         pages = _full_pages(image)
         image.seek(pages[choose_frame(len(pages), frame)])
         _check_size(image.width * image.height)
+        if image.format == "TIFF" and _is_misread(image.tag_v2):  # type: ignore[attr-defined]
+            return _read_with_tifffile(path, frame)
         image.load()
         white_is_zero = image.format == "TIFF" and image.tag_v2.get(262) == 0  # type: ignore[attr-defined]
         return _to_rgb(ImageOps.exif_transpose(image), white_is_zero)
+
+
+def _is_misread(tags: Mapping[int, Any]) -> bool:
+    """Tell whether a TIFF page is of a layout that Pillow takes for another one, without an error."""
+    bits = max(tags.get(258, (1,)))
+    kind = max(tags.get(339, (1,)))  # of numbers: 1 unsigned, 2 signed, 3 float
+    planes_of_16_bits = tags.get(284, 1) == 2 and bits == 16
+    volume = tags.get(32997, 1) > 1  # several slices in one page, of which Pillow shows the first
+    return planes_of_16_bits or volume or (bits, kind) in ((8, 2), (32, 1))
 
 
 def _full_pages(image: Image.Image) -> list[int]:
@@ -160,7 +172,7 @@ def _full_pages(image: Image.Image) -> list[int]:
 
 
 def _read_with_tifffile(path: Path, frame: int | None) -> Image.Image:
-    """Read the TIFF layouts that Pillow has no mode for, such as float RGB."""
+    """Read the TIFF layouts that Pillow has no mode for, such as float RGB, or gets wrong."""
     with tifffile.TiffFile(path) as file:
         pages: list[Any] = [page for page in file.pages if not page.is_reduced]
         page = pages[choose_frame(len(pages), frame)]
@@ -168,13 +180,17 @@ def _read_with_tifffile(path: Path, frame: int | None) -> Image.Image:
         values = page.asarray()
         if page.axes == "SYX":
             values = np.moveaxis(values, 0, -1)
+        white_is_zero = page.photometric == 0
     if not values.size:
         raise ValueError("the TIFF's header is broken or cut off: it has no pixels")
     if values.ndim == 3 and values.shape[-1] in (3, 4):
         values = values[..., :3]
     elif values.ndim != 2:
         raise ValueError(f"a TIFF of shape {values.shape} is neither grey nor RGB")
-    return Image.fromarray(_scale(values)).convert("RGB")
+    if values.ndim == 3 and values.dtype == np.uint16:
+        return Image.fromarray((values >> 8).astype(np.uint8))
+    shown = _scale(values)
+    return Image.fromarray(255 - shown if white_is_zero else shown).convert("RGB")
 
 
 def _check_size(pixels: int) -> None:

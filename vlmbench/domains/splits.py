@@ -48,7 +48,7 @@ def make_splits(
         seed: Decides among groups that are alike.
 
     Raises:
-        DomainError: Lengths differ, no rows, inadmissible fractions, or fewer groups than splits.
+        DomainError: Lengths differ, no rows, inadmissible fractions, or too few groups to fill the splits.
     """
     shares = _check_fractions(fractions)
     return _assign(groups, strata, shares, seed)
@@ -86,7 +86,7 @@ def complete_splits(
         if needed not in splits:
             raise DomainError(
                 f"no rows in the split {needed!r}, only in {', '.join(sorted(set(splits))) or 'none'}; "
-                "name no split column to have all splits made"
+                "set the name of the split column or field to null to have all splits made"
             )
     _check_leaks(splits, groups, on_leak)
     if "val" not in splits:
@@ -147,7 +147,8 @@ def _check_leaks(splits: Sequence[Split], groups: Sequence[str], on_leak: OnLeak
     text = f"{len(leaks):,} of {len(where):,} groups lie in several splits: {shown}{more}"
     if on_leak == "raise":
         raise DomainError(
-            f"{text}. Mend the split column, set it to None to have splits made, or set on_leak=report to keep it"
+            f"{text}. Mend the splits, set the name of their column or field to null to have them made, or set "
+            "on_leak=report to keep them"
         )
     log.warning("%s. Kept as asked; the audit reports it.", text)
 
@@ -204,4 +205,13 @@ def _assign(groups: Sequence[str], strata: Sequence[Hashable], shares: dict[Spli
             present[chosen].update(counts[group])
             for other, n in counts[group].items():
                 wanted[chosen][other] -= n
+    empty = [split for split in order if split not in assigned.values()]
+    if empty:
+        holders = Counter(label for rows in counts.values() for label in rows)
+        few = sorted(f"{label} ({n})" for label, n in holders.items() if n < len(order))
+        raise DomainError(
+            f"{len(counts)} groups are too few: {', '.join(empty)} would have no rows, because a label fills "
+            f"{', then '.join(order)}. Labels with fewer than {len(order)} groups: {', '.join(few[:10])}. Merge them "
+            "or leave them out, or give the splits in the table"
+        )
     return [assigned[group] for group in groups]

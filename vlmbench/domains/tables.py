@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,33 +21,46 @@ MISSING = frozenset({"", "nan", "na", "n/a", "<na>", "null"})
 def read_table(path: Path) -> pd.DataFrame:
     """Read a table of texts: all entries as they are written, without spaces around them, and without empty rows.
 
+    Not by `pandas.read_csv`, which renames repeated columns, drops entries beyond the header's last column, and skips
+    blank lines when it counts rows, all without an error.
+
     Args:
         path: UTF-8, with or without a byte order mark; commas, semicolons and tabs are told apart by the header.
 
     Returns:
-        A frame of strings; its index is the row that a spreadsheet shows, where the header is row 1.
+        A frame of strings; its index is the row that a spreadsheet shows, where the header is row 1. Columns without
+        a name are left out.
 
     Raises:
-        DomainError: Not UTF-8, not a table, repeated columns, or no rows.
+        DomainError: Not UTF-8, not a table, repeated columns, rows longer than the header, or no rows.
     """
     text = read_text(path)
-    header = text.lstrip().split("\n", 1)[0]
+    header = re.sub(r'"[^"]*"', "", text.lstrip().split("\n", 1)[0])  # a quoted name may hold any of the three
     delimiter = max(",", ";", "\t", key=header.count)
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
     try:
-        frame = pd.read_csv(io.StringIO(text), sep=delimiter, dtype=str, keep_default_na=False, index_col=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error) as error:
-        raise DomainError(f"{path}: cannot be read as a table: {' '.join(str(error).split())}") from error
-    frame.columns = pd.Index([str(column).strip() for column in frame.columns])
-    if not frame.columns.is_unique:
-        twice = sorted(set(frame.columns[frame.columns.duplicated()]))
+        rows = {number: [entry.strip() for entry in row] for number, row in enumerate(reader, start=1)}
+    except csv.Error as error:
+        raise DomainError(f"{path}: cannot be read as a table: {error}, in line {reader.line_num}") from error
+    rows = {number: row for number, row in rows.items() if any(row)}
+    if not rows:
+        raise DomainError(f"{path}: cannot be read as a table: the file is empty")
+    columns = rows.pop(min(rows))
+    named = [column for column in columns if column]
+    twice = sorted(column for column, count in Counter(named).items() if count > 1)
+    if twice:
         raise DomainError(f"{path}: columns {twice} occur more than once")
-    # The row number that an editor shows, for messages, so it is kept from before empty rows go.
-    frame.index = pd.RangeIndex(2, len(frame) + 2)
-    frame = frame.fillna("").apply(lambda column: column.str.strip())
-    frame = frame[(frame != "").any(axis=1)]
-    if frame.empty:
-        raise DomainError(f"{path}: the table has no rows below its header {', '.join(frame.columns)}")
-    return frame
+    if not rows:
+        raise DomainError(f"{path}: the table has no rows below its header {', '.join(named)}")
+    longer = [number for number, row in rows.items() if any(row[len(columns) :])]
+    if longer:
+        raise DomainError(
+            f"{path}: {len(longer):,} rows have more entries than the header has columns, first row {longer[0]}; "
+            f'put an entry that holds a {delimiter!r} in quotes ("), or name the column in the header'
+        )
+    width = len(columns)
+    entries = [(row + [""] * width)[:width] for row in rows.values()]
+    return pd.DataFrame(entries, index=list(rows), columns=columns, dtype=str)[named]
 
 
 def check_columns(path: Path, frame: pd.DataFrame, wanted: Mapping[str, str | None]) -> None:

@@ -23,6 +23,8 @@ from vlmbench.domains.images import FolderImages
 from vlmbench.domains.splits import DEFAULT_FRACTIONS, OnLeak
 
 YES_NO = ("yes", "no")
+_NULLABLE = ("id_field", "split_field", "group_field")
+_DEFAULTS = (("answer_type_field", "answer_type"), ("options_field", "options"))
 # "a CT or an MRI", or "left or right": one word each, and an article on both or on neither. Two-word options
 # ("white matter") and lists of three cannot be cut out of a sentence reliably and are left alone.
 _WITH_ARTICLES = re.compile(r"\b(?:an?|the) ([\w/-]+) or (?:an?|the) ([\w/-]+)", re.IGNORECASE)
@@ -70,12 +72,12 @@ def build_vqa_jsonl(
         image_field: Field of image paths.
         question_field: Field of questions.
         answer_field: Field of reference answers: text, a number, or true and false for yes and no.
-        answer_type_field: Field that says `open` or `closed`, in any case; it may be absent. None derives all.
-        options_field: Field of lists of admissible answers; it may be absent. None for none.
+        answer_type_field: Field that says `open` or `closed`, in any case; a line may lack it. None derives all.
+        options_field: Field of lists of admissible answers, each as an answer; a line may lack it. None for none.
         options_from_question: Whether closed questions may get the options that they offer.
         split_field: Field of splits; None to have them made. A file without `val` rows gets them out of train.
         group_field: Field of what must not straddle splits; None takes the image.
-        attribute_fields: Attribute name to field, for subgroups; a line may lack it.
+        attribute_fields: Attribute name to field, for subgroups; a line may lack it, but not every line.
         split_fractions: As `make_splits` takes them.
         split_seed: As `make_splits` takes it.
         on_leak: What to do with groups in several given splits: `raise`, or `report` and leave them to the audit.
@@ -90,6 +92,7 @@ def build_vqa_jsonl(
     folder, path = find_table(root, table)
     lines = _read_lines(path)
     attributes = dict(attribute_fields or {})
+    _check_optional(lines, path, answer_type_field, options_field, attributes)
     rows: list[dict[str, Any]] = []
     raw_splits: list[str] = []
     for number, line in lines:
@@ -187,7 +190,7 @@ def _read_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
             continue
         try:
             line = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # ValueError: also an integer of thousands of digits
             raise DomainError(f"{path}: line {number} is not JSON ({error}); one object a line is expected") from error
         if not isinstance(line, dict):
             raise DomainError(f"{path}: line {number} is a {type(line).__name__}; one JSON object a line is expected")
@@ -197,15 +200,41 @@ def _read_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
     return lines
 
 
+def _check_optional(
+    lines: Sequence[tuple[int, Mapping[str, Any]]],
+    path: Path,
+    answer_type_field: str | None,
+    options_field: str | None,
+    attributes: Mapping[str, str],
+) -> None:
+    """Check that the fields which a line may lack are in some line; under their default names they may be in none."""
+    wanted = {"answer_type_field": answer_type_field, "options_field": options_field}
+    wanted |= {f"attribute_fields.{name}": field for name, field in attributes.items()}
+    there = dict.fromkeys(field for _, line in lines for field in line)
+    for argument, field in wanted.items():
+        if field is not None and field not in there and (argument, field) not in _DEFAULTS:
+            raise DomainError(
+                f"{path}: no line has the field {field!r}, which {argument} names; the fields are {', '.join(there)}"
+            )
+
+
 def _text(line: Mapping[str, Any], field: str, argument: str, place: str) -> str:
     if field not in line:
-        raise DomainError(f"{place}: no field {field!r}, which {argument} names; the fields are {', '.join(line)}")
-    value = line[field]
+        hint = f"; set {argument} to one of them, or to null for none" if argument in _NULLABLE else ""
+        raise DomainError(
+            f"{place}: no field {field!r}, which {argument} names; the fields are {', '.join(line)}{hint}"
+        )
+    text = _plain(line[field])
+    if not text:
+        raise DomainError(f"{place}: the field {field!r} must be a text or a number, not {line[field]!r}")
+    return text
+
+
+def _plain(value: Any) -> str:
+    """Return a text, a number, or true and false (yes and no) as text without spaces around it; "" for all else."""
     if isinstance(value, bool):
-        value = YES_NO[0] if value else YES_NO[1]
-    if not isinstance(value, (str, int, float)) or not str(value).strip() or value != value:
-        raise DomainError(f"{place}: the field {field!r} must be a text or a number, not {value!r}")
-    return str(value).strip()
+        return YES_NO[0] if value else YES_NO[1]
+    return str(value).strip() if isinstance(value, (str, int, float)) and value == value else ""
 
 
 def _answer_type(value: Any, place: str) -> Literal["open", "closed", ""]:
@@ -222,9 +251,9 @@ def _answer_type(value: Any, place: str) -> Literal["open", "closed", ""]:
 def _options(value: Any, place: str) -> tuple[str, ...]:
     if value is None or value == []:
         return ()
-    if not isinstance(value, list) or not all(isinstance(option, str) and option.strip() for option in value):
-        raise DomainError(f"{place}: the options must be a list of texts, not {value!r}")
-    options = tuple(option.strip() for option in value)
+    if not isinstance(value, list) or not all(map(_plain, value)):
+        raise DomainError(f"{place}: the options must be a list of texts or numbers, not {value!r}")
+    options = tuple(map(_plain, value))
     if len({normalise_answer(option) for option in options}) < max(2, len(options)):
         raise DomainError(f"{place}: the options {value!r} must be two or more that differ")
     return options
@@ -234,8 +263,9 @@ def _attributes(line: Mapping[str, Any], fields: Mapping[str, str]) -> dict[str,
     out: dict[str, str | float] = {}
     for attribute, field in fields.items():
         value = line.get(field)
-        if value is not None and value != "":
-            out[attribute] = (
-                float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
-            )
+        if value is None or value == "" or value != value:
+            continue
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        # float() of the text, because that of an integer beyond its range is an error.
+        out[attribute] = float(str(value)) if number else str(value)
     return out
