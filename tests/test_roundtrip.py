@@ -7,6 +7,8 @@ import sys
 import pandas as pd
 import pytest
 
+from vlmbench.domains.phantom.build import build_phantom
+
 DIAGNOSIS = ["domain=phantom_fundus", "domain.patients=24"]
 
 
@@ -89,6 +91,25 @@ def test_text_prompts_go_to_any_labels(train, command):
     record, frame = transferred(cell)
     assert "score_3" in frame
     assert record["data"]["labels"][0] == "nevus"
+
+
+def test_an_external_test_set_is_for_predicting_and_not_for_training(train, command, tmp_path):
+    world = build_phantom("w", "fundus", "diagnosis", n_patients=12, seed=9)
+    rows = ["image,label,split,patient_id"]
+    for number, example in enumerate(world.examples):
+        world.images.load(example.image).save(tmp_path / f"{number}.png")
+        rows.append(f"{number}.png,{world.label_names[example.labels[0]]},test,{example.group}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    outside = ["domain=folder", f"domain.root={tmp_path}", "domain.name=outside", "domain.modality=fundus"]
+    outside.append("domain.labels=[normal,abnormal]")
+    (cell,) = train("finetune=lora", *DIAGNOSIS, output=tmp_path / "a").cells
+    status, _, err = command("evaluate", f"cell={cell}", *outside)
+    assert status == 0, err
+    assert len(transferred(cell)[1]) == len(world.examples)
+    assert train("finetune=zero_shot", *outside, output=tmp_path / "b", small=False).status == 0
+    refused = train("finetune=linear_probe", *outside, output=tmp_path / "c", small=False)
+    assert refused.status == 2
+    assert "test rows alone" in refused.err
 
 
 @pytest.mark.parametrize("what", ["missing", "unfinished"])

@@ -13,7 +13,7 @@ from typing import Any
 from vlmbench.cell.domain import audited, build_domain
 from vlmbench.config import schema
 from vlmbench.config.exposure import exposure
-from vlmbench.domains.base import Domain
+from vlmbench.domains.base import Domain, DomainError
 from vlmbench.errors import UserError
 from vlmbench.records.claim import claim
 from vlmbench.records.identity import digest, identity, relevant
@@ -74,6 +74,11 @@ def prepare(config: schema.CellConfig) -> Prepared:
     located = locate(model.source, model.revision, model.download_gib, gated=model.gated)
     weights = weights_digest(located, model.revision)
     domain = build_domain(config.domain, config.task.name)  # type: ignore[arg-type]
+    if not domain.split("train") and config.finetune.name != "zero_shot":
+        raise DomainError(
+            f"{domain.name} has test rows alone, and finetune={config.finetune.name} trains. Take finetune=zero_shot, "
+            "or train elsewhere and take the cell there: python -m vlmbench.evaluate cell=... domain=..."
+        )
     name = identity(dataclasses.asdict(config), data=domain.fingerprint, weights=weights)
     folder = Path(config.output) / config.task.name / f"{label_of(config)}-{name[:10]}"
     return Prepared(config, domain, weights, name, folder, started)

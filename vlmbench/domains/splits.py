@@ -65,6 +65,8 @@ def complete_splits(
 ) -> list[Split]:
     """Check given splits, and carve `val` out of `train`, never out of `test`, where a table has none.
 
+    A table of `test` rows alone is an external test set: there is nothing to carve, and nothing can be trained on it.
+
     Args:
         raw: Per row, the split's name; the names in `ALIASES` are taken, in any case.
         groups: Per row, the unit that must stay together.
@@ -82,6 +84,8 @@ def complete_splits(
         seen = ", ".join(f"{name!r} ({count} rows)" for name, count in unknown.most_common(5))
         raise DomainError(f"unknown split names: {seen}; admissible are {', '.join(ALIASES)}")
     splits: list[Split] = [ALIASES[name.strip().lower()] for name in raw]
+    if set(splits) == {"test"}:
+        return splits
     for needed in ("train", "test"):
         if needed not in splits:
             raise DomainError(
@@ -106,6 +110,8 @@ def check_coverage(
 ) -> None:
     """Check that no split is empty and that train has every label; warn of labels that val or test lacks.
 
+    Of an external test set, `test` rows alone, only that split is looked at.
+
     Args:
         splits: Per row, its split.
         strata: Per row, its label, as in `make_splits`.
@@ -118,7 +124,7 @@ def check_coverage(
     for split, stratum in zip(splits, strata, strict=True):
         seen[split].update(_labels_of(stratum))
     wanted = set(labels) if labels is not None else set().union(*seen.values())
-    for split in SPLITS:
+    for split in ("test",) if set(splits) == {"test"} else SPLITS:
         if split not in splits:
             raise DomainError(f"the split {split!r} has no rows; rows by split: {dict(Counter(splits))}")
         missing = sorted(str(label) for label in wanted - seen[split])
