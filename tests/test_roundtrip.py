@@ -30,8 +30,10 @@ def transferred(cell):
         ["finetune=full", "finetune.scope=vision+text", "finetune.classifier=text", *DIAGNOSIS],
         ["model=tiny_llava", "finetune=lora", "finetune.scope=VML", *DIAGNOSIS],
         ["model=tiny_llava", "finetune=connector", *DIAGNOSIS],
+        ["model=tiny_llava", "finetune=lora", "trainer.precision=bf16-mixed", *DIAGNOSIS],
+        ["model=tiny_llava", "finetune=connector", "trainer.precision=bf16-mixed", *DIAGNOSIS],
     ],
-    ids=lambda arguments: " ".join(arguments[:2]),
+    ids=lambda arguments: " ".join(arguments[:3]),
 )
 def test_put_back_in_a_new_process_it_predicts_the_same(train, arguments):
     ran = train(*arguments)

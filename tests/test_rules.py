@@ -24,7 +24,7 @@ from vlmbench.records.claim import claim
 from vlmbench.records.identity import identity
 from vlmbench.tuning.lora import targeted
 from vlmbench.tuning.parameters import without_gradient
-from vlmbench.tuning.tuners import Lora
+from vlmbench.tuning.tuners import Full, Lora
 
 
 def clip(source="package:tiny_clip"):
@@ -75,6 +75,24 @@ def test_every_fault_of_a_gradient_is_named():
     broken.grad = torch.tensor([1.0, torch.nan])
     named = {"good": good, "missing": missing, "zero": zero, "broken": broken, "frozen": frozen}
     assert without_gradient(named.items()) == {"missing": "missing", "zero": "zero", "broken": "not finite"}
+
+
+@pytest.mark.parametrize("tuner", [Lora("ML", 4, 8.0, 0.0), Lora("M", 4, 8.0, 0.0), Full("M")], ids=str)
+def test_what_trains_on_a_half_precision_backbone_is_float32_and_comes_back_exactly(tuner, tmp_path):
+    first, second = (load_llava(str(ASSETS / "tiny_llava"), revision=None, dtype=torch.bfloat16) for _ in range(2))
+    tuner.apply(first)
+    trained = {name: p for name, p in first.model.named_parameters() if p.requires_grad}
+    assert {p.dtype for p in trained.values()} == {torch.float32}
+    assert {p.dtype for name, p in first.model.named_parameters() if name not in trained} == {torch.bfloat16}
+    with torch.no_grad():
+        for p in trained.values():
+            p.add_(torch.randn(p.shape) * 1e-4)  # less than bfloat16 can hold
+    tuner.save(first, tmp_path)
+    tuner.load(second, tmp_path)
+    restored = dict(second.model.named_parameters())
+    for name, p in trained.items():
+        assert torch.equal(p, restored[name]), name
+    assert not any(p.requires_grad for p in restored.values())
 
 
 # ------------------------------------------------------------------------------- 2. supervised where it should be

@@ -233,6 +233,7 @@ def _witness(module: TunedModule, data: DomainDataModule) -> Callable[[L.Trainer
     @torch.no_grad()
     def output(trainer: L.Trainer) -> Tensor:
         module.to(trainer.strategy.root_device).eval()
-        return module.output(batch).float().cpu()
+        with trainer.precision_plugin.forward_context():
+            return module.output(batch).float().cpu()
 
     return output

@@ -98,6 +98,8 @@ def run_prepared(cell: Prepared) -> dict[str, Any]:
             return rescored(cell)
         try:
             record = _compute(cell)
+        except SystemExit as stop:  # Lightning's way of passing Ctrl-C on
+            raise KeyboardInterrupt from stop
         except Exception as error:  # noqa: BLE001 - whatever went wrong belongs into the record
             record = {**_header(cell), "status": "failed", "metrics": {}, "error": describe(error), "finished": now()}
             write_record(cell.folder, record)

@@ -122,7 +122,7 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
     config, clock, saved = transfer.config, Clock(), transfer.cell / SAVED
     domain = audited(transfer.domain, hashes=config.domain.audit_hashes)
     with clock.phase("setup"):
-        trains_all = config.finetune.name in ("full", "connector")
+        trains_all = config.finetune.name == "full"
         backbone = build_backbone(config.model, precision=config.trainer.precision, trains_all=trains_all)
         build_tuner(config.finetune).load(backbone, saved)
         head = LinearHead.load(saved) if uses_linear_head(config) else None

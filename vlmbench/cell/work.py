@@ -56,7 +56,7 @@ def work(config: schema.CellConfig, domain: Domain, folder: Path, label: str, da
     clock = Clock()
     with clock.phase("setup"):
         L.seed_everything(config.seed, workers=True, verbose=False)
-        trains_all = config.finetune.name in ("full", "connector")
+        trains_all = config.finetune.name == "full"
         trainer = make_trainer(
             config.trainer, folder, [PredictProgress(label)], None, deterministic=config.deterministic
         )

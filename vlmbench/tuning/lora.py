@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import nn
 
+from vlmbench.tuning.parameters import freeze, hold_in_float32
+
 
 def add_lora(
     model: nn.Module,
@@ -49,8 +51,14 @@ def add_lora(
 def load_lora(model: nn.Module, folder: Path) -> nn.Module:
     """Put a saved adapter back onto the pretrained network it was trained on."""
     from peft import PeftModel
+    from peft.utils import load_peft_weights, set_peft_model_state_dict
 
-    return PeftModel.from_pretrained(model, str(folder), is_trainable=False)
+    wrapped = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+    hold_in_float32(p for p in wrapped.parameters() if p.requires_grad)
+    # Once more: the first time, modules trained in full were rounded to the type of a half-precision network.
+    set_peft_model_state_dict(wrapped, load_peft_weights(str(folder), device="cpu"))
+    freeze(wrapped)
+    return wrapped
 
 
 def targeted(model: nn.Module) -> list[str]:

@@ -35,6 +35,16 @@ def train_only(module: nn.Module, names: Iterable[str]) -> None:
         known[name].requires_grad_(True)
 
 
+def hold_in_float32(parameters: Iterable[Tensor]) -> None:
+    """Turn parameters into float32 in place.
+
+    What trains on top of a half-precision backbone is itself kept in full: steps smaller than the spacing of bfloat16,
+    2^-8 of a weight, would be lost.
+    """
+    for parameter in parameters:
+        parameter.data = parameter.data.float()
+
+
 def count_by_part(
     model: nn.Module, part_prefixes: Mapping[str, tuple[str, ...]], head: nn.Module | None = None
 ) -> dict[str, dict[str, int]]:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from safetensors.torch import load_file, save_file
 
 from vlmbench.tuning.lora import add_lora, load_lora
-from vlmbench.tuning.parameters import freeze, train_only
+from vlmbench.tuning.parameters import freeze, hold_in_float32, train_only
 
 ADAPTER, TUNED = "adapter", "tuned.safetensors"
 
@@ -68,11 +68,12 @@ class Lora:
             targets.append(f"({backbone.connector_targets()})")
         pattern = "|".join(target for target in targets if target)
         if not pattern:  # only the connector, in full: there is no place for an adapter
-            train_only(backbone.model, backbone.trainable_parameters(self.scope))
+            Full(self.scope).apply(backbone)
             return
         backbone.model = add_lora(
             backbone.model, pattern, rank=self.rank, alpha=self.alpha, dropout=self.dropout, train_in_full=in_full
         )
+        hold_in_float32(p for p in backbone.model.parameters() if p.requires_grad)
 
     def save(self, backbone: Any, folder: Path) -> None:
         """Write PEFT's `adapter_config.json` and `adapter_model.safetensors`, or the connector's tensors."""
@@ -98,6 +99,7 @@ class Full:
     def apply(self, backbone: Any) -> None:
         """Unfreeze the scope."""
         train_only(backbone.model, backbone.trainable_parameters(self.scope))
+        hold_in_float32(p for p in backbone.model.parameters() if p.requires_grad)
 
     def save(self, backbone: Any, folder: Path) -> None:
         """Write the trained tensors."""
@@ -121,6 +123,8 @@ def load_trainable(model: Any, folder: Path) -> None:
         ValueError: The file holds tensors that the model does not have: it was trained on another model.
     """
     freeze(model)
-    foreign = model.load_state_dict(load_file(folder / TUNED), strict=False).unexpected_keys
+    tensors = load_file(folder / TUNED)
+    hold_in_float32(p for name, p in model.named_parameters() if name in tensors)
+    foreign = model.load_state_dict(tensors, strict=False).unexpected_keys
     if foreign:
         raise ValueError(f"{folder / TUNED} holds tensors that the model does not have: {foreign[:3]}")
