@@ -22,7 +22,7 @@ from vlmbench.domains.base import Domain, Split
 from vlmbench.domains.datamodule import DomainDataModule, stack_pixels
 from vlmbench.errors import UserError
 from vlmbench.modules.base import TunedModule
-from vlmbench.modules.callbacks import EpochSeed, GradientGuard, Progress, StepLimit
+from vlmbench.modules.callbacks import BatchSeed, GradientGuard, Progress, StepLimit
 from vlmbench.modules.contrastive import targets_of
 from vlmbench.modules.scoring import validation_metrics
 from vlmbench.progress import Countdown
@@ -184,7 +184,7 @@ def fit(
     progress = Progress(label, config.task.monitor)
     callbacks = [
         GradientGuard(),
-        EpochSeed(config.seed),
+        BatchSeed(config.seed),
         StepLimit(),
         progress,
         EarlyStopping(monitor=config.task.monitor, mode=mode, patience=config.trainer.patience),

@@ -1,4 +1,4 @@
-"""Callbacks of every run: proof that it trains, one seed an epoch, and progress with an ETA."""
+"""Callbacks of every run: proof that it trains, one seed a batch, and progress with an ETA."""
 
 from __future__ import annotations
 
@@ -68,15 +68,21 @@ class GradientGuard(L.Callback):
             )
 
 
-class EpochSeed(L.Callback):
-    """Seed dropout by the epoch, so that a resumed run goes on exactly as the uninterrupted one."""
+class BatchSeed(L.Callback):
+    """Seed dropout by epoch and batch, so that a resumed run goes on exactly as the uninterrupted one.
+
+    Not by the epoch alone: whether a loader draws from the same stream before or after an epoch begins differs between
+    the two.
+    """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Reseed torch."""
-        torch.manual_seed(self.seed * 1_000_003 + trainer.current_epoch)
+        torch.manual_seed(((self.seed * 1_000_003 + trainer.current_epoch) * 1_000_003 + batch_idx) % 2**63)
 
 
 class StepLimit(L.Callback):
