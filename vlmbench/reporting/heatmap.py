@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ROW_HEIGHT, COLUMN_WIDTH, LABEL_WIDTH, HEAD_HEIGHT = 0.46, 1.75, 2.6, 1.15  # inches; the widths are the least
+# Inches; the widths are the least.
+ROW_HEIGHT, COLUMN_WIDTH, LABEL_WIDTH, HEAD_HEIGHT, FOOT_HEIGHT = 0.46, 1.75, 2.6, 1.15, 0.2
 MISSING, FAILED, SOFT = "#f2f4f6", "#fdeced", "#59636e"
 FOOT = (
-    "In brackets: the interval of the record. “a to b, n”: mean, smallest and largest of n seeds. "
+    "In brackets: the interval of the record.\n“a to b, n”: mean, smallest and largest of n seeds.\n"
     "ID† / OOD: the pre-training did / did not cover the modality."
 )
 
@@ -52,14 +53,15 @@ def draw(matrices: Sequence[Matrix], dpi: int) -> Figure:
     heights = [HEAD_HEIGHT + ROW_HEIGHT * len(matrix.lines) for matrix in matrices]
     label, column = _widths(matrices)
     width = label + column * max(len(matrix.domains) for matrix in matrices)
-    figure = Figure(figsize=(width, sum(heights)), dpi=dpi, facecolor="white")
-    top = sum(heights)
+    total = sum(heights) + FOOT_HEIGHT
+    figure = Figure(figsize=(width, total), dpi=dpi, facecolor="white")
+    top = total
     for matrix, height in zip(matrices, heights, strict=True):
         top -= height
-        size = (column * len(matrix.domains) / width, ROW_HEIGHT * len(matrix.lines) / sum(heights))
-        axes = figure.add_axes((label / width, (top + 0.3) / sum(heights), *size))
+        size = (column * len(matrix.domains) / width, ROW_HEIGHT * len(matrix.lines) / total)
+        axes = figure.add_axes((label / width, (top + 0.3) / total, *size))
         _draw(axes, matrix, margin=-label / column + 0.08)
-    figure.text(0.08 * column / width, 0.08 / sum(heights), FOOT, fontsize=6.5, color=SOFT)
+    figure.text(0.08 * column / width, 0.08 / total, FOOT, fontsize=6.5, color=SOFT)
     return figure
 
 
