@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,7 +26,7 @@ def to_8_bit(values: NDArray[np.generic], low: float, high: float) -> NDArray[np
     return np.rint(np.nan_to_num(scaled, nan=0.0).clip(0.0, 255.0)).astype(np.uint8)
 
 
-def display_range(values: NDArray[np.generic]) -> tuple[float, float]:
+def display_range(values: NDArray[Any]) -> tuple[float, float]:
     """Return the values to show as black and white where the file does not say.
 
     A 16-bit container says nothing of the range in use: 12-bit data fill a sixteenth of it, and mapping the whole
