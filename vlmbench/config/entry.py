@@ -130,9 +130,10 @@ def reject_added_keys(config: DictConfig, prefix: str = "") -> None:
 
 def explain(error: BaseException) -> str:
     """Return what is wrong in one message: the key, what is valid there, and the nearest to what was typed."""
-    chain = (error.__cause__, error, error.__context__)  # Hydra wraps some errors and raises others beside
-    cause = next((link for link in chain if isinstance(link, OmegaConfBaseException)), error)
-    if isinstance(cause, OmegaConfBaseException) and cause.object_type is not None:
+    # Hydra wraps some errors and raises others beside; OmegaConf adds a cause that says less while a debugger traces.
+    chain = (error.__cause__, error, error.__context__)
+    told = (link for link in chain if isinstance(link, OmegaConfBaseException) and link.object_type is not None)
+    if (cause := next(told, None)) is not None:
         key, full_key, kind = cause.key, cause.full_key, cause.object_type
         if dataclasses.is_dataclass(kind):
             names = [item.name for item in dataclasses.fields(kind)]
