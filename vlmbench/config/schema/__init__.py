@@ -1,0 +1,64 @@
+"""Dataclass schemas of everything that a user can set; the YAML files in `conf/` choose among these.
+
+The schema is the one place that says what is allowed.
+"""
+
+from vlmbench.config.schema.cell import (
+    CellConfig,
+    EvaluateConfig,
+    LoggerConfig,
+    ReportConfig,
+    SweepConfig,
+    TrainerConfig,
+    WandbLoggerConfig,
+)
+from vlmbench.config.schema.domain import (
+    DomainConfig,
+    FolderDomainConfig,
+    PhantomDomainConfig,
+    TableDomainConfig,
+    VqaJsonlDomainConfig,
+)
+from vlmbench.config.schema.method import (
+    ConnectorConfig,
+    DiagnosisTaskConfig,
+    FinetuneConfig,
+    FullConfig,
+    LinearProbeConfig,
+    LoraConfig,
+    OptimisedConfig,
+    PretrainTaskConfig,
+    TaskConfig,
+    VqaTaskConfig,
+    ZeroShotConfig,
+)
+from vlmbench.config.schema.model import ContrastiveModelConfig, GenerativeModelConfig, ModelConfig
+
+__all__ = [
+    "CellConfig",
+    "ConnectorConfig",
+    "ContrastiveModelConfig",
+    "DiagnosisTaskConfig",
+    "DomainConfig",
+    "EvaluateConfig",
+    "FinetuneConfig",
+    "FolderDomainConfig",
+    "FullConfig",
+    "GenerativeModelConfig",
+    "LinearProbeConfig",
+    "LoggerConfig",
+    "LoraConfig",
+    "ModelConfig",
+    "OptimisedConfig",
+    "PhantomDomainConfig",
+    "PretrainTaskConfig",
+    "ReportConfig",
+    "SweepConfig",
+    "TableDomainConfig",
+    "TaskConfig",
+    "TrainerConfig",
+    "VqaJsonlDomainConfig",
+    "VqaTaskConfig",
+    "WandbLoggerConfig",
+    "ZeroShotConfig",
+]

@@ -1,0 +1,127 @@
+"""A cell with its budget and machine, and what the other commands take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+from vlmbench.config.schema.domain import DomainConfig
+from vlmbench.config.schema.fields import number, one_of
+from vlmbench.config.schema.method import FinetuneConfig, TaskConfig
+from vlmbench.config.schema.model import ModelConfig
+
+
+@dataclass
+class TrainerConfig:
+    """The budget and the machine.
+
+    Attributes:
+        max_epochs: Most passes over the training split.
+        max_steps: Most optimiser steps; -1 for no such limit.
+        patience: Epochs without a better validation metric before training stops.
+        precision: Lightning's name for the arithmetic.
+        num_workers: Processes that decode images; 0 decodes in the training process.
+        eval_batch_size: Batch size of validation, prediction and encoding.
+    """
+
+    max_epochs: int = number(20, 1)
+    max_steps: int = number(-1, -1)
+    batch_size: int = number(32, 1)
+    eval_batch_size: int = number(64, 1)
+    accumulate_grad_batches: int = number(1, 1)
+    gradient_clip_val: float = number(1.0, 0)
+    precision: str = one_of("32-true", "bf16-mixed", "16-mixed", default="32-true")
+    patience: int = number(5, 1)
+    accelerator: str = one_of("auto", "cpu", "gpu", "cuda", "mps", default="auto")
+    num_workers: int = number(0, 0, 256)
+
+
+@dataclass
+class LoggerConfig:
+    """Where curves and results are shown besides the record."""
+
+    name: str = one_of("none", "wandb", default="none")
+
+
+@dataclass
+class WandbLoggerConfig(LoggerConfig):
+    """One Weights & Biases run a cell.
+
+    Attributes:
+        mode: `online`, `offline` (sync later), or `disabled`.
+        folder: Where the run's files go; null puts them into the cell's own directory.
+    """
+
+    name: str = one_of("wandb", default="wandb")
+    project: str = "vlmbench"
+    entity: str | None = None
+    mode: str = one_of("online", "offline", "disabled", default="online")
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+    folder: str | None = None
+
+
+@dataclass
+class SweepConfig:
+    """The grid that a multirun names.
+
+    Attributes:
+        name: `none` outside a grid.
+        jobs: Cells that run at the same time on this machine.
+    """
+
+    name: str = "none"
+    jobs: int = number(1, 1, 64)
+
+
+@dataclass
+class CellConfig:
+    """One point of the grid: model, task, finetune, domain, seed; plus how and where it is run.
+
+    Attributes:
+        seed: Seeds initialisation, the order of the batches and dropout.
+        output: Directory under which each cell has its own.
+        deterministic: Ask torch for deterministic algorithms, so that a run repeats exactly.
+    """
+
+    model: ModelConfig = MISSING
+    task: TaskConfig = MISSING
+    finetune: FinetuneConfig = MISSING
+    domain: DomainConfig = MISSING
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+    seed: int = number(0, 0, 2**32 - 1)
+    output: str = "runs"
+    deterministic: bool = True
+
+
+@dataclass
+class EvaluateConfig:
+    """A finished cell taken to another domain without further training.
+
+    Attributes:
+        cell: Directory of the finished cell.
+        overwrite: Compute again where the record is already there.
+    """
+
+    cell: str = MISSING
+    domain: DomainConfig = MISSING
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    overwrite: bool = False
+
+
+@dataclass
+class ReportConfig:
+    """Records in, one page out.
+
+    Attributes:
+        records: Directory searched for records, at any depth.
+        output: Directory of the page, the CSV file and the LaTeX tables.
+        title: Heading of the page.
+    """
+
+    records: str = "runs"
+    output: str = "report"
+    title: str = "vlmbench report"
