@@ -114,6 +114,21 @@ def test_an_external_test_set_is_for_predicting_and_not_for_training(train, comm
     assert "test rows alone" in refused.err
 
 
+def test_an_interrupted_transfer_is_one_message_and_leaves_no_record(train, command, monkeypatch):
+    (cell,) = train("finetune=zero_shot", *DIAGNOSIS).cells
+
+    def interrupted(self, image):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vlmbench.backbones.contrastive.clip.HfClip.preprocess", interrupted)
+        status, _, err = command("evaluate", f"cell={cell}", "domain=phantom_oct", "domain.patients=24")
+    assert status == 130
+    assert err.strip().endswith("the same command goes on where it stopped.")
+    assert not list(cell.glob("transfer/*/record.json"))
+    assert command("evaluate", f"cell={cell}", "domain=phantom_oct", "domain.patients=24")[0] == 0
+
+
 @pytest.mark.parametrize("what", ["missing", "unfinished"])
 def test_only_a_finished_cell_can_be_evaluated(tmp_path, command, what):
     cell = tmp_path / "cell"

@@ -93,6 +93,8 @@ def run_transfer(transfer: PreparedTransfer) -> dict[str, Any]:
             return read_record(transfer.folder)
         try:
             record = {**_header(transfer), **_work(transfer), "status": "done", "finished": now()}
+        except SystemExit as stop:  # Lightning's way of passing Ctrl-C on
+            raise KeyboardInterrupt from stop
         except Exception as error:  # noqa: BLE001 - whatever went wrong belongs into the record
             failed = {"status": "failed", "metrics": {}, "error": describe(error), "finished": now()}
             record = {**_header(transfer), **failed}
