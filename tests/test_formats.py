@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from vlmbench.backbones.base import Turn
 from vlmbench.backbones.contrastive.clip import load_clip
-from vlmbench.backbones.generative.llava import load_llava
+from vlmbench.backbones.generative.native import complete_processor, load_vlm
 from vlmbench.backbones.weights import ASSETS, WeightsUnavailableError, explained, locate, weights_digest
 
 
@@ -27,7 +27,7 @@ def write(path, value):
 def released_clip(folder):
     """Write tiny_clip as CLIP was released: pickled half weights with position ids, vocabulary and merges apart."""
     source = ASSETS / "tiny_clip"
-    state = load_clip(str(source), revision=None, dtype=torch.float32).model.state_dict()
+    state = load_clip(str(source), dtype=torch.float32).model.state_dict()
     state = {name: value.half() for name, value in state.items()}
     state["vision_model.embeddings.position_ids"] = torch.arange(65)[None]
     state["text_model.embeddings.position_ids"] = torch.arange(64)[None]
@@ -63,7 +63,7 @@ def released_llava(folder):
         "lm_head.": "language_model.lm_head.",
     }
     state = {}
-    for name, value in load_llava(str(source), revision=None, dtype=torch.float32).model.state_dict().items():
+    for name, value in load_vlm(str(source), dtype=torch.float32).model.state_dict().items():
         (new,) = (name.replace(old, to, 1) for old, to in renamed.items() if name.startswith(old))
         state[new] = value.contiguous().clone()
     index: dict[str, str] = {}
@@ -87,8 +87,8 @@ def released_llava(folder):
 
 def test_clip_as_it_was_released(tmp_path, image):
     released_clip(tmp_path)
-    new = load_clip(str(ASSETS / "tiny_clip"), revision=None, dtype=torch.float32).eval()
-    old = load_clip(locate(str(tmp_path), None, 0), revision=None, dtype=torch.float32).eval()
+    new = load_clip(str(ASSETS / "tiny_clip"), dtype=torch.float32).eval()
+    old = load_clip(locate(str(tmp_path), None, 0), dtype=torch.float32).eval()
     tokens = [model.tokenize(["a photo of a nodule", "consolidation on a chest radiograph"]) for model in (new, old)]
     for name, value in tokens[0].items():
         assert torch.equal(value, tokens[1][name])
@@ -105,11 +105,11 @@ def test_clip_as_it_was_released(tmp_path, image):
 
 def test_llava_as_its_conversions_are(tmp_path, image):
     released_llava(tmp_path)
-    settings = {"patch_size": 8, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}
-    new = load_llava(str(ASSETS / "tiny_llava"), revision=None, dtype=torch.float32).eval()
-    old = load_llava(str(tmp_path), revision=None, dtype=torch.float32, processor_settings=settings).eval()
+    new = load_vlm(str(ASSETS / "tiny_llava"), dtype=torch.float32).eval()
+    old = load_vlm(str(tmp_path), dtype=torch.float32).eval()
     pixels = new.preprocess(image)
-    assert torch.equal(pixels, old.preprocess(image))
+    assert torch.equal(pixels.tensors["pixel_values"], old.preprocess(image).tensors["pixel_values"])
+    assert pixels.tokens == old.preprocess(image).tokens == 64
     asked = [Turn(pixels, "is there a nodule?", "yes"), Turn(pixels, "on which side is it?", "left")]
     ours, theirs = new.collate(asked, supervise=True), old.collate(asked, supervise=True)
     for name, value in ours.items():
@@ -123,11 +123,12 @@ def test_llava_as_its_conversions_are(tmp_path, image):
     ("clip_vision_model", "full", 65),
     ("siglip_vision_model", "full", 64),
 ])  # fmt: skip
-def test_the_image_takes_as_many_tokens_as_the_tower_gives(monkeypatch, tower, strategy, expected):
-    backbone = load_llava(str(ASSETS / "tiny_llava"), revision=None, dtype=torch.float32)
-    monkeypatch.setattr(backbone.config.vision_config, "model_type", tower)
-    monkeypatch.setattr(backbone.config, "vision_feature_select_strategy", strategy)
-    assert backbone.image_tokens == expected
+def test_the_image_takes_as_many_tokens_as_the_tower_gives(image, tower, strategy, expected):
+    backbone = load_vlm(str(ASSETS / "tiny_llava"), dtype=torch.float32)
+    backbone.config.vision_config.model_type = tower
+    backbone.config.vision_feature_select_strategy = strategy
+    complete_processor(backbone.processor, backbone.config)
+    assert backbone.preprocess(image).tokens == expected
 
 
 def test_an_incomplete_folder_is_told_apart_from_a_missing_download(train, tmp_path):

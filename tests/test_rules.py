@@ -16,7 +16,7 @@ import torch
 
 from vlmbench.backbones.base import Turn
 from vlmbench.backbones.contrastive.clip import HfClip, load_clip
-from vlmbench.backbones.generative.llava import IGNORE, load_llava
+from vlmbench.backbones.generative.native import IGNORE, load_vlm
 from vlmbench.backbones.weights import ASSETS, locate, weights_digest
 from vlmbench.domains.datamodule import DomainDataModule
 from vlmbench.domains.phantom.build import build_phantom
@@ -28,12 +28,12 @@ from vlmbench.tuning.tuners import Full, Lora
 
 
 def clip(source="package:tiny_clip"):
-    return load_clip(locate(source, None, 0), revision=None, dtype=torch.float32)
+    return load_clip(locate(source, None, 0), dtype=torch.float32)
 
 
 def llava(name="tiny_llava", **settings):
     settings = {"answer_prefix": " ", "max_length": 256, **settings}
-    return load_llava(str(ASSETS / name), revision=None, dtype=torch.float32, **settings)
+    return load_vlm(str(ASSETS / name), dtype=torch.float32, **settings)
 
 
 def turns(backbone, count, **more):
@@ -79,7 +79,7 @@ def test_every_fault_of_a_gradient_is_named():
 
 @pytest.mark.parametrize("tuner", [Lora("ML", 4, 8.0, 0.0), Lora("M", 4, 8.0, 0.0), Full("M")], ids=str)
 def test_what_trains_on_a_half_precision_backbone_is_float32_and_comes_back_exactly(tuner, tmp_path):
-    first, second = (load_llava(str(ASSETS / "tiny_llava"), revision=None, dtype=torch.bfloat16) for _ in range(2))
+    first, second = (load_vlm(str(ASSETS / "tiny_llava"), dtype=torch.bfloat16) for _ in range(2))
     tuner.apply(first)
     trained = {name: p for name, p in first.model.named_parameters() if p.requires_grad}
     assert {p.dtype for p in trained.values()} == {torch.float32}
@@ -109,7 +109,7 @@ def test_labels_decode_to_exactly_the_answers_and_the_end_token(name):
         assert backbone.tokenizer.decode(supervised) == f" {turn.answer}{end}"
     assert (batch["labels"][batch["attention_mask"] == 0] == IGNORE).all()
     assert (batch["labels"][batch["input_ids"] == backbone.image_token_id] == IGNORE).all()
-    assert ((batch["input_ids"] == backbone.image_token_id).sum(1) == backbone.image_tokens).all()
+    assert ((batch["input_ids"] == backbone.image_token_id).sum(1) == 64).all()
 
 
 def test_the_prompt_of_training_is_token_for_token_the_one_of_generation():
@@ -143,7 +143,7 @@ def test_the_image_tokens_are_those_of_the_processor_itself():
         [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
     )
     expected = backbone.processor(text=text, images=image, return_tensors="pt")
-    assert expected["input_ids"][0].tolist() == backbone.prompt_ids("is this normal?")
+    assert expected["input_ids"][0].tolist() == backbone.prompt_ids("is this normal?", 64)
     torch.testing.assert_close(expected["pixel_values"][0], backbone.preprocess(image), rtol=0, atol=0)
 
 
@@ -155,7 +155,7 @@ def test_sixty_four_prompts_answer_alike_alone_and_in_batches_of_sixteen(name):
     backbone = llava(name)
     backbone.eval()
     asked = turns(backbone, 64)
-    lengths = {len(backbone.prompt_ids(turn.prompt)) for turn in asked}
+    lengths = {len(backbone.prompt_ids(turn.prompt, 64)) for turn in asked}
     assert len(lengths) > 4
     alone = [backbone.generate(backbone.collate([turn], supervise=False), max_new_tokens=12)[0] for turn in asked]
     together = []

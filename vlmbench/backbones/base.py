@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from PIL import Image
@@ -21,12 +21,12 @@ class Turn:
     """One question put to a generative model, with the answer where it is known.
 
     Attributes:
-        pixels: Preprocessed image, (3, H, W).
+        pixels: What the backbone's `preprocess` made of the image.
         prompt: What the user says, without image tokens or chat template.
         answer: Reference answer; supervised where the batch is.
     """
 
-    pixels: Tensor
+    pixels: Any
     prompt: str
     answer: str = ""
 
@@ -42,8 +42,11 @@ class Backbone(Protocol):
     model: nn.Module
     part_prefixes: Mapping[str, tuple[str, ...]]
 
-    def preprocess(self, image: Image.Image) -> Tensor:
-        """Return the (3, H, W) float32 tensor that the model's own processor makes of an RGB image."""
+    def preprocess(self, image: Image.Image) -> Any:
+        """Return what the model's own processor makes of an RGB image; it has a size in `nbytes`.
+
+        A contrastive model's is a float32 tensor (3, H, W); the others' are only read by their own `collate`.
+        """
         ...
 
     def lora_targets(self, scope: str) -> str:
@@ -81,7 +84,7 @@ class ContrastiveBackbone(Backbone, Protocol):
         ...
 
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """Map (B, 3, H, W) to embeddings (B, D), not normalised."""
+        """Map (B, 3, H, W) to embeddings (B, D), not normalised; or (B, Q, D), of which the best of Q counts."""
         ...
 
     def encode_text(self, tokens: Mapping[str, Tensor]) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from vlmbench.backbones.loaders import load
 from vlmbench.backbones.weights import explained, locate
 from vlmbench.config import schema
 from vlmbench.domains.base import Domain
@@ -36,26 +37,16 @@ def build_backbone(model: schema.ModelConfig, *, precision: str, trains_all: boo
     dtype = torch.float32 if trains_all else half.get(precision, torch.float32)
     where = (model.source, model.revision, model.download_gib)
     located = locate(*where, gated=model.gated)
-    common: dict[str, Any] = {
-        "revision": model.revision,
-        "dtype": dtype,
-        "trust_remote_code": model.trust_remote_code,
-    }
+    settings = dict(model.settings)
+    if isinstance(model, schema.GenerativeModelConfig):
+        settings |= {
+            "chat_template": model.chat_template,
+            "answer_prefix": model.answer_prefix,
+            "max_length": model.max_length,
+            "processor_settings": model.processor,
+        }
     with explained(*where, gated=model.gated):
-        if isinstance(model, schema.GenerativeModelConfig):
-            from vlmbench.backbones.generative.llava import load_llava
-
-            return load_llava(
-                located,
-                chat_template=model.chat_template,
-                answer_prefix=model.answer_prefix,
-                max_length=model.max_length,
-                processor_settings=model.processor,
-                **common,
-            )
-        from vlmbench.backbones.contrastive.clip import load_clip
-
-        return load_clip(located, **common)
+        return load(model.loader, located, dtype=dtype, trust_remote_code=model.trust_remote_code, **settings)
 
 
 def build_tuner(finetune: schema.FinetuneConfig) -> Tuner:

@@ -14,6 +14,7 @@ SCHEMAS: dict[str, type] = {
     "schema/report": schema.ReportConfig,
     "schema/model/contrastive": schema.ContrastiveModelConfig,
     "schema/model/generative": schema.GenerativeModelConfig,
+    "schema/model/hosted": schema.HostedModelConfig,
     "schema/model/any": schema.ModelConfig,
     "schema/task/diagnosis": schema.DiagnosisTaskConfig,
     "schema/task/vqa": schema.VqaTaskConfig,

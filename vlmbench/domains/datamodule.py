@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from vlmbench.domains.base import Domain, Example, ImageSource, Split
 
 CACHE_BYTES = 2 * 1024**3
-Row = tuple[int, Example, Tensor]
+Row = tuple[int, Example, Any]
 Collate = Callable[[list[Row]], Any]
 
 
@@ -23,20 +23,20 @@ class PixelCache:
 
     Args:
         images: Where the pixels come from.
-        preprocess: The model's own preprocessing, RGB image to (3, H, W).
+        preprocess: The model's own preprocessing, RGB image to something with a size in `nbytes`.
         max_bytes: Images beyond this are decoded anew each time.
     """
 
     def __init__(
-        self, images: ImageSource, preprocess: Callable[[Image.Image], Tensor], max_bytes: int = CACHE_BYTES
+        self, images: ImageSource, preprocess: Callable[[Image.Image], Any], max_bytes: int = CACHE_BYTES
     ) -> None:
         self.images = images
         self.preprocess = preprocess
         self.max_bytes = max_bytes
         self._bytes = 0
-        self._held: dict[str, Tensor] = {}
+        self._held: dict[str, Any] = {}
 
-    def __call__(self, key: str) -> Tensor:
+    def __call__(self, key: str) -> Any:
         """Return the preprocessed image.
 
         Raises:
@@ -45,10 +45,9 @@ class PixelCache:
         if key in self._held:
             return self._held[key]
         pixels = self.preprocess(self.images.load(key))
-        size = pixels.element_size() * pixels.numel()
-        if self._bytes + size <= self.max_bytes:
+        if self._bytes + pixels.nbytes <= self.max_bytes:
             self._held[key] = pixels
-            self._bytes += size
+            self._bytes += pixels.nbytes
         return pixels
 
 
@@ -102,7 +101,7 @@ class DomainDataModule(L.LightningDataModule):
     def __init__(
         self,
         domain: Domain,
-        preprocess: Callable[[Image.Image], Tensor],
+        preprocess: Callable[[Image.Image], Any],
         *,
         batch_size: int,
         eval_batch_size: int,

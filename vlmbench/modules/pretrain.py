@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from vlmbench.domains.datamodule import Row
 from vlmbench.modules.base import TunedModule
+from vlmbench.tuning.heads import text_logits
 
 MAX_LOGIT_SCALE = 100.0  # Radford et al. (2021), section 2.5: clipped there to keep training stable
 
@@ -46,9 +47,9 @@ class CaptionModule(TunedModule):
         return self._logits(batch)
 
     def _logits(self, batch: dict[str, Any]) -> Tensor:
-        images = functional.normalize(self.backbone.encode_image(batch["pixels"].to(self.device)).float(), dim=-1)
         texts = functional.normalize(self.backbone.encode_text(batch["tokens"]).float(), dim=-1)
-        return self.backbone.logit_scale.float().clamp(max=MAX_LOGIT_SCALE) * images @ texts.T
+        scale = self.backbone.logit_scale.float().clamp(max=MAX_LOGIT_SCALE)
+        return text_logits(self.backbone.encode_image(batch["pixels"].to(self.device)), texts, scale)
 
     def _loss(self, batch: dict[str, Any]) -> Tensor:
         # Images that share a caption word for word are each other's right answer too: small worlds repeat captions.

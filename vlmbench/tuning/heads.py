@@ -73,8 +73,16 @@ def class_embeddings(encoded: Tensor, owners: Sequence[int]) -> Tensor:
 
 
 def text_logits(embeddings: Tensor, classes: Tensor, scale: Tensor) -> Tensor:
-    """Return scaled cosine similarities (B, C) of image embeddings (B, D) and class embeddings (C, D)."""
-    return scale * functional.normalize(embeddings.float(), dim=-1) @ classes.T
+    """Return scaled cosine similarities (B, C) of image embeddings and class embeddings (C, D).
+
+    Args:
+        embeddings: (B, D); or (B, Q, D), of which the most similar of Q counts, as BLIP-2 is trained
+            (Li et al., 2023, arXiv 2301.12597, section 3.2).
+        classes: Unit vectors (C, D).
+        scale: Inverse temperature.
+    """
+    similarities = functional.normalize(embeddings.float(), dim=-1) @ classes.T
+    return scale * (similarities.amax(1) if similarities.ndim == 3 else similarities)
 
 
 def flatten_prompts(prompts: Mapping[str, Sequence[str]], labels: Sequence[str]) -> tuple[list[str], list[int]]:

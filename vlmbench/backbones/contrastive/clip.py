@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from vlmbench.backbones.base import device_of
+from vlmbench.backbones.contrastive.dual import DualEncoder
 
-_TOWER_LINEAR = r"\.encoder\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])"
+TOWER_LINEAR = r"\.encoder\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])"
 
 
-class HfClip(nn.Module):
+class HfClip(DualEncoder):
     """A `CLIPModel` with its own processor.
 
     Args:
@@ -27,19 +27,16 @@ class HfClip(nn.Module):
         "text": ("text_model.", "text_projection."),
         "head": ("logit_scale",),
     }
+    linear: Mapping[str, str] = {"vision": r"vision_model" + TOWER_LINEAR, "text": r"text_model" + TOWER_LINEAR}
 
     def __init__(self, model: nn.Module, processor: Any) -> None:
-        super().__init__()
-        self.model: Any = model
+        config: Any = model.config
+        super().__init__(
+            model,
+            feature_dim=int(config.projection_dim),
+            context_length=int(config.text_config.max_position_embeddings),
+        )
         self.processor = processor
-        config: Any = self.model.config
-        self.feature_dim = int(config.projection_dim)
-        self.context_length = int(config.text_config.max_position_embeddings)
-
-    @property
-    def logit_scale(self) -> Tensor:
-        """The learned inverse temperature, as a factor."""
-        return self.model.logit_scale.exp()
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """Return (3, H, W): resized, cropped and normalised by the checkpoint's own constants."""
@@ -51,13 +48,10 @@ class HfClip(nn.Module):
         The text tower is causal and pools at the end token, so that padding does not change an embedding.
 
         Raises:
-            ValueError: A text is longer than the context; a silently cut prompt is another prompt.
+            ValueError: A text is longer than the context.
         """
         tokens = self.processor.tokenizer(list(texts), padding=True, return_tensors="pt")
-        longest = tokens["input_ids"].shape[1]
-        if longest > self.context_length:
-            worst = max(texts, key=len)
-            raise ValueError(f"{longest} tokens exceed the text tower's {self.context_length}: {worst!r}. Shorten it.")
+        self.check_length(texts, tokens["input_ids"])
         return {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
 
     def encode_image(self, pixels: Tensor) -> Tensor:
@@ -66,24 +60,7 @@ class HfClip(nn.Module):
 
     def encode_text(self, tokens: Mapping[str, Tensor]) -> Tensor:
         """Map tokens (C, T) to projected embeddings (C, D)."""
-        device = device_of(self.model)
-        return self.model.get_text_features(**{key: value.to(device) for key, value in tokens.items()}).pooler_output
-
-    def features(self, pixels: Tensor) -> Tensor:
-        """Map (B, 3, H, W) to the projected embedding (B, D), what the study's probes see."""
-        return self.encode_image(pixels)
-
-    def lora_targets(self, scope: str) -> str:
-        """Return the pattern of every Linear layer inside the towers of `scope`."""
-        towers = [f"{tower}_model" for tower in ("vision", "text") if tower in scope.split("+")]
-        return f"({'|'.join(towers)}){_TOWER_LINEAR}"
-
-    def trainable_parameters(self, scope: str) -> list[str]:
-        """Return the names under the towers of `scope`; the temperature is trained where both towers are."""
-        wanted = [prefix for part in scope.split("+") for prefix in self.part_prefixes[part]]
-        if set(scope.split("+")) == {"vision", "text"}:
-            wanted.extend(self.part_prefixes["head"])
-        return [name for name, _ in self.model.named_parameters() if name.startswith(tuple(wanted))]
+        return self.model.get_text_features(**self.placed(tokens)).pooler_output
 
     def save_pretrained(self, folder: str) -> None:
         """Write the checkpoint in the hub's format."""
@@ -91,22 +68,27 @@ class HfClip(nn.Module):
         self.processor.save_pretrained(folder)
 
 
-def load_clip(located: str, *, revision: str | None, dtype: torch.dtype, trust_remote_code: bool = False) -> HfClip:
+def load_clip(
+    folder: str,
+    *,
+    dtype: torch.dtype,
+    companions: Mapping[str, str] | None = None,
+    trust_remote_code: bool = False,
+) -> HfClip:
     """Load a CLIP checkpoint.
 
     The image processor's backend is pinned: torchvision and PIL resize to different pixels, and whichever is
     installed would otherwise decide.
 
     Args:
-        located: Folder or hub id.
-        revision: Commit of the hub id.
+        folder: Where the checkpoint's files are.
         dtype: Type of the weights.
+        companions: Not used: the checkpoint is complete.
         trust_remote_code: Passed to the processor; refused by the configuration unless the commit is pinned.
     """
     from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel, CLIPProcessor
 
-    common: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    model = CLIPModel.from_pretrained(located, revision=revision, dtype=dtype, weights_only=True)
-    image_processor = AutoImageProcessor.from_pretrained(located, backend="pil", **common)
-    tokenizer = AutoTokenizer.from_pretrained(located, **common)
+    model = CLIPModel.from_pretrained(folder, dtype=dtype, weights_only=True)
+    image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil", trust_remote_code=trust_remote_code)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     return HfClip(model, CLIPProcessor(image_processor=image_processor, tokenizer=tokenizer))

@@ -32,7 +32,13 @@ from vlmbench.config.schema.method import (
     VqaTaskConfig,
     ZeroShotConfig,
 )
-from vlmbench.config.schema.model import ContrastiveModelConfig, GenerativeModelConfig, ModelConfig
+from vlmbench.config.schema.model import (
+    ContrastiveModelConfig,
+    FilesConfig,
+    GenerativeModelConfig,
+    HostedModelConfig,
+    ModelConfig,
+)
 
 __all__ = [
     "CellConfig",
@@ -41,10 +47,12 @@ __all__ = [
     "DiagnosisTaskConfig",
     "DomainConfig",
     "EvaluateConfig",
+    "FilesConfig",
     "FinetuneConfig",
     "FolderDomainConfig",
     "FullConfig",
     "GenerativeModelConfig",
+    "HostedModelConfig",
     "LinearProbeConfig",
     "LoggerConfig",
     "LoraConfig",

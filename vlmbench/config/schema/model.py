@@ -11,25 +11,55 @@ from vlmbench.config.schema.fields import number, one_of
 
 
 @dataclass
-class ModelConfig:
+class FilesConfig:
+    """Files that a checkpoint needs from a second place: a tokenizer, a tower, a projection.
+
+    Attributes:
+        source: Hub id (`owner/name`), a local folder, or the address of one file or archive (`https://...`).
+        revision: Commit of the hub repository.
+        repo_type: Kind of the hub repository.
+        files: Patterns of the files that are needed; empty takes what a checkpoint has: configuration, safetensors,
+            tokenizer, processor.
+        sha256: Of the file behind an address, where it was published; null takes what the lock file says.
+        download_gib: Size of the download in GiB.
+        gated: Whether the owners ask for an account and a consent.
+    """
+
+    source: str = MISSING
+    revision: str | None = None
+    repo_type: str = one_of("model", "dataset", default="model")
+    files: list[str] = field(default_factory=list)
+    sha256: str | None = None
+    download_gib: float = number(0.0, 0)
+    gated: bool = False
+
+
+@dataclass
+class ModelConfig(FilesConfig):
     """A pretrained vision-language model, as its YAML file declares it.
 
     Attributes:
-        source: Hub id (`owner/name`), a local folder in the hub's format, or `package:NAME` for a shipped checkpoint.
-        revision: Commit of the hub repository; required where `trust_remote_code` is on.
+        source: As `FilesConfig`, or `package:NAME` for a shipped checkpoint.
+        loader: What reads the checkpoint; a name in `vlmbench.backbones.loaders`.
+        companions: What else the checkpoint needs, by the name that the loader knows it by.
+        trust_remote_code: Run the repository's own code; refused unless `revision` is a commit.
         role: `generalist`, or `specialist` for one grown on medical data.
         pair: Name of the model of the other role grown from the same family.
         pretraining_modalities: Imaging modalities of the pre-training data; decides the exposure.
-        download_gib: Size of the download in GiB, told to a user whose cache lacks it.
+        pretraining_source: Where that is said.
+        architecture: Name of the published configuration in the package, from which sizes are counted.
+        parameters: Parameters in millions by part (vision, connector, text, language), as counted from it.
+        image_size: Side of the model's input in pixels; 0 where it depends on the image.
+        how_to_get: What a user does to be given the weights, where they are gated or not on the hub.
         learning_rates: Peak learning rate of each finetune method; the same on both sides of a pair.
         default_scope: Scope of a method that is given none.
+        settings: Further arguments of the loader.
     """
 
     name: str = MISSING
     kind: str = one_of("contrastive", "generative", "hosted")
     loader: str = MISSING
-    source: str = MISSING
-    revision: str | None = None
+    companions: dict[str, FilesConfig] = field(default_factory=dict)
     trust_remote_code: bool = False
     role: str = one_of("generalist", "specialist")
     pair: str = ""
@@ -37,10 +67,17 @@ class ModelConfig:
     pretraining_modalities: list[str] = field(default_factory=list)
     pretraining_source: str = ""
     licence: str = ""
-    gated: bool = False
-    download_gib: float = number(0.0, 0)
+    architecture: str = ""
+    parameters: dict[str, float] = field(default_factory=dict)
+    image_size: int = number(0, 0)
+    how_to_get: str = ""
     learning_rates: dict[str, float] = field(default_factory=dict)
     default_scope: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+CONTRASTIVE_LOADERS = ("hf_clip", "hf_siglip", "hf_blip", "hf_blip2", "open_clip", "medclip", "pmc_clip")
+GENERATIVE_LOADERS = ("hf_vlm", "llava_original", "vila", "xraygpt")
 
 
 @dataclass
@@ -48,7 +85,7 @@ class ContrastiveModelConfig(ModelConfig):
     """A dual encoder of the CLIP family."""
 
     kind: str = one_of("contrastive", default="contrastive")
-    loader: str = one_of("hf_clip", default="hf_clip")
+    loader: str = one_of(*CONTRASTIVE_LOADERS, default="hf_clip")
     default_scope: str = "vision"
 
 
@@ -64,9 +101,36 @@ class GenerativeModelConfig(ModelConfig):
     """
 
     kind: str = one_of("generative", default="generative")
-    loader: str = one_of("hf_llava", default="hf_llava")
+    loader: str = one_of(*GENERATIVE_LOADERS, default="hf_vlm")
     default_scope: str = "ML"
     chat_template: str | None = None
     answer_prefix: str = ""
     max_length: int = number(2048, 16)
     processor: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class HostedModelConfig(ModelConfig):
+    """A model behind an OpenAI-compatible endpoint; `source` is the name that the endpoint knows it by.
+
+    Attributes:
+        base_url: Address of the endpoint, for example `http://localhost:8000/v1`.
+        api_key_env: Name of the environment variable that holds the key; empty where the endpoint asks for none.
+        concurrency: Most requests at a time.
+        retries: Tries after the first, for answers that say "later" (408, 409, 429, 5xx) and lost connections.
+        timeout: Seconds until a request counts as lost.
+        instructions: System message; empty sends none.
+        parameters_sent: Further fields of each request, for example `{temperature: 0}`.
+        cache: Folder that keeps every answer, so that none is paid for twice.
+    """
+
+    kind: str = one_of("hosted", default="hosted")
+    loader: str = one_of("openai", default="openai")
+    base_url: str = MISSING
+    api_key_env: str = ""
+    concurrency: int = number(4, 1, 256)
+    retries: int = number(6, 0, 20)
+    timeout: float = number(120.0, 1, 3600)
+    instructions: str = ""
+    parameters_sent: dict[str, Any] = field(default_factory=dict)
+    cache: str = "~/.cache/vlmbench/answers"

@@ -1,8 +1,9 @@
-"""LLaVA (Liu et al., 2023, arXiv 2304.08485) and its descendants that keep transformers' LLaVA class."""
+"""Generative models that transformers has a class for: one adapter, told apart by `family.FAMILIES`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,36 +11,47 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vlmbench.backbones.base import Turn, device_of
+from vlmbench.backbones.generative.family import Family, family_of
 
 IGNORE = -100  # the label that torch's cross-entropy leaves out
-_LINEAR = {
-    "V": r"self_attn\.(q|k|v|out)_proj|mlp\.fc[12]",
-    "L": r"self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj",
-}
 
 
-class HfLlava(nn.Module):
-    """A `LlavaForConditionalGeneration` with its own processor.
+@dataclass(frozen=True, slots=True)
+class ImageInputs:
+    """What a processor makes of one image.
+
+    Attributes:
+        tensors: The model's inputs, with the leading dimension that the processor gives them.
+        tokens: Tokens that the image takes in the text.
+    """
+
+    tensors: dict[str, Tensor]
+    tokens: int
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return sum(value.nbytes for value in self.tensors.values())
+
+
+class HfVlm(nn.Module):
+    """A vision tower, a connector and a language model in a class of transformers, with its own processor.
 
     Args:
-        model: The network.
-        processor: Its `LlavaProcessor`; its tokenizer names the image token.
+        model: The network, `...ForConditionalGeneration`.
+        processor: Its processor; it expands an image into tokens.
+        family: How the architecture names its parts; None looks it up by the configuration.
         chat_template: Jinja template; None takes the processor's own.
         answer_prefix: What stands between the prompt and the answer's first token.
         max_length: Longest row in tokens, image tokens included.
     """
-
-    part_prefixes: Mapping[str, tuple[str, ...]] = {
-        "vision": ("model.vision_tower.",),
-        "connector": ("model.multi_modal_projector.",),
-        "language": ("model.language_model.", "lm_head."),
-    }
 
     def __init__(
         self,
         model: nn.Module,
         processor: Any,
         *,
+        family: Family | None = None,
         chat_template: str | None = None,
         answer_prefix: str = "",
         max_length: int = 2048,
@@ -51,38 +63,47 @@ class HfLlava(nn.Module):
         self.chat_template = chat_template
         self.answer_prefix = answer_prefix
         self.max_length = max_length
-        config: Any = model.config
-        self.config = config
-        self.image_token_id = int(config.image_token_index)
+        self.config: Any = model.config
+        self.family = family or family_of(self.config)
+        self.part_prefixes: Mapping[str, tuple[str, ...]] = {
+            "vision": self.family.vision,
+            "connector": self.family.connector,
+            "language": self.family.language,
+        }
+        self.image_token_id = int(self.tokenizer.convert_tokens_to_ids(self.family.token))
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
 
-    @property
-    def image_tokens(self) -> int:
-        """Tokens that one image takes in the sequence: its patches and, unless dropped, the tower's class token."""
-        vision = self.config.vision_config
-        tokens = (vision.image_size // vision.patch_size) ** 2 + (not vision.model_type.startswith("siglip"))
-        # "default" drops the first token, whatever it is.
-        return tokens - 1 if self.config.vision_feature_select_strategy == "default" else tokens
+    def preprocess(self, image: Image.Image) -> ImageInputs:
+        """Return what the checkpoint's own processor makes of an image.
 
-    def preprocess(self, image: Image.Image) -> Tensor:
-        """Return (3, H, W) by the checkpoint's own image processor."""
-        return self.processor.image_processor(images=image, return_tensors="pt")["pixel_values"][0]
+        The processor is asked for the placeholder's expansion too, and its tokens are counted: how many an image takes
+        depends on its size in some models.
+        """
+        out = self.processor(images=[image], text=[self.family.placeholder], return_tensors="pt")
+        tokens = int((out.pop("input_ids") == self.image_token_id).sum())
+        left_out = ("attention_mask", "token_type_ids", "mm_token_type_ids")
+        return ImageInputs({key: value for key, value in out.items() if key not in left_out}, tokens)
 
-    def prompt_ids(self, prompt: str) -> list[int]:
-        """Return the tokens of a conversation up to where the model answers, image tokens expanded."""
+    def prompt_ids(self, prompt: str, image_tokens: int) -> list[int]:
+        """Return the tokens of a conversation up to where the model answers, the image expanded.
+
+        Raises:
+            ValueError: The template or the question leaves other than one place for the image.
+        """
         content = [{"type": "image"}, {"type": "text", "text": prompt}]
         kwargs = {"chat_template": self.chat_template} if self.chat_template else {}
         text = self.processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False, **kwargs
         )
-        image_token = self.tokenizer.convert_ids_to_tokens(self.image_token_id)
-        if text.count(image_token) != 1:
+        placeholder = self.family.placeholder
+        if text.count(placeholder) != 1:
             raise ValueError(
-                f"The prompt holds {text.count(image_token)} image tokens {image_token!r} instead of one: {text!r}. "
+                f"The prompt holds {text.count(placeholder)} image tokens {placeholder!r} instead of one: {text!r}. "
                 "Check model.chat_template and that no question contains the token."
             )
-        text = text.replace(image_token, image_token * self.image_tokens)
+        expanded = self.family.before + self.family.token * image_tokens + self.family.after
+        text = text.replace(placeholder, expanded)
         # A template may already write the begin token; the tokenizer would write a second one.
         bos = self.tokenizer.bos_token
         return self.tokenizer(text, add_special_tokens=not (bos and text.startswith(bos)))["input_ids"]
@@ -93,7 +114,7 @@ class HfLlava(nn.Module):
         return [*ids, self.tokenizer.eos_token_id]
 
     def collate(self, turns: Sequence[Turn], *, supervise: bool) -> dict[str, Tensor]:
-        """Return `input_ids`, `attention_mask` (B, T), `pixel_values` (B, 3, H, W) and, if supervised, `labels`.
+        """Return `input_ids`, `attention_mask` (B, T), the images' tensors and, if supervised, `labels`.
 
         Prompt and answer are tokenised apart and joined, so that the prompt is token for token the one that
         generation sees, and the labels are exactly the answer and the end token.
@@ -103,11 +124,11 @@ class HfLlava(nn.Module):
         """
         rows, labels = [], []
         for turn in turns:
-            prompt = self.prompt_ids(turn.prompt)
+            prompt = self.prompt_ids(turn.prompt, turn.pixels.tokens)
             answer = self.answer_ids(turn.answer) if supervise else []
             if len(prompt) + len(answer) > self.max_length:
                 raise ValueError(
-                    f"A row of {len(prompt) + len(answer)} tokens ({self.image_tokens} of them for the image) exceeds "
+                    f"A row of {len(prompt) + len(answer)} tokens ({turn.pixels.tokens} of them for the image) exceeds "
                     f"model.max_length={self.max_length}: {turn.prompt[:80]!r}. Raise it or shorten the question."
                 )
             rows.append(prompt + answer)
@@ -123,8 +144,10 @@ class HfLlava(nn.Module):
         batch = {
             "input_ids": padded(rows, pad),
             "attention_mask": padded([[1] * len(row) for row in rows], 0),
-            "pixel_values": torch.stack([turn.pixels for turn in turns]),
+            **join_images([turn.pixels.tensors for turn in turns]),
         }
+        if self.family.type_ids:
+            batch[self.family.type_ids] = (batch["input_ids"] == self.image_token_id).long()
         if supervise:
             batch["labels"] = padded(labels, IGNORE)
         return batch
@@ -178,15 +201,16 @@ class HfLlava(nn.Module):
         """
         patterns = []
         if "V" in scope:
-            layers = "|".join(str(index) for index in range(self._vision_layers()))
-            patterns.append(rf"model\.vision_tower\.encoder\.layers\.({layers})\.({_LINEAR['V']})")
+            read = self._layers_read()
+            layers = r"\d+" if read is None else f"({'|'.join(map(str, range(read)))})"
+            patterns.append(self.family.vision_linear.replace("{layers}", layers))
         if "L" in scope:
-            patterns.append(rf"model\.language_model\.layers\.\d+\.({_LINEAR['L']})")
+            patterns.append(self.family.language_linear)
         return "|".join(f"({pattern})" for pattern in patterns)
 
     def connector_targets(self) -> str:
-        """Return the pattern of the connector's Linear layers."""
-        return r"model\.multi_modal_projector\.linear_[12]"
+        """Return the pattern of the connector's Linear layers; empty where it has none."""
+        return self.family.connector_linear
 
     def trainable_parameters(self, scope: str) -> list[str]:
         """Return the names of the parameters of `scope` that the loss reaches."""
@@ -204,52 +228,80 @@ class HfLlava(nn.Module):
         device, dtype = device_of(self.model), self.model.dtype
         return {k: v.to(device, dtype) if v.is_floating_point() else v.to(device) for k, v in batch.items()}
 
-    def _vision_layers(self) -> int:
-        layers, selected = self.config.vision_config.num_hidden_layers, self.config.vision_feature_layer
+    def _layers_read(self) -> int | None:
+        """Return how many vision layers the connector's features pass through; None for all of them."""
+        selected = getattr(self.config, "vision_feature_layer", None)
+        if selected is None:
+            return None
         deepest = max(selected) if isinstance(selected, list | tuple) else selected
         # hidden_states[0] is the embedding: hidden_states[k] is what layer k-1 leaves.
-        return int(deepest) if deepest >= 0 else layers + 1 + int(deepest)
+        return int(deepest) if deepest >= 0 else self.config.vision_config.num_hidden_layers + 1 + int(deepest)
 
     def _reached(self, name: str) -> bool:
-        tower = "model.vision_tower."
-        if not name.startswith(tower):
+        tower, read = "model.vision_tower.", self._layers_read()
+        if read is None or not name.startswith(tower):
             return True
         rest = name.removeprefix(tower)
         if rest.startswith("encoder.layers."):
-            return int(rest.split(".")[2]) < self._vision_layers()
+            return int(rest.split(".")[2]) < read
         return not rest.startswith("post_layernorm")
 
 
-def load_llava(
-    located: str,
+def join_images(images: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Join the tensors of several images along their first dimension; tiles are padded to the most that one has."""
+    joined = {}
+    for key in images[0]:
+        values = [image[key] for image in images]
+        if len({value.shape[1:] for value in values}) > 1:
+            most = max(value.shape[1] for value in values)
+            blank = [value.new_zeros((value.shape[0], most - value.shape[1], *value.shape[2:])) for value in values]
+            values = [torch.cat(pair, dim=1) for pair in zip(values, blank, strict=True)]
+        joined[key] = torch.cat(values)
+    return joined
+
+
+def complete_processor(processor: Any, config: Any) -> None:
+    """Set from the model's configuration how many tokens an image takes: older processors do not say it."""
+    if not hasattr(processor, "num_additional_image_tokens"):
+        return
+    processor.patch_size = config.vision_config.patch_size
+    processor.vision_feature_select_strategy = config.vision_feature_select_strategy
+    # "default" drops the first token, whatever it is; SigLIP's towers have no class token.
+    processor.num_additional_image_tokens = 0 if config.vision_config.model_type.startswith("siglip") else 1
+
+
+def load_vlm(
+    folder: str,
     *,
-    revision: str | None,
     dtype: torch.dtype,
+    companions: Mapping[str, str] | None = None,
     chat_template: str | None = None,
     answer_prefix: str = "",
     max_length: int = 2048,
     processor_settings: Mapping[str, Any] | None = None,
     trust_remote_code: bool = False,
-) -> HfLlava:
-    """Load a LLaVA checkpoint in transformers' format.
+) -> HfVlm:
+    """Load a checkpoint in transformers' format.
 
     Args:
-        located: Folder or hub id.
-        revision: Commit of the hub id.
+        folder: Where the checkpoint's files are.
         dtype: Type of the weights.
-        chat_template: As `HfLlava`.
-        answer_prefix: As `HfLlava`.
-        max_length: As `HfLlava`.
+        companions: Not used: the checkpoint is complete.
+        chat_template: As `HfVlm`.
+        answer_prefix: As `HfVlm`.
+        max_length: As `HfVlm`.
         processor_settings: Attributes of the processor that the checkpoint lacks or has wrong.
         trust_remote_code: Passed to the processor; refused by the configuration unless the commit is pinned.
     """
-    from transformers import AutoImageProcessor, LlavaForConditionalGeneration, LlavaProcessor
+    from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
 
-    common: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    model = LlavaForConditionalGeneration.from_pretrained(located, revision=revision, dtype=dtype, weights_only=True)
-    processor = LlavaProcessor.from_pretrained(located, **common)
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, weights_only=True)
+    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=trust_remote_code)
     # Pinned: torchvision and PIL resize to different pixels, and whichever is installed would otherwise decide.
-    processor.image_processor = AutoImageProcessor.from_pretrained(located, backend="pil", **common)
+    processor.image_processor = AutoImageProcessor.from_pretrained(
+        folder, backend="pil", trust_remote_code=trust_remote_code
+    )
+    complete_processor(processor, model.config)
     for key, value in dict(processor_settings or {}).items():
         setattr(processor, key, value)
-    return HfLlava(model, processor, chat_template=chat_template, answer_prefix=answer_prefix, max_length=max_length)
+    return HfVlm(model, processor, chat_template=chat_template, answer_prefix=answer_prefix, max_length=max_length)

@@ -1,0 +1,54 @@
+"""The loaders that a model's YAML can name; each is imported when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from vlmbench.errors import UserError
+
+LOADERS = {
+    "hf_clip": "contrastive.clip:load_clip",
+    "hf_vlm": "generative.native:load_vlm",
+}
+
+
+class SettingsError(UserError):
+    """A model's YAML gives its loader a setting that the loader does not have."""
+
+
+def load(
+    loader: str,
+    folder: str,
+    *,
+    dtype: torch.dtype,
+    companions: Mapping[str, str] | None = None,
+    trust_remote_code: bool = False,
+    **settings: Any,
+) -> Any:
+    """Return the backbone that `loader` makes of the files in `folder`.
+
+    Args:
+        loader: A key of `LOADERS`.
+        folder: Where the checkpoint's files are.
+        dtype: Type of the weights.
+        companions: Where further files are, by the name that the loader knows them by.
+        trust_remote_code: Whether the repository's own code may run.
+        settings: What else the loader takes.
+
+    Raises:
+        SettingsError: A setting that the loader does not take.
+    """
+    module, _, name = LOADERS[loader].partition(":")
+    function = getattr(importlib.import_module(f"vlmbench.backbones.{module}"), name)
+    known = set(inspect.signature(function).parameters) - {"folder", "dtype", "companions", "trust_remote_code"}
+    if foreign := sorted(settings.keys() - known):
+        raise SettingsError(
+            f"model.settings holds {', '.join(foreign)}, which the loader {loader} does not take. "
+            f"It takes: {', '.join(sorted(known)) or 'nothing'}."
+        )
+    return function(folder, dtype=dtype, companions=companions, trust_remote_code=trust_remote_code, **settings)
