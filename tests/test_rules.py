@@ -144,7 +144,8 @@ def test_the_image_tokens_are_those_of_the_processor_itself():
     )
     expected = backbone.processor(text=text, images=image, return_tensors="pt")
     assert expected["input_ids"][0].tolist() == backbone.prompt_ids("is this normal?", 64)
-    torch.testing.assert_close(expected["pixel_values"][0], backbone.preprocess(image), rtol=0, atol=0)
+    ours = backbone.preprocess(image).tensors["pixel_values"]
+    torch.testing.assert_close(expected["pixel_values"], ours, rtol=0, atol=0)
 
 
 # ------------------------------------------------------------------------------- 3. batches do not change answers
