@@ -13,6 +13,9 @@ from vlmbench.errors import UserError
 
 LOADERS = {
     "hf_clip": "contrastive.clip:load_clip",
+    "medclip": "contrastive.medclip:load_medclip",
+    "pmc_clip": "contrastive.pmc_clip:load_pmc_clip",
+    "conch": "contrastive.conch:load_conch",
     "hf_vlm": "generative.native:load_vlm",
 }
 
