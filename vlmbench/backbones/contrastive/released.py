@@ -66,7 +66,9 @@ def native(kind: Any, config: Any, state: Mapping[str, Tensor], path: Path) -> A
     Raises:
         IncompatibleWeightsError: A weight is missing.
     """
-    settings = {"config": config, "state_dict": dict(state), "dtype": torch.float32, "output_loading_info": True}
+    # BERT's buffer of old, which the class computes.
+    weights = {name: value for name, value in state.items() if not name.endswith("position_ids")}
+    settings = {"config": config, "state_dict": weights, "dtype": torch.float32, "output_loading_info": True}
     model, report = kind.from_pretrained(None, **settings)
     if missing := sorted(report["missing_keys"]):
         raise IncompatibleWeightsError(f"{path} is not the release that this loader reads: it lacks {missing[:3]}.")
