@@ -35,11 +35,10 @@ def write_clip_tokenizer(folder: Path) -> int:
     full.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
     )
+    special_too = Regex(rf"<\|startoftext\|>|<\|endoftext\|>|{WORDS}")
     full.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(
-                Regex(f"{SOT.replace('|', '[|]')}|{EOT.replace('|', '[|]')}|{WORDS}"), "removed", True
-            ),
+            pre_tokenizers.Split(special_too, "removed", invert=True),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )

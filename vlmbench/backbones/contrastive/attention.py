@@ -1,9 +1,9 @@
 """Multi-head attention with four Linear layers in place of `nn.MultiheadAttention`, for adapters.
 
-`nn.MultiheadAttention` keeps query, key and value in one bare parameter and never calls its output layer. PEFT's wrapper
-for it (0.21) merges the update into the weights before each call and takes it out after: the output layer's update
-enters twice, in half precision the frozen weights drift from call to call, and dropout is ignored. With Linear layers
-of their own the projections take the same updates, of the same size, as those of transformers' CLIP.
+`nn.MultiheadAttention` keeps query, key and value in one bare parameter and never calls its output layer. The wrapper
+that PEFT (0.21) has for it merges the update into the weights before each call and takes it out after: the output
+layer's update enters twice, in half precision the frozen weights drift from call to call, and dropout is ignored. With
+Linear layers of their own the projections take the same updates, of the same size, as those of transformers' CLIP.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ def fused_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    layer = nn.Linear(*reversed(weight.shape), device=weight.device, dtype=weight.dtype)
+    outputs, inputs = weight.shape
+    layer = nn.Linear(inputs, outputs, device=weight.device, dtype=weight.dtype)
     layer.load_state_dict({"weight": weight, "bias": bias})
     return layer

@@ -65,7 +65,8 @@ class HfBlip(Itc):
     }
 
     def __init__(self, model: nn.Module, processor: Any) -> None:
-        text: Any = model.config.text_config
+        config: Any = model.config
+        text = config.text_config
         super().__init__(model, processor, context_length=int(text.max_position_embeddings))
         # The text tower reads no image here.
         layers = range(text.num_hidden_layers)
@@ -101,7 +102,8 @@ class HfBlip2(Itc):
     unreached = ("itm_head.",)
 
     def __init__(self, model: nn.Module, processor: Any) -> None:
-        qformer: Any = model.config.qformer_config
+        config: Any = model.config
+        qformer = config.qformer_config
         super().__init__(model, processor, context_length=int(qformer.max_position_embeddings))
         layers = [f"qformer.encoder.layer.{i}." for i in range(qformer.num_hidden_layers)]
         shared = ("attention.", "crossattention.", "intermediate_query.", "output_query.")

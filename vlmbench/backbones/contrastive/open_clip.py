@@ -154,8 +154,8 @@ def _config(folder: Path, model_name: str) -> dict[str, Any]:
     cfg = get_model_config(model_name) if model_name else None
     if cfg is None:
         raise CheckpointError(
-            f"{folder} holds no {CONFIG}, and model.settings.model_name={model_name!r} is no architecture of open_clip. "
-            "Give the release's whole folder, or name the architecture, for example ViT-L-14."
+            f"{folder} holds no {CONFIG}, and model.settings.model_name={model_name!r} is no architecture of "
+            "open_clip's. Give the release's whole folder, or name the architecture, for example ViT-L-14."
         )
     return {"model_cfg": cfg, "preprocess_cfg": {}}
 
