@@ -89,7 +89,12 @@ def _siglip(folder: Path, *, patch: int, image: int, second: bool = False) -> No
         text: dict[str, Any] = {"projection_size": 16}
     else:
         sentencepiece_model(
-            main / "spiece.model", 120, kind="unigram", byte_fallback=False, pad_id=0, eos_id=1, unk_id=2, bos_id=-1
+            main / "spiece.model",
+            120,
+            kind="unigram",
+            byte_fallback=False,
+            num_threads=1,
+            **{"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1},
         )
         special |= {"unk_token": {"content": "<unk>", "lstrip": True, "rstrip": True}}
         write_json(main / "special_tokens_map.json", special)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from releases.common import CORPUS, write_json
 
@@ -18,11 +20,9 @@ def write_clip_tokenizer(folder: Path) -> int:
 
     Ids go as in the original: bytes, bytes that end a word, merges, start and end of text.
     """
-    bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    bpe.pre_tokenizer = pre_tokenizers.Split(Regex(WORDS), "removed", invert=True)
-    bpe.normalizer = normalizers.Lowercase()
-    bpe.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=220, end_of_word_suffix="</w>", show_progress=False))
-    merges = _merges(bpe)
+    words = pre_tokenizers.Split(Regex(WORDS), "removed", invert=True)
+    split = [word for line in CORPUS for word, _ in words.pre_tokenize_str(line.lower())]
+    merges = learn_merges([[*word[:-1], f"{word[-1]}</w>"] for word in split], 150)
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     units = [chr(byte) for byte in printable] + [chr(256 + index) for index in range(256 - len(printable))]
     pieces = [*units, *(f"{unit}</w>" for unit in units), *("".join(pair) for pair in merges), SOT, EOT]
@@ -61,13 +61,11 @@ def write_gemma_tokenizer(folder: Path) -> int:
     Byte-level fallback, no start of text, one end of text, padded to 64. `do_lower_case` is in the configuration, and
     nothing in the file does it.
     """
-    bpe = Tokenizer(models.BPE())
-    bpe.normalizer = normalizers.Replace(" ", "▁")
-    bpe.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=160, show_progress=False))
-    merges = _merges(bpe)
+    lines = [list(line.replace(" ", "▁")) for line in CORPUS]
+    merges = learn_merges(lines, 110)
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
-    # The alphabet goes before what is merged from it.
-    learned = sorted(bpe.get_vocab(), key=bpe.get_vocab().__getitem__)
+    letters = sorted({letter for line in lines for letter in line})
+    learned = dict.fromkeys([*letters, *("".join(pair) for pair in merges)])
     pieces = [*special, *(f"<0x{byte:02X}>" for byte in range(256)), *learned]
     vocab = {piece: index for index, piece in enumerate(pieces)}
     full = Tokenizer(models.BPE(vocab, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
@@ -90,6 +88,23 @@ def write_gemma_tokenizer(folder: Path) -> int:
     return len(vocab)
 
 
-def _merges(bpe: Tokenizer) -> list[tuple[str, str]]:
-    rows = json.loads(bpe.to_str())["model"]["merges"]
-    return [tuple(row.split(" ") if isinstance(row, str) else row) for row in rows]
+def learn_merges(words: Sequence[Sequence[str]], count: int) -> list[tuple[str, str]]:
+    """Return the merges of a byte-pair encoding (Sennrich et al., 2016, arXiv 1508.07909), most frequent pair first.
+
+    Ties go to the alphabet. The trainers of `tokenizers` leave them to a hash table, which differs from run to run.
+    """
+    split = [list(word) for word in words]
+    merges: list[tuple[str, str]] = []
+    while len(merges) < count:
+        pairs = Counter(pair for word in split for pair in pairwise(word))
+        if not pairs:
+            break
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(best)
+        for word in split:
+            index = 0
+            while index < len(word) - 1:
+                if (word[index], word[index + 1]) == best:
+                    word[index : index + 2] = ["".join(best)]
+                index += 1
+    return merges

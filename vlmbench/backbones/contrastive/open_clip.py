@@ -118,7 +118,7 @@ def load_open_clip(
             checkpoint itself does not.
         trust_remote_code: Not used: the classes are open_clip's own.
         model_name: Name of an architecture of open_clip's, for a folder without `open_clip_config.json`.
-        weights: Name of the file of weights, where it is not open_clip's.
+        weights: Name of the file of weights, where it is none of open_clip's own.
 
     Raises:
         CheckpointError: A file that the checkpoint needs is not there.
@@ -161,12 +161,13 @@ def _config(folder: Path, model_name: str) -> dict[str, Any]:
 
 
 def _weights(folder: Path, name: str) -> str:
-    for candidate in [name] if name else WEIGHTS:
+    candidates = [*([name] if name else []), *WEIGHTS]
+    for candidate in candidates:
         if (folder / candidate).is_file():
             return str(folder / candidate)
     raise CheckpointError(
-        f"{folder} holds no {name or ' or '.join(WEIGHTS)}. Download the release's weights into it, or name their file "
-        "in model.settings.weights."
+        f"{folder} holds none of {', '.join(candidates)}. Download the release's weights into it, or name their "
+        "file in model.settings.weights."
     )
 
 
