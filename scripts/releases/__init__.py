@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 Maker = Callable[[Path], None]
-MODULES: tuple[str, ...] = ("conversions_contrastive",)
+MODULES: tuple[str, ...] = ("contrastive", "contrastive_open", "conversions_contrastive")
 
 
 def makers() -> dict[str, Maker]:
