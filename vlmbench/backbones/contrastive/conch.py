@@ -15,7 +15,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vlmbench.backbones.contrastive import released
+from vlmbench.backbones.contrastive.attention import fused_state, unfuse
 from vlmbench.backbones.contrastive.dual import DualEncoder, cast
+from vlmbench.backbones.contrastive.open_clip import BLOCK
 
 WEIGHTS, TOKENIZER = "pytorch_model.bin", "conch_byte_level_bpe_uncased.json"
 CAPTIONING = ("text_decoder.", "visual.attn_pool_caption.", "visual.ln_caption.")
@@ -34,7 +36,7 @@ class Conch(DualEncoder):
     }
     linear: Mapping[str, str] = {
         "vision": r"visual\.trunk\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12])",
-        "text": r"text\.transformer\.resblocks\.\d+\.mlp\.c_(fc|proj)",
+        "text": rf"text\.transformer\.{BLOCK}",
     }
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
@@ -78,7 +80,7 @@ class Conch(DualEncoder):
         """Write the weights as the release does, and the tokenizer's file in `tokenizer`."""
         (Path(folder) / "tokenizer").mkdir(parents=True, exist_ok=True)
         self.tokenizer.backend_tokenizer.save(str(Path(folder) / "tokenizer" / TOKENIZER))
-        torch.save(self.model.state_dict(), Path(folder) / WEIGHTS)
+        torch.save(fused_state(self.model), Path(folder) / WEIGHTS)
 
 
 def load_conch(
@@ -133,6 +135,7 @@ def load_conch(
     )
     network.logit_scale = nn.Parameter(torch.empty(()))
     released.fill(network, state, path)
+    unfuse(network.text)
     tokenizer_file = released.companion(companions, "tokenizer", folder) / TOKENIZER
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(tokenizer_file), **SPECIAL_TOKENS)
     return Conch(network.to(dtype), tokenizer)
