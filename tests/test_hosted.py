@@ -290,7 +290,7 @@ def test_an_endpoint_without_a_key_is_not_sent_one_that_lies_about(server, tmp_p
 def test_what_decides_the_answer_decides_its_place_in_the_cache(server, hosted):
     def key(picture=0, prompt="q", **settings):
         model = hosted(**settings)
-        return model.collate([Turn(model.preprocess(image(picture)), prompt)], supervise=False)[0].key
+        return model.collate([Turn(model.preprocess(image(picture)), prompt)], supervise=False)[0][0]
 
     keys = [key(), key(1), key(prompt="p"), key(instructions="Be brief."), key(settings={"seed": 1})]
     assert len(set(keys)) == len(keys)
@@ -332,7 +332,7 @@ def test_a_fault_that_passes_is_tried_again(server, hosted, fault, quick, capfd)
 
 
 def test_the_pauses_grow_and_are_jittered(server, monkeypatch):
-    pauses = []
+    pauses: list[float] = []
     stop = threading.Event()
     monkeypatch.setattr(stop, "wait", pauses.append)
     server.faults = [PASSING["500"]] * 9
@@ -364,7 +364,7 @@ ENDING = {
     "Google's list": ([(400, '[{"error": {"message": "API key not valid"}}]')] * 4, ["400", "API key not valid"]),
     "error in place of choices": ([PASSING["an error in place of choices"]] * 9, ["without choices", "upstream"]),
     "quota": ([(429, '{"error": {"code": "insufficient_quota", "message": "pay"}}')] * 4, ["status 429: ", "pay"]),
-    "patience": ([(429, "{}", {"Retry-After": "86400"})] * 4, ["status 429, wait 86,400 s"]),
+    "patience": ([(429, "{}", {"Retry-After": "86400"})] * 4, ["status 429", "asks to wait 86,400 s"]),
 }
 
 
@@ -382,6 +382,13 @@ def test_a_fault_that_stays_is_one_message_and_keeps_what_was_answered(server, h
     asked, server.faults = len(server.asked), []
     assert ask(hosted(), 8) == ["yes"] * 8
     assert len(server.asked) == asked + 5
+
+
+def test_a_cache_that_cannot_be_written_is_found_out_before_anything_is_paid_for(server, hosted, tmp_path):
+    (tmp_path / "answers").write_text("a file where the folder should be")
+    with pytest.raises((NotADirectoryError, FileExistsError)):
+        ask(hosted(), 3)
+    assert server.asked == []
 
 
 def test_what_is_in_flight_when_another_fails_is_kept(server, hosted, quick):
@@ -463,7 +470,7 @@ def test_an_answer_that_ran_out_of_tokens_is_told_and_only_it_is_asked_again(ser
 
 def test_a_budget_that_is_too_small_for_most_answers_ends_the_run(server, hosted):
     server.answer_with = completion("length", content=None)
-    with pytest.raises(HostedError, match=r"8 of 8 answers ran out of their 8 tokens.*model.extra_tokens \(now 0\)"):
+    with pytest.raises(HostedError, match=r"8 of 8 answers are empty: their 8 tokens.*extra_tokens \(now 0\)"):
         ask(hosted(), 8)
 
 

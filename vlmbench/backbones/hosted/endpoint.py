@@ -18,7 +18,7 @@ from vlmbench.backbones.hosted.answers import Answer
 from vlmbench.errors import UserError
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds of the back-off, which doubles in between
-LONGEST_ASKED = 600.0  # an endpoint that wants a longer pause has a quota that is used up
+LONGEST_ASKED = 600.0  # an endpoint that asks for a longer pause has a quota that is used up
 PASSING = (408, 409, 429)
 
 
@@ -31,13 +31,13 @@ class TryAgain(Exception):  # noqa: N818 - a request, not an error
 
     Args:
         reason: In a few words of ours, the same for faults of one kind; it goes into the record.
-        after: Seconds that the endpoint asks to wait.
         said: What the endpoint says of it.
+        after: Seconds that the endpoint asks to wait.
     """
 
-    def __init__(self, reason: str, after: float = 0.0, said: object = "") -> None:
+    def __init__(self, reason: str, said: object = "", after: float = 0.0) -> None:
         super().__init__(reason)
-        self.reason, self.after, self.said = reason, after, brief(said)
+        self.reason, self.said, self.after = reason, brief(said), after
 
 
 class Endpoint:
@@ -58,10 +58,10 @@ class Endpoint:
 
     @cached_property
     def client(self) -> Any:
-        """The SDK's client, made at the first question; it does not retry by itself: broken answers count here too."""
+        """The SDK's client; it does not retry by itself, so that broken answers and lost ones count together here."""
         from openai import OpenAI
 
-        # Without a key of its own the SDK would send OPENAI_API_KEY, whoever the address belongs to.
+        # Without a key the SDK would send OPENAI_API_KEY, whoever the address belongs to.
         return OpenAI(base_url=self.base_url, api_key=self._key or "none", timeout=self.timeout, max_retries=0)
 
     def ask(self, body: Mapping[str, Any], budget: int, stop: threading.Event) -> Answer:
@@ -69,32 +69,22 @@ class Endpoint:
 
         Args:
             body: The request's JSON.
-            budget: The most tokens that it allows, for the answer's record.
+            budget: The most tokens that it allows.
             stop: Set when nobody waits for the answer any more; ends a pause.
 
         Raises:
             HostedError: The fault does not pass, or did not within the tries.
         """
-        fault = TryAgain("")
-        for tried in range(self.retries + 1):
+        for tried in range(1, self.retries + 2):
             try:
                 return read_answer(self._send(body), budget)
             except TryAgain as again:
                 fault = again
-            if fault.after > LONGEST_ASKED:
-                raise HostedError(
-                    self.redacted(f"{self.base_url}: {fault.reason}, wait {fault.after:,.0f} s. {fault.said}".rstrip())
-                )
-            if tried < self.retries:
+            if tried <= self.retries:
                 self._note(fault.reason)
-                if stop.wait(fault.after + min(LONGEST_WAIT, FIRST_WAIT * 2**tried) * random.uniform(0.5, 1)):
+                if stop.wait(fault.after + min(LONGEST_WAIT, FIRST_WAIT * 2 ** (tried - 1)) * random.uniform(0.5, 1)):
                     break
-        tries = f"after {tried + 1} tries (model.retries={self.retries})"
-        raise HostedError(self.redacted(f"{self.base_url}: {fault.reason}, {tries}. {fault.said}".rstrip()))
-
-    def redacted(self, text: str) -> str:
-        """Return a text in which the key, should an endpoint have repeated it, is struck out."""
-        return text.replace(self._key, "[key]") if self._key else text
+        raise self._ended(f"{fault.reason}, after {tried} tries (model.retries={self.retries}). {fault.said}")
 
     @property
     def _key(self) -> str:
@@ -104,7 +94,7 @@ class Endpoint:
         import openai
 
         rest = {key: value for key, value in body.items() if key not in ("model", "messages")}
-        # `from None` below: the causes hold the request with its headers, and a traceback goes into the record.
+        # `from None`: the causes hold the request with its headers, and a traceback goes into the record.
         try:
             reply = self.client.chat.completions.create(model=body["model"], messages=body["messages"], extra_body=rest)
         except openai.APITimeoutError:
@@ -113,23 +103,28 @@ class Endpoint:
             raise TryAgain("no connection, or it was lost") from None
         except openai.APIStatusError as error:
             if error.code == "content_filter":  # Azure's way of declining a question
-                return {"choices": [{"finish_reason": "content_filter", "message": {}}]}
+                return {"choices": [{"finish_reason": "content_filter"}]}
             raise self._judged(error) from None
         except ValueError:
             raise TryAgain("an answer that is not JSON") from None
         return reply.to_dict(warnings=False) if hasattr(reply, "to_dict") else reply
 
     def _judged(self, error: Any) -> Exception:
-        """Return what a status of 4xx or 5xx means: a fault that passes, or the run's end."""
+        """Return what a status of 4xx or 5xx means: a fault that may pass, or the run's end."""
         status, headers = error.status_code, error.response.headers
-        told = error.body.get("message") if isinstance(error.body, dict) else None
-        said = brief(told or error.body or error.message)
-        passing = status in PASSING or status >= 500
-        if passing and error.code != "insufficient_quota" and headers.get("x-should-retry") != "false":
-            return TryAgain(f"status {status}", retry_after(headers.get("retry-after", "")), said)
-        hint = f" Check the key in {self.api_key_env or 'model.api_key_env'}." if status in (401, 403) else ""
-        hint = hint or (" Check model.source, model.token_field and model.settings." if status < 429 else "")
-        return HostedError(self.redacted(f"{self.base_url} refuses the request with status {status}: {said}.{hint}"))
+        said = brief(table(error.body).get("message") or error.body or error.message)
+        after = retry_after(headers.get("retry-after", ""))
+        final = error.code == "insufficient_quota" or headers.get("x-should-retry") == "false" or after > LONGEST_ASKED
+        if (status in PASSING or status >= 500) and not final:
+            return TryAgain(f"status {status}", said, after)
+        hint = "Check model.source, model.token_field and model.settings." if status < 429 else ""
+        hint = f"Check the key in {self.api_key_env or 'model.api_key_env'}." if status in (401, 403) else hint
+        hint = f"It asks to wait {after:,.0f} s." if after else hint
+        return self._ended(f"status {status}: {said.rstrip('.')}. {hint}")
+
+    def _ended(self, text: str) -> HostedError:
+        text = f"{self.base_url}: {text}".rstrip()
+        return HostedError(text.replace(self._key, "[key]") if self._key else text)  # an endpoint may have repeated it
 
     def _note(self, reason: str) -> None:
         with self._lock:
@@ -146,37 +141,24 @@ def read_answer(reply: Any, budget: int) -> Answer:
     be paid for again and end the same way.
 
     Raises:
-        TryAgain: It is no completion, or has no text and says of no reason for that.
+        TryAgain: It is no completion, or has no text and gives no reason for that.
     """
-    if not isinstance(reply, dict):
-        raise TryAgain("an answer that is no completion")
-    if not isinstance(choices := reply.get("choices"), list) or not choices:
-        raise TryAgain("an answer without choices", said=reply.get("error") or "")
-    choice = table(choices[0])
-    message = table(choice.get("message"))
-    finish, text, refusal = str(choice.get("finish_reason") or ""), message.get("content"), message.get("refusal")
-    if text is None and refusal:
-        text, finish = str(refusal), "content_filter"
+    choices = table(reply).get("choices")
+    if not isinstance(choices, list) or not choices:
+        raise TryAgain("an answer without choices", table(reply).get("error") or "")
+    choice, usage = table(choices[0]), table(reply.get("usage"))
+    message, finish = table(choice.get("message")), str(choice.get("finish_reason") or "")
+    text = message.get("content")
+    if text is None and message.get("refusal"):
+        text, finish = str(message["refusal"]), "content_filter"
     if text is None and finish in ("length", "content_filter"):
         text = ""
     if not isinstance(text, str):
         raise TryAgain(f"an answer without text (finish_reason {finish or 'missing'})")
-    usage = table(reply.get("usage"))
-    asked, said = (
-        value if type(value := usage.get(f"{kind}_tokens")) is int else 0 for kind in ("prompt", "completion")
-    )
-    model, fingerprint = (str(reply.get(field) or "") for field in ("model", "system_fingerprint"))
-    return Answer(text.strip(), finish, model, fingerprint, asked, said, budget)
-
-
-def table(value: object) -> dict[str, Any]:
-    """Return a JSON object, empty where the value is none."""
-    return value if isinstance(value, dict) else {}
-
-
-def brief(value: object) -> str:
-    """Return a value's first words on one line."""
-    return " ".join(str(value).split())[:300]
+    model, fingerprint = (str(reply.get(name) or "") for name in ("model", "system_fingerprint"))
+    counts = [usage.get("prompt_tokens"), usage.get("completion_tokens")]
+    asked, answered = (count if isinstance(count, int) else 0 for count in counts)
+    return Answer(text.strip(), finish, model, fingerprint, asked, answered, budget)
 
 
 def retry_after(header: str) -> float:
@@ -192,3 +174,13 @@ def retry_after(header: str) -> float:
         except ValueError:
             return 0.0
     return max(0.0, seconds) if math.isfinite(seconds) else 0.0
+
+
+def table(value: object) -> dict[str, Any]:
+    """Return a JSON object, empty where the value is none."""
+    return value if isinstance(value, dict) else {}
+
+
+def brief(value: object) -> str:
+    """Return a value's first words on one line."""
+    return " ".join(str(value).split())[:300]

@@ -11,7 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,7 +31,7 @@ class EncodedImage:
 
     Attributes:
         url: Data address of a PNG file, which keeps every pixel.
-        digest: SHA-256 of the pixels; versions of the PNG encoder write the same pixels as other bytes.
+        digest: SHA-256 of the pixels, which versions of the PNG encoder write as other bytes.
     """
 
     url: str
@@ -43,23 +43,11 @@ class EncodedImage:
         return len(self.url)
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One question, but for the most tokens of its answer.
-
-    Attributes:
-        body: The request's JSON.
-        key: SHA-256 of address, model, messages with the pixels, and further fields.
-    """
-
-    body: dict[str, Any]
-    key: str
-
-
+@dataclass(eq=False)
 class HostedVlm:
     """A model that answers in text from behind an endpoint; nothing of it can be trained, or asked for likelihoods.
 
-    Args:
+    Attributes:
         endpoint: Where it is asked.
         answers: Where its answers are kept.
         name: The name that it goes by at the endpoint.
@@ -69,43 +57,40 @@ class HostedVlm:
         extra_tokens: Tokens on top of those of the answer, for reasoning.
         max_side: Longest side of an image that is sent as it is.
         concurrency: Most requests at a time.
+        model: Has no weights: what is counted and frozen elsewhere is nothing here.
     """
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        answers: AnswerCache,
-        name: str,
-        *,
-        instructions: str = "",
-        settings: Mapping[str, Any] | None = None,
-        token_field: str = "max_completion_tokens",  # noqa: S107 - a field's name
-        extra_tokens: int = 0,
-        max_side: int = 1024,
-        concurrency: int = 4,
-    ) -> None:
-        self.model = nn.Module()  # without weights: what is counted and frozen elsewhere is nothing here
-        self.part_prefixes: Mapping[str, tuple[str, ...]] = {}
-        self.endpoint, self.answers, self.name = endpoint, answers, name
-        self.instructions, self.settings = instructions, dict(settings or {})
-        self.token_field, self.extra_tokens = token_field, extra_tokens
-        self.max_side, self.concurrency = max_side, concurrency
-        self.place = f"endpoint {urlsplit(endpoint.base_url).netloc}"
-        self._used: list[tuple[Answer, bool]] = []  # list.append is atomic
-        self._warned = False
+    endpoint: Endpoint
+    answers: AnswerCache
+    name: str
+    instructions: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    token_field: str = "max_completion_tokens"  # noqa: S105 - a field's name
+    extra_tokens: int = 0
+    max_side: int = 1024
+    concurrency: int = 4
+    model: nn.Module = field(init=False, default_factory=nn.Module)
+    part_prefixes: Mapping[str, tuple[str, ...]] = field(init=False, default_factory=dict)
+    _used: list[tuple[Answer, bool]] = field(init=False, default_factory=list)
+
+    @property
+    def place(self) -> str:
+        """Where it runs, for the record."""
+        return f"endpoint {urlsplit(self.endpoint.base_url).netloc}"
 
     def preprocess(self, image: Image.Image) -> EncodedImage:
         """Return an RGB image as PNG, scaled down to `max_side` where it is larger."""
-        if max(image.size) > self.max_side:
-            image = image.copy()
-            image.thumbnail((self.max_side, self.max_side), Image.Resampling.LANCZOS)
+        image = image.copy()
+        image.thumbnail((self.max_side, self.max_side), Image.Resampling.LANCZOS)
         file = io.BytesIO()
         image.save(file, "PNG")
-        pixels = hashlib.sha256(repr((image.mode, image.size)).encode() + image.tobytes())
+        pixels = hashlib.sha256(f"{image.mode} {image.size}".encode() + image.tobytes())
         return EncodedImage(f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}", pixels.hexdigest())
 
-    def collate(self, turns: Sequence[Turn], *, supervise: bool) -> list[Request]:
-        """Return one request a turn.
+    def collate(self, turns: Sequence[Turn], *, supervise: bool) -> list[tuple[str, dict[str, Any]]]:
+        """Return one request a turn, but for the most tokens of its answer: its key in the cache, and its JSON.
+
+        The key is a SHA-256 of the address, the model, the messages with the pixels, and the further fields.
 
         Raises:
             ValueError: A supervised batch is asked for.
@@ -116,59 +101,52 @@ class HostedVlm:
         for turn in turns:
             named = {"url": self.endpoint.base_url.rstrip("/"), **self._body(turn.prompt, turn.pixels.digest)}
             key = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
-            requests.append(Request(self._body(turn.prompt, turn.pixels.url), key))
+            requests.append((key, self._body(turn.prompt, turn.pixels.url)))
         return requests
 
-    def generate(self, batch: Sequence[Request], *, max_new_tokens: int) -> list[str]:
+    def generate(self, batch: Sequence[tuple[str, dict[str, Any]]], *, max_new_tokens: int) -> list[str]:
         """Return the answers, each from the cache or asked for, `concurrency` at a time.
 
         Raises:
-            HostedError: The endpoint fails for good; what is in flight is waited for and kept, it is paid for.
+            HostedError: The endpoint fails for good; what is in flight is waited for and kept, for it is paid for.
         """
         budget, stop = max_new_tokens + self.extra_tokens, threading.Event()
         pool = ThreadPoolExecutor(self.concurrency)
-        asked = [pool.submit(self._answer, request, budget, stop) for request in batch]
+        asked = [pool.submit(self._answer, key, body, budget, stop) for key, body in batch]
         try:
             done, _ = wait(asked, return_when=FIRST_EXCEPTION)
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
-        for future in done:
-            if isinstance(fault := future.exception(), HostedError):
-                raise HostedError(f"{fault} {self._kept()}") from None
-            if fault is not None:
+        for fault in filter(None, (future.exception() for future in done)):
+            if not isinstance(fault, HostedError):
                 raise fault
-        self._check_budget(budget)
-        return [future.result().text for future in asked]
+            raise HostedError(f"{fault} {self._kept()}") from None
+        answers = [future.result() for future in asked]
+        self._check_budget(sum(cut_off(answer) for answer in answers), budget)
+        return [answer.text for answer in answers]
 
     def usage(self) -> dict[str, Any]:
         """Return what was asked so far.
 
         Returns:
             `paid` and `cached`: number of `answers` and their `input_tokens` and `output_tokens`; `no_text`: answers
-            without a word by the reason for it; `retried`: faults that passed; `models` and `fingerprints` that the
+            without a word, by the reason for it; `retried`: faults that passed; `models` and `fingerprints` that the
             endpoint named, each with its number of answers.
         """
-        used = list(self._used)
-        sums = {}
-        for name, cached in (("paid", False), ("cached", True)):
-            answers = [answer for answer, was_there in used if was_there == cached]
-            sums[name] = {
-                "answers": len(answers),
-                "input_tokens": sum(answer.input_tokens for answer in answers),
-                "output_tokens": sum(answer.output_tokens for answer in answers),
-            }
+        answers = [answer for answer, _ in self._used]
         return {
-            **sums,
-            "no_text": dict(Counter(answer.finish for answer, _ in used if not answer.text)),
+            "paid": counted([answer for answer, cached in self._used if not cached]),
+            "cached": counted([answer for answer, cached in self._used if cached]),
+            "no_text": dict(Counter(answer.finish for answer in answers if not answer.text)),
             "retried": dict(self.endpoint.retried),
-            "models": dict(Counter(answer.model for answer, _ in used)),
-            "fingerprints": dict(Counter(answer.fingerprint for answer, _ in used if answer.fingerprint)),
+            "models": dict(Counter(answer.model for answer in answers)),
+            "fingerprints": dict(Counter(answer.fingerprint for answer in answers if answer.fingerprint)),
         }
 
-    def _answer(self, request: Request, budget: int, stop: threading.Event) -> Answer:
-        body = {**request.body, self.token_field: budget}
-        answer, cached = self.answers.get(request.key, budget, lambda: self.endpoint.ask(body, budget, stop))
+    def _answer(self, key: str, body: dict[str, Any], budget: int, stop: threading.Event) -> Answer:
+        whole = {**body, self.token_field: budget}
+        answer, cached = self.answers.get(key, budget, lambda: self.endpoint.ask(whole, budget, stop))
         self._used.append((answer, cached))
         return answer
 
@@ -178,23 +156,26 @@ class HostedVlm:
         return {"model": self.name, "messages": [*system, {"role": "user", "content": content}], **self.settings}
 
     def _kept(self) -> str:
-        return (
-            f"The {len(self._used)} answers so far are kept in {self.answers.folder}: the same command goes on there."
-        )
+        folder = self.answers.folder
+        return f"The {len(self._used)} answers so far are kept in {folder}: the same command goes on there."
 
-    def _check_budget(self, budget: int) -> None:
-        """Tell once of answers that are empty for want of tokens; stop where they are the rule."""
-        cut = sum(answer.finish == "length" and not answer.text for answer, _ in self._used)
-        if len(self._used) >= ENOUGH_TO_JUDGE and cut > len(self._used) / 2:
-            raise HostedError(
-                f"{cut} of {len(self._used)} answers ran out of their {budget} tokens before the first word: the model "
-                f"reasons longer than that. Raise model.extra_tokens (now {self.extra_tokens}); only cut answers are "
-                f"asked again. {self._kept()}"
-            )
-        if cut and not self._warned:
-            self._warned = True
-            print(
-                f"{self.name}: {cut} of {len(self._used)} answers are empty and count as wrong, their {budget} tokens "
-                f"ran out before the first word; see model.extra_tokens (now {self.extra_tokens}).",
-                file=sys.stderr,
-            )
+    def _check_budget(self, new: int, budget: int) -> None:
+        """Tell of new answers that are empty for want of tokens; stop where they are the rule."""
+        cut, total = sum(cut_off(answer) for answer, _ in self._used), len(self._used)
+        told = f"{cut} of {total} answers are empty: their {budget} tokens ran out before the first word."
+        advice = f"Raise model.extra_tokens (now {self.extra_tokens}); only answers that were cut are asked again."
+        if total >= ENOUGH_TO_JUDGE and cut > total / 2:
+            raise HostedError(f"{self.name}: {told} {advice} {self._kept()}")
+        if new:
+            print(f"{self.name}: {told} They count as wrong. {advice}", file=sys.stderr)
+
+
+def counted(answers: Sequence[Answer]) -> dict[str, int]:
+    """Return the number of answers and of their tokens."""
+    asked, answered = (sum(getattr(a, name) for a in answers) for name in ("input_tokens", "output_tokens"))
+    return {"answers": len(answers), "input_tokens": asked, "output_tokens": answered}
+
+
+def cut_off(answer: Answer) -> bool:
+    """Tell whether the tokens ran out before the first word."""
+    return answer.finish == "length" and not answer.text
