@@ -1,5 +1,6 @@
 """Every contrastive release, as a small checkpoint of its own format: loaded, equal to upstream, tuned, put back."""
 
+import functools
 import gzip
 import json
 import shutil
@@ -13,6 +14,7 @@ import torch
 import yaml
 from releases import contrastive, contrastive_open
 from releases.common import sample_image
+from safetensors.torch import load_file
 from torch.nn import functional
 
 from vlmbench.backbones.base import PARTS, part_of
@@ -142,9 +144,10 @@ def test_half_precision_weights_compute(loaded, name):
 def test_no_weight_is_missing_and_none_but_positions_is_left_over(loaded, releases, name):
     folder = releases(name) / "main"
     if KIND[name] == "open_clip" or name == "biomedclip":
-        file = folder / ("BMC_CLIP_CF.pt" if name == "bmc_clip" else "open_clip_pytorch_model.bin")
+        (file,) = [file for file in folder.iterdir() if file.suffix in (".bin", ".pt", ".safetensors")]
         ours = loaded(name).model.state_dict()
-        state = torch.load(file, weights_only=True)
+        read = load_file if file.suffix == ".safetensors" else functools.partial(torch.load, weights_only=True)
+        state = read(file)
         state = {key.removeprefix("module."): value for key, value in state.get("state_dict", state).items()}
         fused = {key for key in state if ".attn.in_proj_" in key}
         assert {key for key in state.keys() - ours.keys() - fused if not key.endswith("position_ids")} == set()
