@@ -1,11 +1,11 @@
 """Every contrastive release, as a small checkpoint of its own format: loaded, equal to upstream, tuned, put back."""
 
-import functools
 import gzip
 import json
 import shutil
 import string
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -146,9 +146,8 @@ def test_no_weight_is_missing_and_none_but_positions_is_left_over(loaded, releas
     if KIND[name] == "open_clip" or name == "biomedclip":
         (file,) = [file for file in folder.iterdir() if file.suffix in (".bin", ".pt", ".safetensors")]
         ours = loaded(name).model.state_dict()
-        read = load_file if file.suffix == ".safetensors" else functools.partial(torch.load, weights_only=True)
-        state = read(file)
-        state = {key.removeprefix("module."): value for key, value in state.get("state_dict", state).items()}
+        stored: Any = load_file(file) if file.suffix == ".safetensors" else torch.load(file, weights_only=True)
+        state = {key.removeprefix("module."): value for key, value in stored.get("state_dict", stored).items()}
         fused = {key for key in state if ".attn.in_proj_" in key}
         assert {key for key in state.keys() - ours.keys() - fused if not key.endswith("position_ids")} == set()
         assert {key for key in ours.keys() - state.keys() if ".attn." not in key} == set()
@@ -410,9 +409,10 @@ def test_an_incomplete_folder_says_what_it_lacks(releases, tmp_path, name, lost,
 @pytest.mark.parametrize("finetune", ["linear_probe", "lora"])
 def test_a_cell_runs_from_end_to_end(train, releases, tmp_path, name, finetune):
     shutil.copytree(releases(name) / "main", tmp_path / "checkpoint")
-    if name == "biomedclip":
-        shutil.copy(releases(name) / "text" / "config.json", tmp_path / "checkpoint")
     where = [f"model={name}", f"model.source={tmp_path / 'checkpoint'}", "domain=phantom_radiograph"]
+    if name == "biomedclip":  # the configuration of BERT, beside the checkpoint and as its companion
+        shutil.copy(releases(name) / "text" / "config.json", tmp_path / "checkpoint")
+        where.append(f"model.companions.text.source={releases(name) / 'text'}")
     ran = train(*where, f"finetune={finetune}")
     assert ran.status == 0, ran.err
     assert ran.record["status"] == "done"
