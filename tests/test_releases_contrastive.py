@@ -5,6 +5,7 @@ import json
 import shutil
 import string
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -13,6 +14,7 @@ import torch
 import yaml
 from releases import contrastive, contrastive_open
 from releases.common import sample_image
+from safetensors.torch import load_file
 from torch.nn import functional
 
 from vlmbench.backbones.base import PARTS, part_of
@@ -142,10 +144,10 @@ def test_half_precision_weights_compute(loaded, name):
 def test_no_weight_is_missing_and_none_but_positions_is_left_over(loaded, releases, name):
     folder = releases(name) / "main"
     if KIND[name] == "open_clip" or name == "biomedclip":
-        file = folder / ("BMC_CLIP_CF.pt" if name == "bmc_clip" else "open_clip_pytorch_model.bin")
+        (file,) = [file for file in folder.iterdir() if file.suffix in (".bin", ".pt", ".safetensors")]
         ours = loaded(name).model.state_dict()
-        state = torch.load(file, weights_only=True)
-        state = {key.removeprefix("module."): value for key, value in state.get("state_dict", state).items()}
+        stored: Any = load_file(file) if file.suffix == ".safetensors" else torch.load(file, weights_only=True)
+        state = {key.removeprefix("module."): value for key, value in stored.get("state_dict", stored).items()}
         fused = {key for key in state if ".attn.in_proj_" in key}
         assert {key for key in state.keys() - ours.keys() - fused if not key.endswith("position_ids")} == set()
         assert {key for key in ours.keys() - state.keys() if ".attn." not in key} == set()
@@ -407,9 +409,10 @@ def test_an_incomplete_folder_says_what_it_lacks(releases, tmp_path, name, lost,
 @pytest.mark.parametrize("finetune", ["linear_probe", "lora"])
 def test_a_cell_runs_from_end_to_end(train, releases, tmp_path, name, finetune):
     shutil.copytree(releases(name) / "main", tmp_path / "checkpoint")
-    if name == "biomedclip":
-        shutil.copy(releases(name) / "text" / "config.json", tmp_path / "checkpoint")
     where = [f"model={name}", f"model.source={tmp_path / 'checkpoint'}", "domain=phantom_radiograph"]
+    if name == "biomedclip":  # the configuration of BERT, beside the checkpoint and as its companion
+        shutil.copy(releases(name) / "text" / "config.json", tmp_path / "checkpoint")
+        where.append(f"model.companions.text.source={releases(name) / 'text'}")
     ran = train(*where, f"finetune={finetune}")
     assert ran.status == 0, ran.err
     assert ran.record["status"] == "done"

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from open_clip import CLIP, CustomTextCLIP
+from safetensors.torch import save_file
 
 from releases import Maker
 from releases.common import fill, save_pickled, wordpiece, write_bert_tokenizer, write_json
@@ -69,6 +70,8 @@ def _vit(folder: Path, *, patch: int, weights: str = "open_clip_pytorch_model.bi
     if distributed:
         trained = {f"module.{name}": value for name, value in state.items()}
         torch.save({"epoch": 1, "name": "small", "state_dict": trained}, main / weights)
+    elif weights.endswith(".safetensors"):
+        save_file(state, main / weights)
     else:
         save_pickled(state, main / weights)
 
@@ -77,6 +80,6 @@ MAKERS: dict[str, Maker] = {
     "biomedclip": biomedclip,
     "quiltnet": functools.partial(_vit, patch=32),
     "quiltnet_b16": functools.partial(_vit, patch=16),
-    "pmc_clip_vit_l14": functools.partial(_vit, patch=14),
+    "pmc_clip_vit_l14": functools.partial(_vit, patch=14, weights="open_clip_model.safetensors"),
     "bmc_clip": functools.partial(_vit, patch=14, weights="BMC_CLIP_CF.pt", distributed=True),
 }

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vlmbench.backbones.contrastive.dual import HfDual, read_hf
+from vlmbench.backbones.contrastive.dual import HfDual, hf_loader
 
 # Where training starts the temperature (salesforce/BLIP, models/blip_retrieval.py; LAVIS, blip2_qformer.py). The value
 # it ends at is in neither released class; a ranking does not depend on it.
@@ -105,6 +105,7 @@ class HfBlip2(Itc):
         config: Any = model.config
         qformer = config.qformer_config
         super().__init__(model, processor, context_length=int(qformer.max_position_embeddings))
+        self.processor.num_query_tokens = config.num_query_tokens
         layers = [f"qformer.encoder.layer.{i}." for i in range(qformer.num_hidden_layers)]
         shared = ("attention.", "crossattention.", "intermediate_query.", "output_query.")
         self.part_prefixes = {
@@ -136,43 +137,5 @@ class HfBlip2(Itc):
         return self.model.text_projection(out.to(self.model.text_projection.weight.dtype))
 
 
-def load_blip(
-    folder: str,
-    *,
-    dtype: torch.dtype,
-    companions: Mapping[str, str] | None = None,
-    trust_remote_code: bool = False,
-) -> HfBlip:
-    """Load a BLIP checkpoint for image-text matching.
-
-    Args:
-        folder: Where the checkpoint's files are.
-        dtype: Type of the weights.
-        companions: Not used: the checkpoint is complete.
-        trust_remote_code: Not used: the classes are transformers' own.
-    """
-    from transformers import BlipForImageTextRetrieval, BlipProcessor
-
-    model, image_processor, tokenizer = read_hf(folder, BlipForImageTextRetrieval, dtype)
-    return HfBlip(model, BlipProcessor(image_processor, tokenizer))
-
-
-def load_blip2(
-    folder: str,
-    *,
-    dtype: torch.dtype,
-    companions: Mapping[str, str] | None = None,
-    trust_remote_code: bool = False,
-) -> HfBlip2:
-    """Load a BLIP-2 checkpoint for image-text matching.
-
-    Args:
-        folder: Where the checkpoint's files are.
-        dtype: Type of the weights.
-        companions: Not used: the checkpoint is complete.
-        trust_remote_code: Not used: the classes are transformers' own.
-    """
-    from transformers import Blip2ForImageTextRetrieval, Blip2Processor
-
-    model, image_processor, tokenizer = read_hf(folder, Blip2ForImageTextRetrieval, dtype)
-    return HfBlip2(model, Blip2Processor(image_processor, tokenizer, model.config.num_query_tokens))
+load_blip = hf_loader(HfBlip, "BlipForImageTextRetrieval", "BlipProcessor")
+load_blip2 = hf_loader(HfBlip2, "Blip2ForImageTextRetrieval", "Blip2Processor")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -128,27 +128,46 @@ class HfDual(DualEncoder):
         self.check_length(texts, tokens["input_ids"])
         return {key: tokens[key] for key in ("input_ids", "attention_mask")}
 
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Map (B, 3, H, W) to projected embeddings (B, D)."""
+        return self.model.get_image_features(pixel_values=pixels).pooler_output
+
+    def encode_text(self, tokens: Mapping[str, Tensor]) -> Tensor:
+        """Map tokens (C, T) to projected embeddings (C, D)."""
+        return self.model.get_text_features(**self.placed(tokens)).pooler_output
+
     def save_pretrained(self, folder: str) -> None:
         """Write the checkpoint in the hub's format."""
         self.model.save_pretrained(folder)
         self.processor.save_pretrained(folder)
 
 
-def read_hf(folder: str, model_class: Any, dtype: torch.dtype) -> tuple[Any, Any, Any]:
-    """Return the network, the image processor and the tokenizer of a checkpoint.
-
-    The image processor's backend is pinned: torchvision and PIL resize to different pixels, and whichever is
-    installed would otherwise decide.
+def hf_loader(family: Callable[[Any, Any], HfDual], model_class: str, processor_class: str) -> Callable[..., Any]:
+    """Return what loads the checkpoints of a family; it runs no code of theirs and needs no companion.
 
     Args:
-        folder: Where the checkpoint's files are.
-        model_class: A model class of transformers.
-        dtype: Type of the weights.
+        family: Makes the backbone of a network and a processor.
+        model_class: Name of the network's class in transformers.
+        processor_class: Name of the class that holds the image processor and the tokenizer.
     """
-    from transformers import AutoImageProcessor, AutoTokenizer
 
-    model = model_class.from_pretrained(folder, dtype=dtype, weights_only=True)
-    return model, AutoImageProcessor.from_pretrained(folder, backend="pil"), AutoTokenizer.from_pretrained(folder)
+    def load_hf(
+        folder: str,
+        *,
+        dtype: torch.dtype,
+        companions: Mapping[str, str] | None = None,
+        trust_remote_code: bool = False,
+    ) -> HfDual:
+        import transformers
+
+        model = getattr(transformers, model_class).from_pretrained(folder, dtype=dtype, weights_only=True)
+        # Pinned: torchvision and PIL resize to different pixels, and whichever is installed would otherwise decide.
+        image_processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        processor = getattr(transformers, processor_class)(image_processor=image_processor, tokenizer=tokenizer)
+        return family(model, processor)
+
+    return load_hf
 
 
 def parts_of(scope: str) -> list[str]:

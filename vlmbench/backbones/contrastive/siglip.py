@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vlmbench.backbones.contrastive.clip import TOWER_LINEAR
-from vlmbench.backbones.contrastive.dual import HfDual, read_hf
+from vlmbench.backbones.contrastive.dual import HfDual, hf_loader
 
 
 class HfSiglip(HfDual):
@@ -63,31 +63,5 @@ class HfSiglip(HfDual):
         self.check_length(texts, torch.tensor([longest]))
         return {"input_ids": torch.tensor(tokens["input_ids"])}
 
-    def encode_image(self, pixels: Tensor) -> Tensor:
-        """Map (B, 3, H, W) to pooled embeddings (B, D)."""
-        return self.model.get_image_features(pixel_values=pixels).pooler_output
 
-    def encode_text(self, tokens: Mapping[str, Tensor]) -> Tensor:
-        """Map tokens (C, T) to embeddings (C, D)."""
-        return self.model.get_text_features(**self.placed(tokens)).pooler_output
-
-
-def load_siglip(
-    folder: str,
-    *,
-    dtype: torch.dtype,
-    companions: Mapping[str, str] | None = None,
-    trust_remote_code: bool = False,
-) -> HfSiglip:
-    """Load a SigLIP checkpoint, or a SigLIP 2 one of fixed resolution.
-
-    Args:
-        folder: Where the checkpoint's files are.
-        dtype: Type of the weights.
-        companions: Not used: the checkpoint is complete.
-        trust_remote_code: Not used: the classes are transformers' own.
-    """
-    from transformers import SiglipModel, SiglipProcessor
-
-    model, image_processor, tokenizer = read_hf(folder, SiglipModel, dtype)
-    return HfSiglip(model, SiglipProcessor(image_processor=image_processor, tokenizer=tokenizer))
+load_siglip = hf_loader(HfSiglip, "SiglipModel", "SiglipProcessor")
