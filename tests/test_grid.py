@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from vlmbench.backbones.weights import ASSETS
+from vlmbench.weights.source import ASSETS
 from vlmbench.cell.grid import run_grid
 from vlmbench.config import schema
 

@@ -67,12 +67,13 @@ def prepare(config: schema.CellConfig) -> Prepared:
         DomainError: The data are not as configured.
         WeightsUnavailableError: The weights are not here and cannot be fetched.
     """
-    from vlmbench.backbones.weights import locate, weights_digest
+    from vlmbench.catalogue.sources import sources_of
+    from vlmbench.weights.locate import locate_all, weights_digest
+    from vlmbench.weights.lock import read_lock
 
     started = now()
-    model = config.model
-    located = locate(model.source, model.revision, model.download_gib, gated=model.gated)
-    weights = weights_digest(located, model.revision)
+    sources = sources_of(config.model)
+    weights = weights_digest(sources, locate_all(sources, read_lock(config.lock)))
     domain = build_domain(config.domain, config.task.name)  # type: ignore[arg-type]
     if not domain.split("train") and config.finetune.name != "zero_shot":
         raise DomainError(
