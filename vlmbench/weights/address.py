@@ -91,6 +91,12 @@ def bring(source: Source, progress: Progress, sha256: str | None = None) -> Path
     return present(source) or home
 
 
+def forget(source: Source) -> None:
+    """Remove what an address gave, so that it is brought anew."""
+    (home_of(source) / NOTE).unlink(missing_ok=True)
+    shutil.rmtree(home_of(source) / CONTENT, ignore_errors=True)
+
+
 def unpack(archive: Path, target: Path) -> None:
     """Extract a zip archive into a new folder, after its members were checked.
 
@@ -134,9 +140,7 @@ def _fault(members: list[zipfile.ZipInfo]) -> str:
 def _size(url: str) -> int | None:
     from huggingface_hub.utils import get_session, hf_raise_for_status
 
-    answer = get_session().head(
-        url, headers={"Accept-Encoding": "identity"}, timeout=10, follow_redirects=True
-    )
+    answer = get_session().head(url, headers={"Accept-Encoding": "identity"}, timeout=10, follow_redirects=True)
     if answer.status_code in (403, 405, 501):  # some servers sign or know GET alone
         return None
     hf_raise_for_status(answer)

@@ -19,7 +19,6 @@ from vlmbench.weights.hashes import git_blob_sha1, remember
 from vlmbench.weights.source import WeightsUnavailableError
 
 PART = ".vlmbench.incomplete"
-_CHUNK = 2**20
 _TRIES = 5
 _TIMEOUT = 30.0  # seconds without a byte
 _LATER = {408, 429, 500, 502, 503, 504}  # answers that mean: ask again
@@ -98,7 +97,7 @@ def _stream(url: str, part: Path, expected: Expected, headers: Mapping[str, str]
         with part.open("r+b" if have else "wb") as handle:
             handle.truncate(have)
             handle.seek(have)
-            for chunk in answer.iter_bytes(_CHUNK):
+            for chunk in answer.iter_bytes():
                 handle.write(chunk)
                 have += len(chunk)
                 told(have)

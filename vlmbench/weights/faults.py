@@ -93,8 +93,8 @@ def _refusal(error: Exception, source: Source) -> str:
         return f"model.source={source.text!r} is no folder that exists, and no hub id either: {error}"
     if isinstance(error, RevisionNotFoundError):
         return (
-            f"{source.name} has no revision {source.revision or 'such as the lock file names'}. Take a commit, tag or branch of "
-            f"{_page(source)}/commits/main for model.revision, or leave it out."
+            f"{source.name} has no revision {source.revision or 'such as the lock file names'}. Take a commit, tag or "
+            f"branch of {_page(source)}/commits/main for model.revision, or leave it out."
         )
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else 0
     if isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError) and not source.gated:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path, PurePosixPath
 
-from vlmbench.weights.source import WEIGHTS, Source
+from vlmbench.weights.source import WEIGHTS, Source, matches, required
 
 _HEADER_LIMIT = 100 * 2**20  # bytes; safetensors itself refuses a longer header
 _LFS = b"version https://git-lfs"
@@ -26,7 +26,7 @@ def files_of(folder: Path, source: Source) -> list[str]:
 def lacking(folder: Path, source: Source) -> list[str]:
     """Return what a checkpoint in `folder` lacks: patterns without a file, shards of an index, or any weights."""
     there = files_of(folder, source)
-    gone = [pattern for pattern in source.files if not any(_only(pattern).wants(name) for name in there)]
+    gone = [p for p in source.files if required(p) and not any(matches(name, p) for name in there)]
     for name in there:
         if name.endswith(".index.json"):
             try:
@@ -78,10 +78,6 @@ def damage(path: Path) -> str:
     if size < expected:
         return f"is truncated: {size:,} of {expected:,} bytes"
     return f"is {size - expected:,} bytes longer than its header says" if size > expected else ""
-
-
-def _only(pattern: str) -> Source:
-    return Source("", files=(pattern,))
 
 
 def _is_weights(name: str) -> bool:

@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from vlmbench.weights.download import Expected, download
-from vlmbench.weights.hashes import write_atomically
-from vlmbench.weights.source import COMMIT, WEIGHTS, Source, WeightsUnavailableError
+from vlmbench.weights.hashes import git_blob_sha1, sha256_of, write_atomically
+from vlmbench.weights.source import COMMIT, WEIGHTS, Source, WeightsUnavailableError, matches, required
 
 _PROBE = 5.0  # seconds
 
@@ -115,13 +115,14 @@ def listing(source: Source, commit: str | None = None) -> tuple[str, list[Remote
         WeightsUnavailableError: The repository has none of the files.
     """
     from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoSibling
 
     info = HfApi().repo_info(
         source.text, repo_type=source.repo_type, revision=commit or source.revision, files_metadata=True, timeout=30
     )
-    siblings = [item for item in info.siblings or [] if safe(item.rfilename)]
+    siblings: list[RepoSibling] = [item for item in getattr(info, "siblings", None) or [] if safe(item.rfilename)]
     wanted = [item for item in siblings if source.wants(item.rfilename)]
-    gone = [p for p in source.files if not any(Source("", files=(p,)).wants(item.rfilename) for item in siblings)]
+    gone = [p for p in source.files if required(p) and not any(matches(item.rfilename, p) for item in siblings)]
     weights = [item.rfilename for item in siblings if PurePosixPath(item.rfilename).suffix in WEIGHTS]
     if gone or (not source.files and not any(PurePosixPath(item.rfilename).suffix in WEIGHTS for item in wanted)):
         raise WeightsUnavailableError(
@@ -193,6 +194,23 @@ def make_room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise OSError(errno.ENOSPC, f"{needed / 2**30:.1f} GiB needed, {free / 2**30:.1f} GiB free", str(folder))
+
+
+def unlike(folder: Path, files: Sequence[RemoteFile]) -> list[str]:
+    """Return which of the files that are in `folder` do not have their published size and hash."""
+    names = []
+    for file in files:
+        path, expected = folder / file.name, file.expected
+        if not path.is_file():
+            continue
+        same = expected.size is None or path.stat().st_size == expected.size
+        if same and expected.sha256:
+            same = sha256_of(path) == expected.sha256
+        elif same and expected.git_sha1:
+            same = git_blob_sha1(path.read_bytes()) == expected.git_sha1
+        if not same:
+            names.append(file.name)
+    return names
 
 
 def set_aside(path: Path) -> None:

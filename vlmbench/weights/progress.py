@@ -30,7 +30,7 @@ class TransferProgress:
         if total:
             print(f"{source.name}: {amount(total)} to download", file=sys.stderr, flush=True)
         if sys.stderr.isatty() and total:
-            from tqdm import tqdm
+            from huggingface_hub.utils import tqdm
 
             self.bar = tqdm(total=total, unit="B", unit_scale=True, unit_divisor=1024, dynamic_ncols=True)
 

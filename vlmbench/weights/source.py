@@ -72,8 +72,18 @@ class Source:
         Without patterns those at the top level count: folders below hold other formats of the same weights.
         """
         if self.files:
-            return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.files)
+            return any(matches(name, pattern) for pattern in self.files)
         return "/" not in name and not name.startswith(".") and PurePosixPath(name).suffix in WANTED
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Tell whether a relative name is one that a pattern of `files` means; `*` stays within one folder."""
+    return name.count("/") == pattern.count("/") and fnmatch.fnmatchcase(name, pattern)
+
+
+def required(pattern: str) -> bool:
+    """Tell whether a pattern of `files` must find something: all but those such as `*.txt`, which ask for extras."""
+    return not set("*?[") & set(pattern) or PurePosixPath(pattern).suffix not in WANTED - WEIGHTS
 
 
 def cache_dir() -> Path:

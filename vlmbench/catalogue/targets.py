@@ -1,0 +1,141 @@
+"""Where LoRA goes in a model: the backbones' own tables, counted on the published configuration without weights."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import tempfile
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from vlmbench.config.checks import CONTRASTIVE_SCOPES, GENERATIVE_SCOPES
+from vlmbench.weights.source import ASSETS
+
+ARCHITECTURES = ASSETS / "architectures"
+
+
+@dataclass(frozen=True)
+class Target:
+    """LoRA in one scope of a model.
+
+    Attributes:
+        scope: As `finetune.scope`.
+        pattern: Regular expression that fully matches the paths of the adapted modules; empty where the scope is the
+            connector alone, which trains in full.
+        layers: Modules that it matches; None where the model's configuration is not in the package.
+        trainable: Parameters that train at the given rank, a connector in full included; None likewise.
+    """
+
+    scope: str
+    pattern: str
+    layers: int | None = None
+    trainable: int | None = None
+
+
+def architecture_of(name: str) -> dict[str, Any] | None:
+    """Return a published configuration that is in the package, None where it is not."""
+    path = ARCHITECTURES / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if name and path.is_file() else None
+
+
+def targets(loader: str, architecture: str, rank: int) -> list[Target]:
+    """Return where LoRA goes in every scope of a model.
+
+    Args:
+        loader: As the model's YAML names it.
+        architecture: Name of the published configuration.
+        rank: Of the updates.
+
+    Raises:
+        ValueError: The loader does not say what class of backbone it returns.
+    """
+    kind = backbone_class(loader)
+    model = network(architecture) if architecture_of(architecture) else None
+    if hasattr(kind, "linear"):
+        # The tables are the class's: a dual encoder says where LoRA goes without having been made.
+        rows = [(scope, kind.lora_targets(kind, scope), ()) for scope in CONTRASTIVE_SCOPES]
+    else:
+        rows = _generative(kind, model)
+    return [_counted(scope, pattern, tuple(whole), model, rank) for scope, pattern, whole in rows]
+
+
+def backbone_class(loader: str) -> Any:
+    """Return the class of backbone that a loader says it returns.
+
+    Raises:
+        ValueError: It does not say.
+    """
+    from vlmbench.backbones.loaders import LOADERS
+
+    module, _, name = LOADERS[loader].partition(":")
+    function = getattr(importlib.import_module(f"vlmbench.backbones.{module}"), name)
+    kind = typing.get_type_hints(function).get("return")
+    if not isinstance(kind, type):
+        raise ValueError(f"the loader {loader} does not name the class of backbone that it returns")
+    return kind
+
+
+@cache
+def network(architecture: str) -> Any:
+    """Return a network of a published configuration on the meta device: shapes and names, no memory."""
+    import torch
+
+    raw = architecture_of(architecture) or {}
+    with torch.device("meta"):
+        if "model_cfg" in raw:
+            return _open_clip(raw["model_cfg"])
+        import transformers
+
+        config = transformers.CONFIG_MAPPING[raw["model_type"]].from_dict(raw)
+        return getattr(transformers, raw["architectures"][0])(config)
+
+
+def _open_clip(cfg: Mapping[str, Any]) -> Any:
+    import open_clip
+
+    from vlmbench.backbones.contrastive.attention import unfuse
+
+    cfg = json.loads(json.dumps(cfg))
+    if "hf_model_name" not in cfg["text_cfg"]:
+        return unfuse(open_clip.CLIP(**cfg))
+    from transformers import BertConfig
+
+    with tempfile.TemporaryDirectory() as folder:
+        # The text towers of this format are BERT base; their configuration is another repository's file.
+        BertConfig().save_pretrained(folder)
+        cfg["text_cfg"] |= {"hf_model_name": folder, "hf_model_pretrained": False}
+        return unfuse(open_clip.CustomTextCLIP(**cfg))
+
+
+def _generative(kind: Any, model: Any) -> list[tuple[str, str, Sequence[str]]]:
+    from torch import nn
+
+    from vlmbench.backbones.generative.family import Family, family_of
+
+    # Where LoRA goes is read from the family and the configuration; no processor is needed, so that none is made.
+    backbone = kind.__new__(kind)
+    nn.Module.__init__(backbone)
+    backbone.model, backbone.config = model, getattr(model, "config", None)
+    backbone.family = family_of(backbone.config) if model is not None else Family()
+    whole = backbone.family.connector
+    return [(scope, backbone.lora_targets(scope), whole if "M" in scope else ()) for scope in GENERATIVE_SCOPES]
+
+
+def _counted(scope: str, pattern: str, whole: tuple[str, ...], model: Any, rank: int) -> Target:
+    if model is None:
+        return Target(scope, pattern)
+    found = [module for path, module in model.named_modules() if pattern and re.fullmatch(pattern, path)]
+    added = sum(rank * sum(module.weight.shape[:2]) for module in found)
+    full = sum(p.numel() for name, p in model.named_parameters() if whole and name.startswith(whole))
+    return Target(scope, pattern, len(found), added + full)
+
+
+def package_config(source: str) -> Path | None:
+    """Return the configuration of a shipped checkpoint, which stands for its published one."""
+    path = ASSETS / source.removeprefix("package:") / "config.json"
+    return path if source.startswith("package:") and path.is_file() else None
