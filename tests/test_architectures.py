@@ -18,7 +18,7 @@ from torch import nn
 
 from vlmbench.backbones.base import part_of
 from vlmbench.backbones.generative.family import FAMILIES, Family
-from vlmbench.backbones.weights import ASSETS
+from vlmbench.weights.source import ASSETS
 from vlmbench.config.store import conf_dir
 from vlmbench.tuning.lora import add_lora
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmbench.config.checks import CONTRASTIVE_SCOPES, GENERATIVE_SCOPES
-from vlmbench.weights.source import ASSETS
+from vlmbench.weights.source import ASSETS, PACKAGE
 
 ARCHITECTURES = ASSETS / "architectures"
 
@@ -37,25 +37,31 @@ class Target:
     trainable: int | None = None
 
 
-def architecture_of(name: str) -> dict[str, Any] | None:
-    """Return a published configuration that is in the package, None where it is not."""
-    path = ARCHITECTURES / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if name and path.is_file() else None
+def configuration(architecture: str, source: str) -> Path | None:
+    """Return the file of a model's published configuration, or of the shipped checkpoint's; None where neither is.
+
+    Args:
+        architecture: Name of the published one in the package.
+        source: As the model's YAML names it.
+    """
+    shipped = ASSETS / source.removeprefix(PACKAGE) / "config.json" if source.startswith(PACKAGE) else None
+    path = ARCHITECTURES / f"{architecture}.json" if architecture else shipped
+    return path if path is not None and path.is_file() else None
 
 
-def targets(loader: str, architecture: str, rank: int) -> list[Target]:
+def targets(loader: str, path: Path | None, rank: int) -> list[Target]:
     """Return where LoRA goes in every scope of a model.
 
     Args:
         loader: As the model's YAML names it.
-        architecture: Name of the published configuration.
+        path: Its published configuration.
         rank: Of the updates.
 
     Raises:
         ValueError: The loader does not say what class of backbone it returns.
     """
     kind = backbone_class(loader)
-    model = network(architecture) if architecture_of(architecture) else None
+    model = network(path) if path else None
     if hasattr(kind, "linear"):
         # The tables are the class's: a dual encoder says where LoRA goes without having been made.
         rows = [(scope, kind.lora_targets(kind, scope), ()) for scope in CONTRASTIVE_SCOPES]
@@ -81,11 +87,11 @@ def backbone_class(loader: str) -> Any:
 
 
 @cache
-def network(architecture: str) -> Any:
+def network(path: Path) -> Any:
     """Return a network of a published configuration on the meta device: shapes and names, no memory."""
     import torch
 
-    raw = architecture_of(architecture) or {}
+    raw = json.loads(path.read_text(encoding="utf-8"))
     with torch.device("meta"):
         if "model_cfg" in raw:
             return _open_clip(raw["model_cfg"])
@@ -101,15 +107,18 @@ def _open_clip(cfg: Mapping[str, Any]) -> Any:
     from vlmbench.backbones.contrastive.attention import unfuse
 
     cfg = json.loads(json.dumps(cfg))
-    if "hf_model_name" not in cfg["text_cfg"]:
-        return unfuse(open_clip.CLIP(**cfg))
     from transformers import BertConfig
 
     with tempfile.TemporaryDirectory() as folder:
-        # The text towers of this format are BERT base; their configuration is another repository's file.
-        BertConfig().save_pretrained(folder)
-        cfg["text_cfg"] |= {"hf_model_name": folder, "hf_model_pretrained": False}
-        return unfuse(open_clip.CustomTextCLIP(**cfg))
+        made = open_clip.CLIP
+        if "hf_model_name" in cfg["text_cfg"]:
+            # The text towers of this format are BERT base; their configuration is another repository's file.
+            BertConfig().save_pretrained(folder)
+            cfg["text_cfg"] |= {"hf_model_name": folder, "hf_model_pretrained": False}
+            made = open_clip.CustomTextCLIP
+        model = made(**cfg)
+    unfuse(model)
+    return model
 
 
 def _generative(kind: Any, model: Any) -> list[tuple[str, str, Sequence[str]]]:
@@ -130,12 +139,8 @@ def _counted(scope: str, pattern: str, whole: tuple[str, ...], model: Any, rank:
     if model is None:
         return Target(scope, pattern)
     found = [module for path, module in model.named_modules() if pattern and re.fullmatch(pattern, path)]
-    added = sum(rank * sum(module.weight.shape[:2]) for module in found)
+    # A down projection over all inputs of an output, and an up projection; a convolution's is as wide as its window.
+    added = sum(rank * (module.weight.shape[0] + module.weight[0].numel()) for module in found)
     full = sum(p.numel() for name, p in model.named_parameters() if whole and name.startswith(whole))
     return Target(scope, pattern, len(found), added + full)
 
-
-def package_config(source: str) -> Path | None:
-    """Return the configuration of a shipped checkpoint, which stands for its published one."""
-    path = ASSETS / source.removeprefix("package:") / "config.json"
-    return path if source.startswith("package:") and path.is_file() else None
