@@ -1,7 +1,7 @@
 """A local HTTP server that answers as the hub does, for the endpoints that huggingface_hub asks, and for plain files.
 
-Large files are redirected to another path, as the hub redirects to its storage; the server counts the bytes that it sends, cuts
-a connection where it is told to, and can serve wrong bytes.
+Large files are redirected to another path, as the hub redirects to its storage; the server counts the bytes that it
+sends, cuts a connection where it is told to, and can serve wrong bytes.
 """
 
 from __future__ import annotations

@@ -14,10 +14,11 @@ from __future__ import annotations
 import sys
 
 from vlmbench.catalogue.sources import distinct
+from vlmbench.catalogue.table import fetched
 from vlmbench.config import schema
 from vlmbench.config.checks import ImpossibleCellError, check_combination, check_fields, check_model
 from vlmbench.config.entry import compose, run
-from vlmbench.weights.fetch import fetch, table
+from vlmbench.weights.fetch import fetch
 
 
 def main() -> int:
@@ -44,7 +45,7 @@ def main() -> int:
     needed = distinct(models.values())
     rows = [fetch(label, source, cells[0].lock, update=cells[0].update) for label, source in needed]
     if rows:
-        print(table(rows))
+        print(fetched(rows))
     for row in rows:
         if row.fault:
             print(f"vlmbench: {row.label}: {row.fault}", file=sys.stderr)

@@ -1,10 +1,10 @@
-"""The models that there are: their YAML files read without Hydra's composition, which takes seconds for forty of them."""
+"""The models that there are: their YAML files, read without Hydra's composition, which takes seconds for forty."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from omegaconf import OmegaConf
@@ -60,16 +60,16 @@ def read_model(path: Path, files: Mapping[str, Path]) -> schema.ModelConfig:
     """
     try:
         kind, contents = _layers(path, files)
+        if not kind.startswith("schema/model/"):
+            raise ConfigError(f"{path} names no schema of a model: its defaults begin with /schema/model/KIND@_here_.")
         merged = OmegaConf.structured(SCHEMAS[kind])
         for content in contents:
             merged.merge_with(content)
         model = OmegaConf.to_object(merged)
     except (OmegaConfBaseException, YAMLError, KeyError, OSError) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
-    if not isinstance(model, schema.ModelConfig):
-        raise ConfigError(f"{path} names no schema of a model. Its defaults begin with /schema/model/KIND@_here_.")
     check_fields(model)
-    return model
+    return cast(schema.ModelConfig, model)
 
 
 def _layers(path: Path, files: Mapping[str, Path]) -> tuple[str, list[dict[str, Any]]]:

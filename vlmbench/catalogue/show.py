@@ -19,6 +19,7 @@ from vlmbench.weights.lock import Lock
 
 BATCH = {"contrastive": 32, "generative": 1}
 PARTS = {"V": "vision", "M": "connector", "L": "language"}
+_SINGLE = {"vision", "text", "V", "L"}
 _LORA_SHARE = 0.005  # of the adapted parts; rank 8 on every Linear layer of a 7B model is 0.003
 
 
@@ -82,12 +83,14 @@ def text(told: Mapping[str, Any]) -> str:
     if told["memory_gib"]:
         each = {method: f"{row['gib']:.1f}" for method, row in told["memory_gib"].items()}
         batch = next(iter(told["memory_gib"].values()))["batch"]
-        lines += ["", f"GPU memory in GiB, an estimate from the sizes alone: bfloat16, {batch} example(s) a step"]
+        basis = "the sizes alone" if told["parameters"] else "the size of the download alone"
+        lines += ["", f"GPU memory in GiB, an estimate from {basis}: bfloat16, {batch} example(s) a step"]
         lines.append(columns([["finetune", *each], ["", *each.values()]], set(range(1, len(each) + 1))))
     if told["lora"]["targets"]:
         lines += ["", f"LoRA (rank {told['lora']['rank']}); the pattern matches whole paths of modules"]
-        head = ["scope", "layers", "trainable", "pattern"]
-        lines.append(columns([head, *(_target(row) for row in told["lora"]["targets"])], {1, 2}))
+        singles = {row["scope"]: row["pattern"] for row in told["lora"]["targets"] if row["scope"] in _SINGLE}
+        rows = [_target(row, singles) for row in told["lora"]["targets"]]
+        lines.append(columns([["scope", "layers", "trainable", "pattern"], *rows], {1, 2}))
     if told["lora"]["note"]:
         lines.append(told["lora"]["note"])
     return "\n".join(lines)
@@ -104,10 +107,15 @@ def _weights(told: Mapping[str, Any]) -> str:
     return f"{where} {told['fetch']}".rstrip() if told["cached"] in ("partial", "absent") else where
 
 
-def _target(row: Mapping[str, Any]) -> list[str]:
+def _target(row: Mapping[str, Any], singles: Mapping[str, str]) -> list[str]:
+    # A union repeats the patterns of its parts; the connector trains in full.
+    parts = [scope for scope, pattern in singles.items() if pattern and pattern in row["pattern"]]
+    places = row["pattern"] if len(parts) < 2 else f"those of {' and '.join(parts)}"
+    if "M" in row["scope"]:
+        places = f"{places}, and the connector in full" if places else "no adapter: the connector in full"
     layers = "-" if row["layers"] is None else str(row["layers"])
     trainable = "-" if row["trainable"] is None else f"{row['trainable']:,}"
-    return [row["scope"], layers, trainable, row["pattern"] or "(no adapter: the connector in full)"]
+    return [row["scope"], layers, trainable, places]
 
 
 def _targets(model: schema.ModelConfig, rank: int) -> tuple[list[Target], str]:

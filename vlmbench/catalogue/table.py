@@ -11,6 +11,7 @@ from vlmbench.catalogue.presence import presence
 from vlmbench.catalogue.sources import sources_of
 from vlmbench.config import schema
 from vlmbench.config.store import conf_dir
+from vlmbench.weights.fetch import Brought
 from vlmbench.weights.lock import Lock
 
 HEAD = ("model", "kind", "role", "pair", "family", "source", "parameters", "GiB", "gated", "cached")
@@ -57,11 +58,20 @@ def terminal(table: Iterable[Mapping[str, Any]]) -> str:
     return columns([list(HEAD), *cells], {HEAD.index(key) for key in RIGHT})
 
 
+def fetched(brought: Iterable[Brought]) -> str:
+    """Return what `fetch` brought, in columns."""
+    lines = [
+        [row.label, row.revision[:10] or "-", str(row.files or "-"), f"{row.size / 2**30:.2f}", row.status]
+        for row in brought
+    ]
+    return columns([["model", "revision", "files", "GiB", "status"], *lines], {2, 3})
+
+
 def columns(lines: Sequence[Sequence[str]], right: set[int]) -> str:
     """Return lines of cells with every column as wide as its widest cell; those in `right` end alike."""
     widths = [max(len(line[at]) for line in lines) for at in range(len(lines[0]))]
     padded = [
-        [cell.rjust(width) if at in right else cell.ljust(width) for at, (cell, width) in enumerate(zip(line, widths))]
+        [cell.rjust(widths[at]) if at in right else cell.ljust(widths[at]) for at, cell in enumerate(line)]
         for line in lines
     ]
     return "\n".join("  ".join(line).rstrip() for line in padded)

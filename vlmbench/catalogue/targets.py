@@ -7,7 +7,6 @@ import json
 import re
 import tempfile
 import typing
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -64,10 +63,8 @@ def targets(loader: str, path: Path | None, rank: int) -> list[Target]:
     model = network(path) if path else None
     if hasattr(kind, "linear"):
         # The tables are the class's: a dual encoder says where LoRA goes without having been made.
-        rows = [(scope, kind.lora_targets(kind, scope), ()) for scope in CONTRASTIVE_SCOPES]
-    else:
-        rows = _generative(kind, model)
-    return [_counted(scope, pattern, tuple(whole), model, rank) for scope, pattern, whole in rows]
+        return [_counted(scope, kind.lora_targets(kind, scope), (), model, rank) for scope in CONTRASTIVE_SCOPES]
+    return [_counted(scope, pattern, whole, model, rank) for scope, pattern, whole in _generative(kind, model)]
 
 
 def backbone_class(loader: str) -> Any:
@@ -101,13 +98,11 @@ def network(path: Path) -> Any:
         return getattr(transformers, raw["architectures"][0])(config)
 
 
-def _open_clip(cfg: Mapping[str, Any]) -> Any:
+def _open_clip(cfg: dict[str, Any]) -> Any:
     import open_clip
+    from transformers import BertConfig
 
     from vlmbench.backbones.contrastive.attention import unfuse
-
-    cfg = json.loads(json.dumps(cfg))
-    from transformers import BertConfig
 
     with tempfile.TemporaryDirectory() as folder:
         made = open_clip.CLIP
@@ -121,7 +116,7 @@ def _open_clip(cfg: Mapping[str, Any]) -> Any:
     return model
 
 
-def _generative(kind: Any, model: Any) -> list[tuple[str, str, Sequence[str]]]:
+def _generative(kind: Any, model: Any) -> list[tuple[str, str, tuple[str, ...]]]:
     from torch import nn
 
     from vlmbench.backbones.generative.family import Family, family_of
@@ -143,4 +138,3 @@ def _counted(scope: str, pattern: str, whole: tuple[str, ...], model: Any, rank:
     added = sum(rank * (module.weight.shape[0] + module.weight[0].numel()) for module in found)
     full = sum(p.numel() for name, p in model.named_parameters() if whole and name.startswith(whole))
     return Target(scope, pattern, len(found), added + full)
-

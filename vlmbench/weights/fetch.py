@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -65,26 +64,6 @@ def fetch(label: str, source: Source, lock_path: str, *, update: bool = False) -
     if source.kind == "address":
         revision = address.noted(source)["sha256"]
     return Brought(label, source, status, revision, len(names), sum((folder / n).stat().st_size for n in names))
-
-
-def table(rows: Sequence[Brought]) -> str:
-    """Return the rows as a table for a terminal."""
-    head = ("model", "revision", "files", "GiB", "status")
-    body = [
-        (row.label, row.revision[:10] or "-", str(row.files or "-"), f"{row.size / 2**30:.2f}", row.status)
-        for row in rows
-    ]
-    widths = [max(len(line[column]) for line in (head, *body)) for column in range(len(head))]
-
-    def line(cells: tuple[str, ...]) -> str:
-        numbers = {2, 3}
-        padded = [
-            cell.rjust(width) if at in numbers else cell.ljust(width)
-            for at, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return "  ".join(padded).rstrip()
-
-    return "\n".join([line(head), *(line(cells) for cells in body)])
 
 
 def _remote(source: Source, lock: Lock) -> tuple[Path, str]:
