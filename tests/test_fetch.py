@@ -213,25 +213,28 @@ def test_every_model_of_a_grid_is_tried_and_one_that_is_missing_makes_the_status
     place.model("gated", "owner/gated", "gated: true\nhow_to_get: Write to the owners.\n")
     place.model("wrong", "owner/tiny2", "revision: v9\n")
     place.model("none", "owner/none")
+    place.model("local", "./nowhere")
     place.hub.add_folder("owner/tokenizer", TINY)
     place.hub.add_folder("owner/gated", TINY, gated=True)
     place.hub.add_folder("owner/tiny2", TINY)
-    ran = place.run("fetch", "-m", "model=gated,wrong,none,real,tiny_clip", "finetune=zero_shot,linear_probe")
+    ran = place.run("fetch", "-m", "model=gated,wrong,none,local,real,tiny_clip", "finetune=zero_shot,linear_probe")
     assert ran.returncode == 1
-    rows = {line.split("  ")[0]: line.split()[-1] for line in ran.stdout.splitlines()[-6:]}
+    rows = {line.split("  ")[0]: line.split()[-1] for line in ran.stdout.splitlines()[-7:]}
     assert rows == {
         "gated": "missing",
         "wrong": "missing",
         "none": "missing",
+        "local": "missing",
         "real": "downloaded",
         "real: tokenizer": "downloaded",
         "tiny_clip": "shipped",
     }
     faults = [line for line in ran.stderr.splitlines() if line.startswith("vlmbench: ")]
-    assert len(faults) == 3
+    assert len(faults) == 4
     assert "no token is set here: Write to the owners." in faults[0]
     assert "owner/tiny2 has no revision v9" in faults[1]
     assert "There is no repository owner/none" in faults[2]
+    assert "'./nowhere' is no folder" in faults[3]
     assert set(place.lock) == {"owner/tiny", "owner/tokenizer"}
     assert set(place.lock["owner/tokenizer"]["files"]) == {"tokenizer.json", "tokenizer_config.json"}
 

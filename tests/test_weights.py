@@ -189,6 +189,8 @@ def test_a_file_that_is_not_what_its_name_says_is_named(place, fault):
 def test_older_formats_are_looked_at_too(tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     assert "Git LFS pointer" in damage(tmp_path / "pytorch_model.bin")
+    (tmp_path / "tokenizer.model").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    assert "Git LFS pointer" in damage(tmp_path / "tokenizer.model")
     (tmp_path / "pytorch_model.bin").write_bytes(zipped())
     assert damage(tmp_path / "pytorch_model.bin") == ""
 

@@ -16,7 +16,7 @@ import sys
 from vlmbench.catalogue.sources import distinct
 from vlmbench.catalogue.table import fetched
 from vlmbench.config import schema
-from vlmbench.config.checks import ImpossibleCellError, check_combination, check_fields, check_model
+from vlmbench.config.checks import ImpossibleCellError, check_combination, check_fields
 from vlmbench.config.entry import compose, run
 from vlmbench.weights.fetch import fetch
 
@@ -27,7 +27,6 @@ def main() -> int:
     cells: list[schema.FetchConfig] = []
     for config in composed.configs:
         check_fields(config.model)
-        check_model(config.model)
         try:
             check_combination(config.model, config.task, config.finetune, config.domain)
         except ImpossibleCellError:
@@ -38,11 +37,9 @@ def main() -> int:
         return 0 if not composed.configs else 2
     for line in dict.fromkeys(data_of(config.domain) for config in cells):
         print(line)
-    models = {config.model.name: config.model for config in cells}
-    for model in models.values():
-        if model.kind == "hosted":
-            print(f"{model.name}: behind an endpoint, nothing to fetch")
-    needed = distinct(models.values())
+    for name in dict.fromkeys(config.model.name for config in cells if config.model.kind == "hosted"):
+        print(f"{name}: behind an endpoint, nothing to fetch")
+    needed = distinct(config.model for config in cells)
     rows = [fetch(label, source, cells[0].lock, update=cells[0].update) for label, source in needed]
     if rows:
         print(fetched(rows))

@@ -104,7 +104,8 @@ def _weights(told: Mapping[str, Any]) -> str:
         "partial": "on this machine in part; the rest:",
         "absent": "not on this machine; to get them:",
     }[told["cached"]]
-    return f"{where} {told['fetch']}".rstrip() if told["cached"] in ("partial", "absent") else where
+    how = told["fetch"] or told["how_to_get"] or f"put the checkpoint into {told['source']}"
+    return f"{where} {how}" if told["cached"] in ("partial", "absent") else where
 
 
 def _target(row: Mapping[str, Any], singles: Mapping[str, str]) -> list[str]:
@@ -124,8 +125,8 @@ def _targets(model: schema.ModelConfig, rank: int) -> tuple[list[Target], str]:
     path = configuration(model.architecture, model.source)
     try:
         found = targets(model.loader, path, rank)
-    except (KeyError, ValueError) as error:  # a loader or a family that this version does not have
-        return [], f"Where LoRA goes is not known: {str(error).strip(chr(39))}."
+    except ValueError as error:
+        return [], f"Where LoRA goes is not known: {error}."
     return found, "" if path else "Not counted: the package has no published configuration of this model."
 
 

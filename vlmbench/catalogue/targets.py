@@ -57,7 +57,7 @@ def targets(loader: str, path: Path | None, rank: int) -> list[Target]:
         rank: Of the updates.
 
     Raises:
-        ValueError: The loader does not say what class of backbone it returns.
+        ValueError: There is no such loader or family, or the loader does not say what class of backbone it returns.
     """
     kind = backbone_class(loader)
     model = network(path) if path else None
@@ -71,10 +71,12 @@ def backbone_class(loader: str) -> Any:
     """Return the class of backbone that a loader says it returns.
 
     Raises:
-        ValueError: It does not say.
+        ValueError: It does not say, or there is no such loader.
     """
     from vlmbench.backbones.loaders import LOADERS
 
+    if loader not in LOADERS:
+        raise ValueError(f"there is no loader {loader}")
     module, _, name = LOADERS[loader].partition(":")
     function = getattr(importlib.import_module(f"vlmbench.backbones.{module}"), name)
     kind = typing.get_type_hints(function).get("return")

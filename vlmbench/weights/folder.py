@@ -47,22 +47,20 @@ def lacking(folder: Path, source: Source) -> list[str]:
 
 
 def damage(path: Path) -> str:
-    """Return what is wrong with a file of weights; empty where nothing is, as far as its first bytes and size tell.
+    """Return what is wrong with a file of a checkpoint; empty where nothing is, as its first bytes and size tell.
 
     A safetensors file is 8 bytes with the length of its header, the header, and tensors up to the last of the offsets
     in the header (huggingface.co/docs/safetensors, format).
     """
-    if path.suffix not in WEIGHTS:
-        return ""
     size = path.stat().st_size
     with path.open("rb") as handle:
         head = handle.read(64)
         if head.startswith(_LFS):
-            return f"is the {size} bytes of a Git LFS pointer, not the weights (`git lfs pull` brings them)"
+            return f"is the {size} bytes of a Git LFS pointer, not the file itself (`git lfs pull` brings it)"
         if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
-            return "is an HTML page, not weights: a log-in or error page was saved in their place"
+            return "is an HTML page: a log-in or error page was saved in its place"
         if path.suffix != ".safetensors":
-            return "" if size else "is empty"
+            return "is empty" if path.suffix in WEIGHTS and not size else ""
         if head.startswith(b"PK\x03\x04") or head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
             return "is a pickle (torch.save) with the name of a safetensors file; nothing is unpickled here"
         length = int.from_bytes(head[:8], "little")

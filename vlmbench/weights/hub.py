@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from vlmbench.weights.download import Expected, download
+from vlmbench.weights.download import PART, Expected, download
 from vlmbench.weights.hashes import git_blob_sha1, sha256_of, write_atomically
 from vlmbench.weights.source import COMMIT, WEIGHTS, Source, WeightsUnavailableError, matches, required
 
@@ -163,7 +163,8 @@ def bring(source: Source, commit: str, files: Sequence[RemoteFile], progress: Pr
         files = sorted(files, key=lambda file: (file.expected.size or 0, file.name))
         missing = [file for file in files if not (folder / file.name).is_file()]
         total = sum(file.expected.size or 0 for file in missing)
-        make_room(home, total)
+        parts = [home / "blobs" / f"{file.etag}{PART}" for file in missing]
+        make_room(home, total - sum(part.stat().st_size for part in parts if part.exists()))
         progress.begin(source, total)
         try:
             for file in missing:

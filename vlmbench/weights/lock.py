@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,8 +124,9 @@ def write_entry(path: str | Path, source: Source, entry: Mapping[str, Any]) -> N
     """
     where = Path(path).expanduser()
     where.parent.mkdir(parents=True, exist_ok=True)
-    with where.with_name(f".{where.name}.writing").open("w") as guard:
-        fcntl.flock(guard, fcntl.LOCK_EX)
+    guard = os.open(where.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(guard, fcntl.LOCK_EX)  # of the folder: a file for it would stay behind
         sources = dict(read_lock(where).sources)
         before = sources.get(source.name, {})
         new = dict(entry)
@@ -133,3 +135,5 @@ def write_entry(path: str | Path, source: Source, entry: Mapping[str, Any]) -> N
         sources[source.name] = new
         content = {"version": VERSION, "sources": dict(sorted(sources.items()))}
         write_atomically(where, json.dumps(content, indent=1) + "\n")
+    finally:
+        os.close(guard)
