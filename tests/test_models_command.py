@@ -18,6 +18,7 @@ from vlmbench.config.checks import ConfigError
 from vlmbench.config.store import conf_dir
 from vlmbench.tuning.lora import add_lora
 from vlmbench.tuning.tuners import Full, Lora
+from vlmbench.weights.hub import endpoint
 from vlmbench.weights.lock import Lock
 
 __all__ = ["place"]  # a fixture of both
@@ -128,8 +129,8 @@ def test_the_readme_table_has_a_row_for_every_model():
     assert len(lines) == 6
     assert all(line.count("|") == 7 for line in lines)
     assert "`package:tiny_clip` | the checkpoint itself |" in lines[2]
-    assert "[openai/clip-vit-base-patch32](https://huggingface.co/openai/clip-vit-base-patch32)" in lines[3]
-    assert "huggingface.co/datasets/axiong/pmc_oa" in lines[5]
+    assert f"[openai/clip-vit-base-patch32]({endpoint()}/openai/clip-vit-base-patch32)" in lines[3]
+    assert f"({endpoint()}/datasets/axiong/pmc_oa)" in lines[5]
 
 
 # ------------------------------------------------------------------------------------------------ what is in the cache

@@ -65,6 +65,10 @@ def read_model(path: Path, files: Mapping[str, Path]) -> schema.ModelConfig:
         merged = OmegaConf.structured(SCHEMAS[kind])
         for content in contents:
             merged.merge_with(content)
+        for key in ("source", "base_url"):
+            # A server of one's own has no name or address until the command line gives it.
+            if merged.kind == "hosted" and OmegaConf.is_missing(merged, key):
+                merged[key] = ""
         model = OmegaConf.to_object(merged)
     except (OmegaConfBaseException, YAMLError, KeyError, OSError) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error

@@ -67,7 +67,8 @@ def text(told: Mapping[str, Any]) -> str:
     lines = [
         f"{told['model']}: a {told['kind']} {told['role']}{pair}; family {told['family'] or 'not named'}",
         f"licence      {told['licence'] or 'not stated'}",
-        f"source       {told['source']}" + (f" at {told['revision']}" if told["revision"] else ""),
+        f"source       {told['source'] or 'given as model.source=...'}"
+        + (f" at {told['revision']}" if told["revision"] else ""),
         *(f"  needs      {name}: {source}" for name, source in told["companions"].items()),
         f"loader       {told['loader']}",
         f"pre-trained  {', '.join(told['pretraining_modalities']) or 'on no medical modality that is declared'}"

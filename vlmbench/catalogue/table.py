@@ -12,6 +12,8 @@ from vlmbench.catalogue.sources import sources_of
 from vlmbench.config import schema
 from vlmbench.config.store import conf_dir
 from vlmbench.weights.fetch import Brought
+from vlmbench.weights.hub import page
+from vlmbench.weights.locate import MAIN
 from vlmbench.weights.lock import Lock
 
 HEAD = ("model", "kind", "role", "pair", "family", "source", "parameters", "GiB", "gated", "cached")
@@ -83,12 +85,13 @@ def markdown(models: Mapping[str, schema.ModelConfig]) -> str:
     lines = ["| model | role | pair | loader | source | proved by |", "|---|---|---|---|---|---|"]
     for name, model in models.items():
         source = source_text(model)
-        if model.kind != "hosted" and not source.startswith(("package:", "http")):
-            source = f"[{source}](https://huggingface.co/{source})"
-        shown = f"`{source}`" if source.startswith(("package:", "http")) else source
+        if model.kind != "hosted" and sources_of(model)[MAIN].kind == "hub":
+            source = f"[{source}]({page(sources_of(model)[MAIN])})"
+        elif source:
+            source = f"`{source}`"
         pair = f"`{model.pair}`" if model.pair else ""
         proof = _proof(name, model, makers)
-        lines.append(f"| `{name}` | {model.role} | {pair} | `{model.loader}` | {shown} | {proof} |")
+        lines.append(f"| `{name}` | {model.role} | {pair} | `{model.loader}` | {source} | {proof} |")
     return "\n".join(lines)
 
 

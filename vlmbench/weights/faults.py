@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from vlmbench.weights.download import disk_full
-from vlmbench.weights.hub import cache_root, is_offline
+from vlmbench.weights.hub import cache_root, is_offline, page
 from vlmbench.weights.source import Source, WeightsUnavailableError, cache_dir
 
 FETCH = "python -m vlmbench.fetch with the same model="
@@ -94,7 +94,7 @@ def _refusal(error: Exception, source: Source) -> str:
     if isinstance(error, RevisionNotFoundError):
         return (
             f"{source.name} has no revision {source.revision or 'such as the lock file names'}. Take a commit, tag or "
-            f"branch of {_page(source)}/commits/main for model.revision, or leave it out."
+            f"branch of {page(source)}/commits/main for model.revision, or leave it out."
         )
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else 0
     if isinstance(error, RepositoryNotFoundError) and not isinstance(error, GatedRepoError) and not source.gated:
@@ -124,12 +124,6 @@ def _mend(source: Source) -> str:
 
 def _consent(source: Source) -> str:
     return (
-        f"accept the terms on {_page(source)} with your account, then run `hf auth login` or set HF_TOKEN to a token "
+        f"accept the terms on {page(source)} with your account, then run `hf auth login` or set HF_TOKEN to a token "
         "of that account."
     )
-
-
-def _page(source: Source) -> str:
-    from huggingface_hub import constants
-
-    return f"{constants.ENDPOINT}/{source.name}"

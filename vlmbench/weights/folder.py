@@ -50,7 +50,7 @@ def damage(path: Path) -> str:
     """Return what is wrong with a file of a checkpoint; empty where nothing is, as its first bytes and size tell.
 
     A safetensors file is 8 bytes with the length of its header, the header, and tensors up to the last of the offsets
-    in the header (huggingface.co/docs/safetensors, format).
+    in the header (the format's own description, safetensors' README).
     """
     size = path.stat().st_size
     with path.open("rb") as handle:

@@ -85,6 +85,11 @@ def endpoint() -> str:
     return str(constants.ENDPOINT)
 
 
+def page(source: Source) -> str:
+    """Return where people read about a repository."""
+    return f"{endpoint()}/{source.name}"
+
+
 def is_offline() -> bool:
     """Tell whether HF_HUB_OFFLINE, or the like, forbids the network."""
     from huggingface_hub import constants
