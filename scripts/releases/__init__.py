@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 Maker = Callable[[Path], None]
-MODULES: tuple[str, ...] = ()
+MODULES: tuple[str, ...] = ("contrastive", "contrastive_open")
 
 
 def makers() -> dict[str, Maker]:

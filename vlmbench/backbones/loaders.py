@@ -13,6 +13,10 @@ from vlmbench.errors import UserError
 
 LOADERS = {
     "hf_clip": "contrastive.clip:load_clip",
+    "hf_siglip": "contrastive.siglip:load_siglip",
+    "hf_blip": "contrastive.blip:load_blip",
+    "hf_blip2": "contrastive.blip:load_blip2",
+    "open_clip": "contrastive.open_clip:load_open_clip",
     "hf_vlm": "generative.native:load_vlm",
 }
 
