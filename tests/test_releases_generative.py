@@ -82,7 +82,8 @@ def test_labels_are_the_answer_and_the_token_that_stops_generation(name):
     assert (batch["labels"][batch["attention_mask"] == 0] == IGNORE).all()
     assert (batch["labels"][batch["input_ids"] == backbone.image_token_id] == IGNORE).all()
     written = json.loads((released(name) / "generation_config.json").read_text())["eos_token_id"]
-    assert set(backbone.stop_ids) == {backbone.end_id, *(written if isinstance(written, list) else [written])}
+    written = written if isinstance(written, list) else [written]
+    assert set(backbone.stop_ids) == {backbone.end_id, backbone.tokenizer.eos_token_id, *written}
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -111,6 +112,9 @@ def test_answers_and_scores_are_those_of_each_prompt_alone(name):
     alone = [backbone.generate(backbone.collate([turn], supervise=False), max_new_tokens=8)[0] for turn in asked]
     assert backbone.generate(backbone.collate(asked, supervise=False), max_new_tokens=8) == alone
     assert len(set(alone)) > 1
+    # The release's settings for sampling do not bend what is the likeliest.
+    getattr(backbone.model, "language_model", backbone.model).generation_config.repetition_penalty = 5.0
+    assert backbone.generate(backbone.collate(asked, supervise=False), max_new_tokens=8) == alone
     options = [("yes", "no"), ("left", "on the right side"), ("melanoma",), ("a", "b", "c")]
     scores = backbone.score(asked, options)
     for turn, row, choices in zip(asked, scores, options, strict=True):
@@ -144,6 +148,18 @@ def test_what_is_saved_is_a_checkpoint_that_computes_the_same(name, tmp_path):
 def test_a_checkpoint_without_a_template_asks_for_one():
     with pytest.raises(CheckpointError, match=r"Set model\.chat_template"):
         backbone_of("llava_med_hf", chat_template=None)
+
+
+def test_a_template_may_be_among_the_tokenizer_s_settings(tmp_path):
+    folder = tmp_path / "moved"
+    shutil.copytree(released("qwen25_vl"), folder)
+    template = json.loads((folder / "chat_template.json").read_text())
+    (folder / "chat_template.json").unlink()
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | template))
+    backbone = backbone_of("qwen25_vl", folder)
+    pixels = backbone.preprocess(sample_image())
+    assert backbone.prompt_ids(QUESTION, pixels.tokens) == GOLDEN["qwen25_vl"]["ids"]
 
 
 def test_a_setting_that_the_processor_does_not_have_is_refused():
