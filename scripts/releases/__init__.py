@@ -10,7 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 Maker = Callable[[Path], None]
-MODULES: tuple[str, ...] = ("contrastive", "contrastive_open", "conversions_contrastive")
+MODULES: tuple[str, ...] = (
+    "contrastive",
+    "contrastive_open",
+    "conversions_contrastive",
+    "generative",
+    "generative_dynamic",
+)
 
 
 def makers() -> dict[str, Maker]:
