@@ -14,6 +14,8 @@ from vlmbench.errors import UserError
 LOADERS = {
     "hf_clip": "contrastive.clip:load_clip",
     "hf_vlm": "generative.native:load_vlm",
+    "llava_original": "generative.llava_original:load_llava_original",
+    "vila": "generative.vila:load_vila",
 }
 
 

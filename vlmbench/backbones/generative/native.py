@@ -85,8 +85,8 @@ class HfVlm(nn.Module):
         left_out = ("attention_mask", "token_type_ids", "mm_token_type_ids")
         return ImageInputs({key: value for key, value in out.items() if key not in left_out}, tokens)
 
-    def prompt_ids(self, prompt: str, image_tokens: int) -> list[int]:
-        """Return the tokens of a conversation up to where the model answers, the image expanded.
+    def prompt_text(self, prompt: str) -> str:
+        """Return a conversation up to where the model answers, with one placeholder where the image goes.
 
         Raises:
             ValueError: The template or the question leaves other than one place for the image.
@@ -102,8 +102,17 @@ class HfVlm(nn.Module):
                 f"The prompt holds {text.count(placeholder)} image tokens {placeholder!r} instead of one: {text!r}. "
                 "Check model.chat_template and that no question contains the token."
             )
+        return str(text)
+
+    def prompt_ids(self, prompt: str, image_tokens: int) -> list[int]:
+        """Return the tokens of a conversation up to where the model answers, the image expanded.
+
+        Raises:
+            ValueError: As `prompt_text`.
+        """
+        text = self.prompt_text(prompt)
         expanded = self.family.before + self.family.token * image_tokens + self.family.after
-        text = text.replace(placeholder, expanded)
+        text = text.replace(self.family.placeholder, expanded)
         # A template may already write the begin token; the tokenizer would write a second one.
         bos = self.tokenizer.bos_token
         return self.tokenizer(text, add_special_tokens=not (bos and text.startswith(bos)))["input_ids"]
@@ -171,10 +180,14 @@ class HfVlm(nn.Module):
             top_p=None,
             top_k=None,
             pad_token_id=self.tokenizer.pad_token_id,
-            eos_token_id=self.tokenizer.eos_token_id,
+            **self.end_settings(),
         )
         answers = tokens[:, inputs["input_ids"].shape[1] :]
         return [text.strip() for text in self.tokenizer.batch_decode(answers, skip_special_tokens=True)]
+
+    def end_settings(self) -> dict[str, Any]:
+        """Return the arguments of transformers' `generate` that say where an answer ends."""
+        return {"eos_token_id": self.tokenizer.eos_token_id}
 
     @torch.no_grad()
     def score(self, turns: Sequence[Turn], options: Sequence[Sequence[str]]) -> Tensor:
