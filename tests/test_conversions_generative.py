@@ -22,8 +22,7 @@ from vlmbench.backbones.base import Turn  # noqa: E402
 from vlmbench.backbones.generative.native import IGNORE  # noqa: E402
 from vlmbench.backbones.loaders import load  # noqa: E402
 
-NAMES = ("llava_med", "huatuogpt_vision_llava", "llava15_original", "vila15", "vila_m3")
-CLOSE = {"rtol": 0, "atol": 1e-4}
+NAMES = ("llava_med", "huatuogpt_vision_llava", "llava15_original", "vila15", "vila_m3", "xraygpt")
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +99,7 @@ def test_features(backbone, golden):
     with torch.no_grad():
         features = backbone.model.get_image_features(pixels, return_dict=True).pooler_output
     expected = torch.tensor(golden["features"])
-    torch.testing.assert_close(features[0][:: golden["feature_step"]].flatten(), expected, **CLOSE)
+    torch.testing.assert_close(features[0][:: golden["feature_step"]].flatten(), expected, rtol=0, atol=1e-4)
 
 
 def test_loss_and_logits(backbone, golden):
@@ -109,7 +108,7 @@ def test_loss_and_logits(backbone, golden):
     assert loss.item() == pytest.approx(golden["loss"], abs=1e-4)
     expected = torch.tensor(golden["logits"])
     rows = len(expected) // logits.shape[-1]
-    torch.testing.assert_close(logits[0, -rows:].flatten(), expected, **CLOSE)
+    torch.testing.assert_close(logits[0, -rows:].flatten(), expected, rtol=0, atol=1e-4)
 
 
 def test_greedy_tokens(backbone, golden):
@@ -124,7 +123,7 @@ def test_greedy_tokens(backbone, golden):
 
 def test_labels_are_the_answer_and_its_end(backbone, golden):
     labels = backbone.collate(turns(backbone, golden), supervise=True)["labels"]
-    end = backbone.end or backbone.tokenizer.eos_token
+    end = backbone.ending or backbone.tokenizer.eos_token
     for row in labels:
         assert backbone.tokenizer.decode(row[row != IGNORE]).strip() == golden["answer"] + end
 

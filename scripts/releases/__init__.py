@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 Maker = Callable[[Path], None]
-MODULES: tuple[str, ...] = ("conversions_generative",)
+MODULES: tuple[str, ...] = ("conversions_generative", "generative", "generative_dynamic")
 
 
 def makers() -> dict[str, Maker]:

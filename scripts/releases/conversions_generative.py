@@ -201,7 +201,7 @@ def huatuogpt_vision_llava(folder: Path) -> None:
     (main / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")
     names = {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
     added = {str(row["id"]): {key: row[key] for key in row if key != "id"} for row in tokenizer["added_tokens"]}
-    settings = {"add_prefix_space": False, "bos_token": None, "unk_token": None, "errors": "replace"}
+    settings: dict[str, Any] = {"add_prefix_space": False, "bos_token": None, "unk_token": None, "errors": "replace"}
     settings |= {"model_max_length": 32768, "tokenizer_class": "Qwen2Tokenizer", "added_tokens_decoder": added}
     write_json(main / "tokenizer_config.json", {**names, **settings, "additional_special_tokens": list(special[1:])})
     write_json(main / "special_tokens_map.json", {**names, "additional_special_tokens": list(special[1:])})
@@ -221,7 +221,12 @@ def huatuogpt_vision_llava(folder: Path) -> None:
 def vila(folder: Path) -> None:
     """Write VILA1.5 with Llama-3 (and VILA-M3, the same): three folders under one configuration."""
     main, width = folder / "main", 36
-    special = ("<|begin_of_text|>", "<|end_of_text|>", "<|reserved_special_token_0|>", "<|start_header_id|>")
+    special: tuple[str, ...] = (
+        "<|begin_of_text|>",
+        "<|end_of_text|>",
+        "<|reserved_special_token_0|>",
+        "<|start_header_id|>",
+    )
     special += ("<|end_header_id|>", "<|eot_id|>")
     tokenizer, vocabulary = byte_tokenizer(special)
     first, end = (row["id"] for row in tokenizer["added_tokens"][:2])
@@ -246,13 +251,18 @@ def vila(folder: Path) -> None:
     write_json(llm / "generation_config.json", {"bos_token_id": first, "eos_token_id": end})
     save_sharded(weights(decoder(vocabulary)), llm)
 
-    vision = {"architectures": ["SiglipVisionModel"], "model_type": "siglip_vision_model", "hidden_size": width}
+    vision: dict[str, Any] = {
+        "architectures": ["SiglipVisionModel"],
+        "model_type": "siglip_vision_model",
+        "hidden_size": width,
+    }
     vision |= {"hidden_act": "gelu_pytorch_tanh", "image_size": 42, "patch_size": 14, "num_attention_heads": 3}
     vision |= {"intermediate_size": 40, "layer_norm_eps": 1e-06, "num_channels": 3, "num_hidden_layers": 3}
+    vision["num_attention_heads"] = 3
     write_json(main / "vision_tower" / "config.json", vision)
     constants = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "rescale_factor": 1 / 255, "resample": 3}
     flags = dict.fromkeys(("do_resize", "do_rescale", "do_normalize"), True)
-    images = {"image_processor_type": "SiglipImageProcessor", "size": {"height": 42, "width": 42}}
+    images: dict[str, Any] = {"image_processor_type": "SiglipImageProcessor", "size": {"height": 42, "width": 42}}
     write_json(main / "vision_tower" / "preprocessor_config.json", {**images, **flags, **constants})
     head = "vision_model.head."
     tower = {
@@ -277,7 +287,8 @@ def vila(folder: Path) -> None:
     layers = norm("layers.1", 4 * width) | linear("layers.2", WIDTH, 4 * width) | linear("layers.4", WIDTH, WIDTH)
     save_whole(weights(layers), main / "mm_projector")
 
-    fields = {"architectures": ["LlavaLlamaModel"], "model_type": "llava_llama", "model_dtype": "torch.float32"}
+    fields: dict[str, Any] = {"architectures": ["LlavaLlamaModel"], "model_type": "llava_llama"}
+    fields |= {"model_dtype": "torch.float32"}
     fields |= {"hidden_size": WIDTH, "mm_hidden_size": width, "image_aspect_ratio": "resize", "resume_path": "./vlm"}
     fields |= {"mm_vision_select_feature": "cls_patch", "mm_vision_select_layer": -2, "num_video_frames": 8}
     fields |= {"mm_use_im_patch_token": False, "mm_use_im_start_end": False, "vision_resolution": -1, "s2": False}

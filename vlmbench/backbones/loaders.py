@@ -16,6 +16,7 @@ LOADERS = {
     "hf_vlm": "generative.native:load_vlm",
     "llava_original": "generative.llava_original:load_llava_original",
     "vila": "generative.vila:load_vila",
+    "xraygpt": "generative.xraygpt:load_xraygpt",
 }
 
 

@@ -12,7 +12,8 @@ import torch
 from safetensors import safe_open
 
 from vlmbench.backbones.generative.family import Family
-from vlmbench.backbones.generative.spliced import MissingPartError, SplicedVlm, need
+from vlmbench.backbones.generative.inputs import CheckpointError
+from vlmbench.backbones.generative.spliced import SplicedVlm, complete, image_settings, need
 
 TOWER = "model.vision_tower.vision_tower.vision_model."
 # From the names of LLaVA's code to those of transformers.
@@ -50,13 +51,12 @@ def load_llava_original(
         chat_template: As `HfVlm`; the image is `<image>` in it.
         answer_prefix: As `HfVlm`.
         max_length: As `HfVlm`.
-        processor_settings: Attributes of the image processor that differ from CLIP's.
+        processor_settings: Under `image_processor`, what differs from CLIP's.
         image_token: Word of the vocabulary that no text becomes; features stand on its places.
         trust_remote_code: Not used: no code of the repository runs.
 
     Raises:
-        MissingPartError: The folder lacks weights, or no tower is there.
-        ValueError: A projector or a preprocessing that LLaVA 1.5 does not have.
+        CheckpointError: The folder lacks weights, no tower is there, or LLaVA 1.5 has no such projector or images.
     """
     from transformers import (
         AutoTokenizer,
@@ -64,46 +64,43 @@ def load_llava_original(
         CLIPVisionModel,
         LlavaConfig,
         LlavaForConditionalGeneration,
-        LlavaProcessor,
+        LlavaImageProcessorPil,
     )
 
-    path = Path(folder)
-    raw = json.loads(need(path / "config.json", "the model's configuration", "Fetch the whole release.").read_text())
-    if raw.get("mm_projector_type") != "mlp2x_gelu" or raw.get("image_aspect_ratio") != "pad":
-        raise ValueError(
-            f"{path / 'config.json'} asks for the projector {raw.get('mm_projector_type')!r} and images made square by "
+    file = need(Path(folder) / "config.json", "the model's configuration")
+    raw = json.loads(file.read_text(encoding="utf-8"))
+    if (raw.get("mm_projector_type"), raw.get("image_aspect_ratio")) != ("mlp2x_gelu", "pad"):
+        raise CheckpointError(
+            f"{file} asks for the projector {raw.get('mm_projector_type')!r} and images made square by "
             f"{raw.get('image_aspect_ratio')!r}; this loader reads mlp2x_gelu and pad, as LLaVA 1.5 has them."
         )
     text_config = language_config(raw)
     tokenizer = AutoTokenizer.from_pretrained(folder, config=text_config)
     tower = (companions or {}).get("tower")
-    vision_config = CLIPVisionConfig.from_pretrained(tower) if tower else tower_config(path)
-    patches = (vision_config.image_size // vision_config.patch_size) ** 2
-    drops_class = raw.get("mm_vision_select_feature", "patch") == "patch"
+    vision_config = CLIPVisionConfig.from_pretrained(tower) if tower else tower_config(Path(folder), raw)
+    side, drops_class = vision_config.image_size, raw.get("mm_vision_select_feature", "patch") == "patch"
     config = LlavaConfig(
         vision_config=vision_config,
         text_config=text_config,
         image_token_index=tokenizer.convert_tokens_to_ids(image_token),
-        image_seq_length=patches if drops_class else patches + 1,
+        image_seq_length=(side // vision_config.patch_size) ** 2 + (0 if drops_class else 1),
         vision_feature_layer=raw["mm_vision_select_layer"],
         vision_feature_select_strategy="default" if drops_class else "full",
     )
+    reading = {"dtype": dtype, "weights_only": True, "output_loading_info": True}
     model, info = LlavaForConditionalGeneration.from_pretrained(
-        folder, config=config, key_mapping=KEY_MAPPING, dtype=dtype, weights_only=True, output_loading_info=True
+        folder, config=config, key_mapping=KEY_MAPPING, **reading
     )
-    missing = {name for name in info["missing_keys"] if not (tower and name.startswith("model.vision_tower."))}
-    if missing:
-        raise MissingPartError(f"The weights in {folder} lack {len(missing)} tensors, for example {min(missing)}.")
+    complete(info, where=folder, elsewhere=("model.vision_tower.",) if tower else ())
     if tower:
-        model.model.vision_tower = CLIPVisionModel.from_pretrained(
-            tower, config=vision_config, dtype=dtype, weights_only=True
-        ).eval()
-    processor = LlavaProcessor(square_images(vision_config.image_size), tokenizer, image_token=image_token)
-    for key, value in dict(processor_settings or {}).items():
-        setattr(processor.image_processor, key, value)
+        model.model.vision_tower, info = CLIPVisionModel.from_pretrained(tower, config=vision_config, **reading)
+        complete(info, where=tower)
+    # Padded to a square with CLIP's mean colour, then CLIP's own preprocessing.
+    sizes = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
     return SplicedVlm(
         model,
-        processor,
+        LlavaImageProcessorPil(**{"do_pad": True, **sizes, **image_settings(processor_settings)}),
+        tokenizer,
         family=Family(token=image_token),
         image_tokens=config.image_seq_length,
         chat_template=chat_template,
@@ -112,49 +109,41 @@ def load_llava_original(
     )
 
 
-def square_images(side: int) -> Any:
-    """Return the preprocessing: padded to a square with CLIP's mean colour, then CLIP's own, through PIL."""
-    from transformers import LlavaImageProcessorPil
-
-    return LlavaImageProcessorPil(do_pad=True, size={"shortest_edge": side}, crop_size={"height": side, "width": side})
-
-
 def language_config(raw: Mapping[str, Any]) -> Any:
     """Return the language model's configuration: the fields of LLaVA's that are its own.
 
     Raises:
-        ValueError: The architecture is not one of LLaVA's.
+        CheckpointError: The architecture is not one of LLaVA's.
     """
     from transformers import AutoConfig
 
     name = "".join(raw.get("architectures") or [""])
     found = re.fullmatch(r"Llava(Mistral|Llama|Qwen2)ForCausalLM", name)
     if not found:
-        raise ValueError(f"The architecture {name!r} is none of LLaVA's on Mistral, LLaMA or Qwen2.")
+        raise CheckpointError(f"The architecture {name!r} is none of LLaVA's on Mistral, LLaMA or Qwen2.")
     kind = found[1].lower()
     own = set(vars(AutoConfig.for_model(kind))) | {"rope_theta", "rope_scaling"}
     left_out = {"architectures", "model_type", "transformers_version", "_name_or_path"}
     return AutoConfig.for_model(kind, **{key: raw[key] for key in raw.keys() & own - left_out})
 
 
-def tower_config(folder: Path) -> Any:
+def tower_config(folder: Path, raw: Mapping[str, Any]) -> Any:
     """Return the configuration of the CLIP tower among a checkpoint's weights, from their shapes.
 
     Raises:
-        MissingPartError: There is no tower among them.
+        CheckpointError: There is no tower among them.
     """
     from transformers import CLIPVisionConfig
 
-    shapes = {}
+    shapes: dict[str, list[int]] = {}
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(str(file), framework="pt") as opened:
             own = [key for key in opened.keys() if key.startswith(TOWER)]  # noqa: SIM118 - no mapping
             shapes |= {key.removeprefix(TOWER): opened.get_slice(key).get_shape() for key in own}
     if "embeddings.class_embedding" not in shapes:
-        raise MissingPartError(
-            f"No vision tower is among the weights in {folder}. "
-            "Set model.companions.tower.source to the CLIP that the model was trained with: "
-            f"{json.loads((folder / 'config.json').read_text()).get('mm_vision_tower')}."
+        raise CheckpointError(
+            f"No vision tower is among the weights in {folder}. Set model.companions.tower.source to the CLIP that it "
+            f"was trained with: {raw.get('mm_vision_tower')}."
         )
     width, _, patch, _ = shapes["embeddings.patch_embedding.weight"]
     side = round((shapes["embeddings.position_embedding.weight"][0] - 1) ** 0.5)

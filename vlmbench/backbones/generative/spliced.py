@@ -11,12 +11,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vlmbench.backbones.generative.family import Family
-from vlmbench.backbones.generative.native import HfVlm, ImageInputs
-from vlmbench.errors import UserError
+from vlmbench.backbones.generative.inputs import CheckpointError, ImageInputs
+from vlmbench.backbones.generative.native import HfVlm
 
-
-class MissingPartError(UserError):
-    """A release lacks one of the parts that the model is put together from."""
+LACKS = ("missing_keys", "mismatched_keys")
 
 
 class SplicedVlm(HfVlm):
@@ -27,10 +25,11 @@ class SplicedVlm(HfVlm):
 
     Args:
         model: The network.
-        processor: Image processor and tokenizer.
+        images: Its image processor.
+        tokenizer: Its tokenizer.
         family: How the architecture names its parts.
         image_tokens: Features of an image.
-        end: What ends an answer, in training and in generation; empty takes the tokenizer's end token.
+        ending: Text that ends an answer, in training and in generation; empty takes the tokenizer's end token.
         stops: Words of the vocabulary that end generation too.
         settings: As `HfVlm`.
     """
@@ -38,16 +37,20 @@ class SplicedVlm(HfVlm):
     def __init__(
         self,
         model: nn.Module,
-        processor: Any,
+        images: Any,
+        tokenizer: Any,
         *,
         family: Family,
         image_tokens: int,
-        end: str = "",
+        ending: str = "",
         stops: tuple[str, ...] = (),
         **settings: Any,
     ) -> None:
-        super().__init__(model, processor, family=family, **settings)
-        self.image_tokens, self.end, self.stops = image_tokens, end, stops
+        from transformers import LlavaProcessor
+
+        super().__init__(model, LlavaProcessor(images, tokenizer, image_token=family.token), family=family, **settings)
+        self.image_tokens, self.ending = image_tokens, ending
+        self.stop_ids = sorted({*self.stop_ids, *self.tokenizer.convert_tokens_to_ids(list(stops))})
         if self.tokenizer.pad_token_id == self.image_token_id:
             self.tokenizer.pad_token = self.tokenizer.eos_token  # padding must not be taken for an image
 
@@ -68,47 +71,73 @@ class SplicedVlm(HfVlm):
 
     def answer_ids(self, answer: str) -> list[int]:
         """Return the tokens of an answer and of its end."""
-        if not self.end:
+        if not self.ending:
             return super().answer_ids(answer)
-        return list(self.tokenizer(self.answer_prefix + answer + self.end, add_special_tokens=False)["input_ids"])
+        return list(self.tokenizer(self.answer_prefix + answer + self.ending, add_special_tokens=False)["input_ids"])
 
-    def end_settings(self) -> dict[str, Any]:
+    def stop_settings(self) -> dict[str, Any]:
         """Return where generation ends."""
-        ends = [self.tokenizer.eos_token_id, *self.tokenizer.convert_tokens_to_ids(list(self.stops))]
-        return {"eos_token_id": ends} | ({"stop_strings": [self.end], "tokenizer": self.tokenizer} if self.end else {})
+        text = {"stop_strings": [self.ending], "tokenizer": self.tokenizer} if self.ending else {}
+        return super().stop_settings() | text
 
     def generate(self, batch: Mapping[str, Tensor], *, max_new_tokens: int) -> list[str]:
         """Return the greedy answers, without the text that ends them."""
         answers = super().generate(batch, max_new_tokens=max_new_tokens)
-        return [answer.split(self.end)[0].strip() for answer in answers] if self.end else answers
+        return [answer.split(self.ending)[0].strip() for answer in answers] if self.ending else answers
 
 
-def need(path: Path, what: str, where: str) -> Path:
+def need(path: Path, what: str) -> Path:
     """Return `path` if it is there.
 
-    Args:
-        path: A file or a folder of the release.
-        what: What it holds.
-        where: Where to get it, or which setting names it.
-
     Raises:
-        MissingPartError: It is not there.
+        CheckpointError: It is not there; the message says what it would hold.
     """
     if not path.exists():
-        raise MissingPartError(f"{path} is missing: {what}. {where}")
+        raise CheckpointError(f"{path}, {what}, is not there. Fetch the whole release, or check model.source.")
     return path
 
 
 def companion(companions: Mapping[str, str] | None, name: str, what: str) -> Path:
-    """Return the folder or file that the loader knows as `name`.
+    """Return the folder or the file that the loader knows as `name`.
 
     Raises:
-        MissingPartError: The model's YAML names none, or it is not there.
+        CheckpointError: The model's YAML names none, or it is not there.
     """
     path = (companions or {}).get(name)
-    if path is None:
-        raise MissingPartError(f"This model needs {what}: name its source in model.companions.{name}.source.")
-    return need(Path(path), what, f"model.companions.{name}.source says where it comes from.")
+    if path is None or not Path(path).exists():
+        told = "is not named" if path is None else f"is not in {path}"
+        raise CheckpointError(f"{what} {told}. Set model.companions.{name}.source to where it is.")
+    return Path(path)
+
+
+def complete(*infos: Mapping[str, Any], where: str | Path, elsewhere: tuple[str, ...] = ()) -> None:
+    """Check that every weight was read.
+
+    Args:
+        infos: What `from_pretrained` tells of the loading.
+        where: The folder.
+        elsewhere: Prefixes of weights that come from another place.
+
+    Raises:
+        CheckpointError: Weights are missing, or of other shapes.
+    """
+    names = {key if isinstance(key, str) else str(key[0]) for info in infos for lack in LACKS for key in info[lack]}
+    if missing := sorted(name for name in names if not name.startswith(elsewhere)):
+        raise CheckpointError(
+            f"{len(missing)} weights are not in {where}, or of other shapes: {', '.join(missing[:3])}. "
+            "Fetch the whole release, or check model.loader."
+        )
+
+
+def image_settings(settings: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what `model.processor.image_processor` sets.
+
+    Raises:
+        CheckpointError: Something else is set; these models have no processor but that of images.
+    """
+    if foreign := sorted(set(settings or {}) - {"image_processor"}):
+        raise CheckpointError(f"model.processor.{foreign[0]}: this loader takes model.processor.image_processor alone.")
+    return dict((settings or {}).get("image_processor", {}))
 
 
 def build_empty(model_class: Any, config: Any) -> Any:

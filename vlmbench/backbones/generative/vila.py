@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,9 +12,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vlmbench.backbones.generative.family import Family
-from vlmbench.backbones.generative.spliced import MissingPartError, SplicedVlm, build_empty, need
+from vlmbench.backbones.generative.inputs import CheckpointError
+from vlmbench.backbones.generative.spliced import SplicedVlm, build_empty, complete, image_settings, need
 
-FAMILY = Family(connector_linear=r"model\.multi_modal_projector\.linear_[12]")
 # From the names of VILA's projector to those of `Downsample`.
 PROJECTOR_KEYS = {"layers.1.": "norm.", "layers.2.": "linear_1.", "layers.4.": "linear_2."}
 
@@ -71,14 +70,13 @@ def load_vila(
         chat_template: As `HfVlm`; the image is `<image>` in it.
         answer_prefix: As `HfVlm`.
         max_length: As `HfVlm`.
-        processor_settings: Attributes of the image processor that differ from the release's.
+        processor_settings: Under `image_processor`, what differs from the release's.
         image_token: Word of the vocabulary that no text becomes; features stand on its places.
         stops: Words that end generation beside the end token.
         trust_remote_code: Not used: no code of the repository runs.
 
     Raises:
-        MissingPartError: One of the folders is missing, or its weights are not complete.
-        ValueError: A tower or a projector that VILA 1.5 does not have.
+        CheckpointError: One of the folders is missing, its weights are not complete, or VILA 1.5 has no such projector.
     """
     from transformers import (
         AutoImageProcessor,
@@ -86,29 +84,26 @@ def load_vila(
         AutoTokenizer,
         LlavaConfig,
         LlavaForConditionalGeneration,
-        LlavaProcessor,
         SiglipVisionConfig,
         SiglipVisionModel,
     )
 
     path = Path(folder)
     parts = {"llm": "the language model", "vision_tower": "the vision tower", "mm_projector": "the projector"}
-    for name, what in parts.items():
-        need(path / name / "config.json", what, f"The release has it in {name}/: fetch the whole repository.")
-    raw = json.loads(need(path / "config.json", "the model's configuration", "Fetch it with the release.").read_text())
-    kind = json.loads((path / "mm_projector" / "config.json").read_text()).get("mm_projector_type")
+    files = {name: need(path / name / "config.json", f"of {what}") for name, what in parts.items()}
+    raw = json.loads(need(path / "config.json", "the model's configuration").read_text(encoding="utf-8"))
+    kind = json.loads(files["mm_projector"].read_text(encoding="utf-8")).get("mm_projector_type")
     if kind != "mlp_downsample" or raw.get("s2"):
-        raise ValueError(f"{path} has the projector {kind!r} or images at several scales; VILA 1.5 has mlp_downsample.")
-    llm, told = AutoModelForCausalLM.from_pretrained(
-        path / "llm", dtype=dtype, weights_only=True, output_loading_info=True
-    )
-    # The pooling head stands behind the layer that is read; it would only be there to be trained by nothing.
+        raise CheckpointError(
+            f"{folder} has the projector {kind!r}{' and images at several scales' if raw.get('s2') else ''}; "
+            "this loader reads mlp_downsample at one scale, as VILA 1.5 has it."
+        )
+    reading = {"dtype": dtype, "weights_only": True, "output_loading_info": True}
+    llm, of_llm = AutoModelForCausalLM.from_pretrained(path / "llm", **reading)
+    # The pooling head stands behind the layer that is read.
     vision = SiglipVisionConfig.from_pretrained(path / "vision_tower", vision_use_head=False)
-    tower, seen = SiglipVisionModel.from_pretrained(
-        path / "vision_tower", config=vision, dtype=dtype, weights_only=True, output_loading_info=True
-    )
-    if missing := {*told["missing_keys"], *seen["missing_keys"]}:
-        raise MissingPartError(f"The weights in {folder} lack {len(missing)} tensors, for example {min(missing)}.")
+    tower, of_tower = SiglipVisionModel.from_pretrained(path / "vision_tower", config=vision, **reading)
+    complete(of_llm, of_tower, where=folder)
     tokenizer = AutoTokenizer.from_pretrained(path / "llm")
     side = -(-(vision.image_size // vision.patch_size) // 2)
     config = LlavaConfig(
@@ -121,18 +116,17 @@ def load_vila(
     )
     model = build_empty(LlavaForConditionalGeneration, config)
     model.model.language_model, model.lm_head, model.model.vision_tower = llm.model, llm.lm_head, tower
-    model.model.multi_modal_projector = load_projector(
-        path / "mm_projector", vision.hidden_size, llm.config.hidden_size
+    projector = load_projector(path / "mm_projector", vision.hidden_size, llm.config.hidden_size)
+    model.model.multi_modal_projector = projector.to(dtype)
+    images = AutoImageProcessor.from_pretrained(
+        path / "vision_tower", backend="pil", **image_settings(processor_settings)
     )
-    model.to(dtype)
-    images = AutoImageProcessor.from_pretrained(path / "vision_tower", backend="pil")
-    for key, value in dict(processor_settings or {}).items():
-        setattr(images, key, value)
     return SplicedVlm(
         model.eval(),
-        LlavaProcessor(images, tokenizer, image_token=image_token),
-        family=dataclasses.replace(FAMILY, token=image_token),
-        image_tokens=side**2,
+        images,
+        tokenizer,
+        family=Family(token=image_token),
+        image_tokens=config.image_seq_length,
         stops=tuple(stops),
         chat_template=chat_template,
         answer_prefix=answer_prefix,
@@ -142,9 +136,8 @@ def load_vila(
 
 def load_projector(folder: Path, vision_width: int, text_width: int) -> Downsample:
     """Return the projector with the weights of `model.safetensors`."""
-    file = need(folder / "model.safetensors", "the projector's weights", "Fetch the whole repository.")
     renamed = {}
-    for name, value in load_file(file).items():
+    for name, value in load_file(need(folder / "model.safetensors", "the projector's weights")).items():
         (old,) = (old for old in PROJECTOR_KEYS if name.startswith(old))
         renamed[name.replace(old, PROJECTOR_KEYS[old], 1)] = value
     projector = Downsample(vision_width, text_width)

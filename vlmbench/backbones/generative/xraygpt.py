@@ -1,0 +1,176 @@
+"""XrayGPT: BLIP-2's tower and Q-Former under LAVIS's names, one Linear layer, and a Vicuna trained on radiology."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vlmbench.backbones.generative.family import FAMILIES
+from vlmbench.backbones.generative.inputs import CheckpointError
+from vlmbench.backbones.generative.spliced import SplicedVlm, build_empty, companion, complete, image_settings
+
+# Of LAVIS's `create_eva_vit_g`: the published tower's last block is not used, and a head is 88 wide.
+BLOCKS, TOWER_HEAD, BERT_HEAD = 39, 88, 64
+TOWER_KEYS = {
+    r"cls_token": "embeddings.class_embedding",
+    r"pos_embed": "embeddings.position_embedding",
+    r"patch_embed\.proj\.": "embeddings.patch_embedding.",
+    r"blocks\.(\d+)\.norm": r"encoder.layers.\1.layer_norm",
+    r"blocks\.(\d+)\.attn\.proj\.": r"encoder.layers.\1.self_attn.projection.",
+    r"blocks\.(\d+)\.attn\.": r"encoder.layers.\1.self_attn.",
+    r"blocks\.(\d+)\.mlp\.": r"encoder.layers.\1.mlp.",
+}
+FORMER_KEYS = {
+    r"query_tokens": "query_tokens",
+    r"ln_vision\.": "vision_model.post_layernorm.",
+    r"Qformer\.bert\.embeddings\.LayerNorm\.": "qformer.layernorm.",
+    r"Qformer\.bert\.(encoder\.layer\.\d+\.)(crossattention|attention)\.self\.": r"qformer.\1\2.attention.",
+    r"Qformer\.bert\.(encoder\.layer\.\d+\.)(crossattention|attention)\.output\.": r"qformer.\1\2.output.",
+    r"Qformer\.bert\.(encoder\.layer\.\d+\.)(intermediate|output)_query\.": r"qformer.\1\2_query.",
+}
+FAMILY = replace(
+    FAMILIES["blip-2"],
+    language_linear=r"language_model\.model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)",
+    placeholder="<ImageHere>",
+    token="<unk>",  # noqa: S106 - a word of the vocabulary, no secret; no text becomes it
+    image_first=False,
+    end="",
+)
+
+
+def load_xraygpt(
+    folder: str,
+    *,
+    dtype: torch.dtype,
+    companions: Mapping[str, str] | None = None,
+    chat_template: str | None = None,
+    answer_prefix: str = "",
+    max_length: int = 2048,
+    processor_settings: Mapping[str, Any] | None = None,
+    trust_remote_code: bool = False,
+) -> SplicedVlm:
+    """Load XrayGPT from its parts; names are mapped while they are read, nothing is written.
+
+    Args:
+        folder: Where the Vicuna is, in transformers' format.
+        dtype: Type of the weights.
+        companions: `vit`, `qformer` and `projection`: the files `eva_vit_g.pth` and `blip2_pretrained_flant5xxl.pth` of
+            LAVIS and `xraygpt_pretrained1.pth`, or folders that hold one such file.
+        chat_template: As `HfVlm`; the image is `<ImageHere>` in it.
+        answer_prefix: As `HfVlm`.
+        max_length: As `HfVlm`.
+        processor_settings: Under `image_processor`, what differs from BLIP's.
+        trust_remote_code: Not used: no code of a repository runs.
+
+    Raises:
+        CheckpointError: One of the parts is missing or not complete.
+    """
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoTokenizer,
+        Blip2Config,
+        Blip2ForConditionalGeneration,
+        Blip2QFormerConfig,
+        Blip2VisionConfig,
+        BlipImageProcessorPil,
+    )
+
+    tower = read(companion(companions, "vit", "The vision tower, eva_vit_g.pth of LAVIS,"))
+    former = read(companion(companions, "qformer", "The Q-Former, blip2_pretrained_flant5xxl.pth of LAVIS,"))
+    linear = read(companion(companions, "projection", "The projection, xraygpt_pretrained1.pth of XrayGPT,"))
+    state = {f"vision_model.{name}": value for name, value in renamed(fused(tower), TOWER_KEYS).items()}
+    state |= renamed(former, FORMER_KEYS) | renamed(linear, {r"llama_proj\.": "language_projection."})
+    llm, info = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, weights_only=True, output_loading_info=True)
+    complete(info, where=folder)
+    try:
+        width, _, patch, _ = state["vision_model.embeddings.patch_embedding.weight"].shape
+        _, queries, hidden = state["query_tokens"].shape
+        side = round((state["vision_model.embeddings.position_embedding"].shape[1] - 1) ** 0.5) * patch
+        mlp = state["vision_model.encoder.layers.0.mlp.fc1.weight"].shape[0]
+        query_mlp = state["qformer.encoder.layer.0.intermediate_query.dense.weight"].shape[0]
+    except KeyError as error:
+        raise CheckpointError(f"The files of model.companions do not hold {error}: check each source.") from error
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    config = Blip2Config(
+        vision_config=Blip2VisionConfig(
+            hidden_size=width,
+            intermediate_size=mlp,
+            num_hidden_layers=BLOCKS,
+            num_attention_heads=width // TOWER_HEAD,
+            image_size=side,
+            patch_size=patch,
+        ),
+        qformer_config=Blip2QFormerConfig(
+            hidden_size=hidden,
+            intermediate_size=query_mlp,
+            num_hidden_layers=1 + max(int(key.split(".")[3]) for key in state if key.startswith("qformer.encoder.")),
+            num_attention_heads=hidden // BERT_HEAD,
+        ),
+        text_config=llm.config,
+        num_query_tokens=queries,
+        image_token_index=tokenizer.convert_tokens_to_ids(FAMILY.token),
+    )
+    model = build_empty(Blip2ForConditionalGeneration, config)
+    model.language_model = llm
+    lacking, _ = model.load_state_dict(
+        {key: value.to(dtype) for key, value in state.items()}, strict=False, assign=True
+    )
+    complete({"missing_keys": lacking, "mismatched_keys": ()}, where="model.companions", elsewhere=("language_model.",))
+    # LAVIS normalises behind the tower with torch's default, within it with the configuration's epsilon.
+    model.vision_model.post_layernorm.eps = 1e-5
+    sizes = {"size": {"height": side, "width": side}}
+    return SplicedVlm(
+        model.eval(),
+        BlipImageProcessorPil(**sizes | image_settings(processor_settings)),
+        tokenizer,
+        family=FAMILY,
+        image_tokens=queries,
+        ending="###",
+        chat_template=chat_template,
+        answer_prefix=answer_prefix,
+        max_length=max_length,
+    )
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a `.pth` file of LAVIS, given itself or its folder.
+
+    Raises:
+        CheckpointError: The folder holds other than one such file.
+    """
+    files = sorted(path.glob("*.pth")) if path.is_dir() else [path]
+    if len(files) != 1:
+        raise CheckpointError(f"{path} holds {len(files)} files *.pth instead of one.")
+    state = torch.load(files[0], map_location="cpu", weights_only=True, mmap=True)
+    tensors: dict[str, Tensor] = state.get("model", state)
+    return tensors
+
+
+def fused(tower: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Join the biases of queries and values, between them zeros for the keys, and drop the blocks that are not used."""
+    out = {}
+    for name, value in tower.items():
+        block = re.match(r"blocks\.(\d+)\.", name)
+        if (block and int(block[1]) >= BLOCKS) or name.endswith(".v_bias"):
+            continue
+        if name.endswith(".q_bias"):
+            values = tower[name.replace(".q_bias", ".v_bias")]
+            name, value = name.replace(".q_bias", ".qkv.bias"), torch.cat([value, torch.zeros_like(values), values])
+        out[name] = value
+    return out
+
+
+def renamed(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
+    """Return the tensors that one of the patterns matches from the start, under their new names."""
+    out = {}
+    for name, value in state.items():
+        pattern = next((old for old in names if re.match(old, name)), None)
+        if pattern is not None:
+            out[re.sub(pattern, names[pattern], name, count=1)] = value
+    return out
