@@ -5,6 +5,7 @@ their `made_by` says which modules, of which commit, with which versions. Here t
 """
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -19,8 +20,11 @@ from releases.common import sample_image  # noqa: E402
 from releases.conversions_generative import MAKERS  # noqa: E402
 
 from vlmbench.backbones.base import Turn  # noqa: E402
+from vlmbench.backbones.generative.inputs import CheckpointError  # noqa: E402
 from vlmbench.backbones.generative.native import IGNORE  # noqa: E402
 from vlmbench.backbones.loaders import load  # noqa: E402
+from vlmbench.tuning.parameters import without_gradient  # noqa: E402
+from vlmbench.tuning.tuners import Full, Lora  # noqa: E402
 
 NAMES = ("llava_med", "huatuogpt_vision_llava", "llava15_original", "vila15", "vila_m3", "xraygpt")
 
@@ -134,3 +138,122 @@ def test_a_batch_answers_as_one_by_one(backbone, golden):
     assert together == [
         backbone.generate(backbone.collate([turn], supervise=False), max_new_tokens=8)[0] for turn in asked
     ]
+
+
+# One of each architecture and loader; the others differ in files and text.
+KINDS = ("llava_med", "vila15", "xraygpt")
+PARTS = {"V": "vision", "M": "connector", "L": "language"}
+
+
+def step_twice(backbone, golden):
+    """Take one optimiser step and return what has no usable gradient after it."""
+    optimiser = torch.optim.AdamW([p for p in backbone.model.parameters() if p.requires_grad], lr=1e-3)
+    batch = backbone.collate(turns(backbone, golden), supervise=True)
+    backbone.train()
+    for last in (False, True):
+        optimiser.zero_grad()
+        backbone.forward(batch)[0].backward()
+        if not last:
+            optimiser.step()
+    return without_gradient(backbone.model.named_parameters())
+
+
+def trained_parts(backbone):
+    names = [name.removeprefix("base_model.model.") for name, p in backbone.model.named_parameters() if p.requires_grad]
+    return {part for name in names for part, prefixes in backbone.part_prefixes.items() if name.startswith(prefixes)}
+
+
+@pytest.mark.parametrize("scope", ["V", "M", "L", "VML"])
+@pytest.mark.parametrize("method", [Full, Lora])
+@pytest.mark.parametrize("name", KINDS, indirect=True)
+def test_every_tensor_of_the_scope_trains_and_no_other(backbone, golden, method, scope):
+    (Full(scope) if method is Full else Lora(scope, 2, 4.0, 0.0)).apply(backbone)
+    assert trained_parts(backbone) == {PARTS[letter] for letter in scope}
+    assert step_twice(backbone, golden) == {}
+
+
+@pytest.mark.parametrize("tuner", [Lora("VML", 2, 4.0, 0.0), Lora("ML", 2, 4.0, 0.0, "lora"), Full("VML")], ids=str)
+@pytest.mark.parametrize("name", KINDS, indirect=True)
+def test_what_was_trained_comes_back_onto_a_fresh_checkpoint(name, backbone, golden, releases, tuner, tmp_path):
+    fresh = build(name, releases(name))
+    batch = fresh.collate(turns(fresh, golden), supervise=True)
+    with torch.no_grad():
+        untuned = fresh.forward(batch)[1]
+    tuner.apply(backbone)
+    step_twice(backbone, golden)
+    tuner.save(backbone, tmp_path)
+    tuner.load(fresh, tmp_path)
+    backbone.eval(), fresh.eval()
+    with torch.no_grad():
+        tuned, restored = backbone.forward(batch)[1], fresh.forward(batch)[1]
+    torch.testing.assert_close(tuned, restored, rtol=0, atol=1e-5)
+    assert (tuned - untuned).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["xraygpt"], indirect=True)
+def test_generation_ends_where_the_text_says(backbone, golden):
+    batch = backbone.collate(turns(backbone, golden)[:1], supervise=False)
+    (whole,) = backbone.generate(batch, max_new_tokens=8)
+    backbone.ending = whole[2:5]
+    runs = []
+    backbone.model.language_model.register_forward_hook(lambda *_: runs.append(1))
+    assert backbone.generate(batch, max_new_tokens=8) == [whole.split(backbone.ending)[0]]
+    assert len(runs) < 8
+
+
+@pytest.mark.parametrize("name", ["llava_med"], indirect=True)
+def test_the_tower_is_the_checkpoints_unless_another_is_named(name, backbone, releases):
+    tower = releases("llava15_original") / "tower"
+    settings = {"chat_template": backbone.chat_template, "companions": {"tower": str(tower)}}
+    other = load("llava_original", str(releases(name) / "main"), dtype=torch.float32, **settings)
+    published = torch.load(tower / "pytorch_model.bin", weights_only=True)
+    for key, value in other.model.model.vision_tower.state_dict().items():
+        assert torch.equal(value, published[f"vision_model.{key}"])
+        assert not torch.equal(value, backbone.model.model.vision_tower.state_dict()[key])
+    kept = backbone.model.model.language_model.state_dict()
+    assert all(torch.equal(value, kept[key]) for key, value in other.model.model.language_model.state_dict().items())
+
+
+def test_half_precision_weights_are_all_half(releases):
+    for name in KINDS:
+        model = yaml.safe_load((ROOT / "conf" / "model" / f"{name}.yaml").read_text())
+        companions = {key: str(releases(name) / key) for key in model.get("companions", {})}
+        settings = {"companions": companions, "chat_template": model["chat_template"]}
+        loaded = load(model["loader"], str(releases(name) / "main"), dtype=torch.bfloat16, **settings)
+        assert {p.dtype for p in loaded.model.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize(("name", "gone", "told"), [
+    ("llava_med", "main/config.json", r"config\.json, the model's configuration, is not there\. Fetch"),
+    ("llava_med", "main/model-00002-of-00002.safetensors", r"model-00002-of-00002\.safetensors"),
+    ("llava15_original", "tower", r"tower"),
+    ("vila15", "main/mm_projector", r"mm_projector/config\.json, of the projector, is not there\. Fetch"),
+    ("vila15", "main/vision_tower", r"vision_tower/config\.json, of the vision tower, is not there"),
+    ("vila15", "main/mm_projector/model.safetensors", r"the projector's weights, is not there"),
+    ("xraygpt", "vit", r"eva_vit_g\.pth of LAVIS, is not in .*vit\. Set model\.companions\.vit\.source"),
+    ("xraygpt", "projection/xraygpt_pretrained1.pth", r"holds 0 files \*\.pth instead of one"),
+])  # fmt: skip
+def test_a_missing_part_is_named(name, gone, told, releases, tmp_path):
+    shutil.copytree(releases(name), tmp_path / name)
+    path = tmp_path / name / gone
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises((CheckpointError, OSError), match=told) as raised:
+        build(name, tmp_path / name)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_checkpoint_without_a_tower_says_where_to_get_one(releases):
+    settings = {"dtype": torch.float32, "chat_template": "<image>"}
+    with pytest.raises(CheckpointError, match=r"model\.companions\.tower\.source .*openai/clip-vit-large-patch14-336"):
+        load("llava_original", str(releases("llava15_original") / "main"), **settings)
+    with pytest.raises(CheckpointError, match=r"is not named\. Set model\.companions\.vit\.source"):
+        load("xraygpt", str(releases("xraygpt") / "main"), **settings)
+
+
+def test_a_file_of_another_model_is_named(releases, tmp_path):
+    shutil.copytree(releases("xraygpt"), tmp_path / "mixed")
+    shutil.copy(
+        tmp_path / "mixed/projection/xraygpt_pretrained1.pth", tmp_path / "mixed/qformer/blip2_pretrained_flant5xxl.pth"
+    )
+    with pytest.raises(CheckpointError, match=r"do not hold 'query_tokens'"):
+        build("xraygpt", tmp_path / "mixed")

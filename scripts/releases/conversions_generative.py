@@ -182,7 +182,12 @@ def llava_vicuna(folder: Path) -> None:
 
 def write_clip(folder: Path) -> None:
     """Write a CLIP as OpenAI's repositories hold it; its text half is left out, no vision tower reads it."""
-    vision = {"hidden_size": 128, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 2}
+    vision: dict[str, Any] = {
+        "hidden_size": 128,
+        "intermediate_size": 96,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+    }
     vision |= {"image_size": 56, "patch_size": 14, "projection_dim": 16, "model_type": "clip_vision_model"}
     write_json(folder / "config.json", {"model_type": "clip", "architectures": ["CLIPModel"], "vision_config": vision})
     write_preprocessor(folder, 56)
