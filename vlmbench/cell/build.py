@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from vlmbench.backbones.hosted.answers import AnswerCache
+from vlmbench.backbones.hosted.endpoint import Endpoint
+from vlmbench.backbones.hosted.model import HostedVlm
 from vlmbench.backbones.loaders import load
 from vlmbench.backbones.weights import explained, locate
 from vlmbench.config import schema
@@ -33,6 +37,8 @@ def build_backbone(model: schema.ModelConfig, *, precision: str, trains_all: boo
     Raises:
         WeightsUnavailableError: The weights are not here and cannot be fetched.
     """
+    if isinstance(model, schema.HostedModelConfig):
+        return build_hosted(model)
     half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
     dtype = torch.float32 if trains_all else half.get(precision, torch.float32)
     where = (model.source, model.revision, model.download_gib)
@@ -47,6 +53,21 @@ def build_backbone(model: schema.ModelConfig, *, precision: str, trains_all: boo
         }
     with explained(*where, gated=model.gated):
         return load(model.loader, located, dtype=dtype, trust_remote_code=model.trust_remote_code, **settings)
+
+
+def build_hosted(model: schema.HostedModelConfig) -> HostedVlm:
+    """Return a hosted model; nothing is asked yet."""
+    return HostedVlm(
+        Endpoint(model.base_url, model.api_key_env, timeout=model.timeout, retries=model.retries),
+        AnswerCache(Path(model.cache).expanduser()),
+        model.source,
+        instructions=model.instructions,
+        settings=model.settings,
+        token_field=model.token_field,
+        extra_tokens=model.extra_tokens,
+        max_side=model.max_side,
+        concurrency=model.concurrency,
+    )
 
 
 def build_tuner(finetune: schema.FinetuneConfig) -> Tuner:
@@ -102,7 +123,7 @@ def build_module(config: schema.CellConfig, domain: Domain, backbone: Any, head:
         label_count=len(domain.label_names),
         multi_label=domain.multi_label,
         max_new_tokens=getattr(config.task, "max_new_tokens", 32),
-        likelihood=getattr(config.task, "likelihood", False),
+        likelihood=getattr(config.task, "likelihood", False) and config.model.kind != "hosted",
         validate_answers=config.task.name == "vqa" and config.task.monitor == "val/accuracy",
         optimisation=optimisation,
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 from vlmbench.cell.domain import audited, build_domain
 from vlmbench.config import schema
+from vlmbench.config.endpoint import endpoint_name
 from vlmbench.config.exposure import exposure
 from vlmbench.domains.base import Domain, DomainError
 from vlmbench.errors import UserError
@@ -67,12 +68,8 @@ def prepare(config: schema.CellConfig) -> Prepared:
         DomainError: The data are not as configured.
         WeightsUnavailableError: The weights are not here and cannot be fetched.
     """
-    from vlmbench.backbones.weights import locate, weights_digest
-
     started = now()
-    model = config.model
-    located = locate(model.source, model.revision, model.download_gib, gated=model.gated)
-    weights = weights_digest(located, model.revision)
+    weights = name_weights(config.model)
     domain = build_domain(config.domain, config.task.name)  # type: ignore[arg-type]
     if not domain.split("train") and config.finetune.name != "zero_shot":
         raise DomainError(
@@ -82,6 +79,20 @@ def prepare(config: schema.CellConfig) -> Prepared:
     name = identity(dataclasses.asdict(config), data=domain.fingerprint, weights=weights)
     folder = Path(config.output) / config.task.name / f"{label_of(config)}-{name[:10]}"
     return Prepared(config, domain, weights, name, folder, started)
+
+
+def name_weights(model: schema.ModelConfig) -> str:
+    """Return what changes when a model's weights do: a digest, or for a hosted model its address and name there.
+
+    Raises:
+        WeightsUnavailableError: The weights are not here and cannot be fetched.
+    """
+    if isinstance(model, schema.HostedModelConfig):
+        return endpoint_name(model.base_url, model.source)
+    from vlmbench.backbones.weights import locate, weights_digest
+
+    located = locate(model.source, model.revision, model.download_gib, gated=model.gated)
+    return weights_digest(located, model.revision)
 
 
 def run_prepared(cell: Prepared) -> dict[str, Any]:

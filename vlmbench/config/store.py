@@ -15,7 +15,6 @@ SCHEMAS: dict[str, type] = {
     "schema/model/contrastive": schema.ContrastiveModelConfig,
     "schema/model/generative": schema.GenerativeModelConfig,
     "schema/model/hosted": schema.HostedModelConfig,
-    "schema/model/any": schema.ModelConfig,
     "schema/task/diagnosis": schema.DiagnosisTaskConfig,
     "schema/task/vqa": schema.VqaTaskConfig,
     "schema/task/pretrain": schema.PretrainTaskConfig,
