@@ -76,7 +76,8 @@ class HfVlm(nn.Module):
             )
         self.end_id = int(ends[0])
         stops = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-        self.stop_ids = sorted({self.end_id, *(stops if isinstance(stops, list) else [] if stops is None else [stops])})
+        stops = stops if isinstance(stops, list) else [stops]
+        self.stop_ids = sorted({self.end_id, self.tokenizer.eos_token_id, *stops} - {None})
 
     def preprocess(self, image: Image.Image) -> ImageInputs:
         """Return what the checkpoint's own processor makes of an image.
@@ -198,11 +199,12 @@ class HfVlm(nn.Module):
             chunk = cells[start : start + max(1, len(turns))]
             rows = [Turn(turns[b].pixels, turns[b].prompt, options[b][o]) for b, o in chunk]
             batch = self.collate(rows, supervise=True)
-            labels = batch.pop("labels")[:, 1:]
-            logits = self.model(**self._placed(batch)).logits[:, :-1].float()
-            chosen = labels.clamp(min=0).to(logits.device)
-            token_scores = logits.log_softmax(-1).gather(-1, chosen[..., None])[..., 0]
-            sums = (token_scores * (labels != IGNORE).to(logits.device)).sum(-1).cpu()
+            labels = batch.pop("labels")[:, 1:].to(device_of(self.model))
+            logits = self.model(**self._placed(batch)).logits[:, :-1]
+            # Only where an answer stands: in float32 the whole of them is large, prompts and images included.
+            asked = labels != IGNORE
+            tokens = logits[asked].float().log_softmax(-1).gather(-1, labels[asked][:, None])[:, 0]
+            sums = tokens.new_zeros(len(chunk)).index_add(0, asked.nonzero()[:, 0], tokens).cpu()
             for (b, o), value in zip(chunk, sums, strict=True):
                 out[b, o] = value
         return out
