@@ -188,7 +188,8 @@ def write_clip(folder: Path) -> None:
         "num_hidden_layers": 3,
         "num_attention_heads": 2,
     }
-    vision |= {"image_size": 56, "patch_size": 14, "projection_dim": 16, "model_type": "clip_vision_model"}
+    vision |= {"num_attention_heads": 2, "image_size": 56, "patch_size": 14, "projection_dim": 16}
+    vision["model_type"] = "clip_vision_model"
     write_json(folder / "config.json", {"model_type": "clip", "architectures": ["CLIPModel"], "vision_config": vision})
     write_preprocessor(folder, 56)
     save_pickled(weights(clip_tower("vision_model.")), folder / "pytorch_model.bin")

@@ -12,8 +12,8 @@ import torch
 from safetensors import safe_open
 
 from vlmbench.backbones.generative.family import Family
-from vlmbench.backbones.generative.inputs import CheckpointError
-from vlmbench.backbones.generative.spliced import SplicedVlm, complete, image_settings, need
+from vlmbench.backbones.generative.inputs import CheckpointError, check_complete
+from vlmbench.backbones.generative.spliced import SplicedVlm, image_settings, need
 
 TOWER = "model.vision_tower.vision_tower.vision_model."
 # From the names of LLaVA's code to those of transformers.
@@ -91,10 +91,10 @@ def load_llava_original(
     model, info = LlavaForConditionalGeneration.from_pretrained(
         folder, config=config, key_mapping=KEY_MAPPING, **reading
     )
-    complete(info, where=folder, elsewhere=("model.vision_tower.",) if tower else ())
+    check_complete(info, where=folder, elsewhere=("model.vision_tower.",) if tower else ())
     if tower:
         model.model.vision_tower, info = CLIPVisionModel.from_pretrained(tower, config=vision_config, **reading)
-        complete(info, where=tower)
+        check_complete(info, where=tower)
     # Padded to a square with CLIP's mean colour, then CLIP's own preprocessing.
     sizes = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
     return SplicedVlm(
@@ -142,8 +142,8 @@ def tower_config(folder: Path, raw: Mapping[str, Any]) -> Any:
             shapes |= {key.removeprefix(TOWER): opened.get_slice(key).get_shape() for key in own}
     if "embeddings.class_embedding" not in shapes:
         raise CheckpointError(
-            f"No vision tower is among the weights in {folder}. Set model.companions.tower.source to the CLIP that it "
-            f"was trained with: {raw.get('mm_vision_tower')}."
+            f"No vision tower is among the weights in {folder}. Name the CLIP that it was trained with: "
+            f"'+model.companions={{tower: {{source: {raw.get('mm_vision_tower')}}}}}'."
         )
     width, _, patch, _ = shapes["embeddings.patch_embedding.weight"]
     side = round((shapes["embeddings.position_embedding.weight"][0] - 1) ** 0.5)

@@ -12,7 +12,14 @@ from torch import Tensor, nn
 
 from vlmbench.backbones.base import Turn, device_of
 from vlmbench.backbones.generative.family import Family, family_of
-from vlmbench.backbones.generative.inputs import CheckpointError, ImageInputs, join_images, load_processor, pad_rows
+from vlmbench.backbones.generative.inputs import (
+    CheckpointError,
+    ImageInputs,
+    check_complete,
+    join_images,
+    load_processor,
+    pad_rows,
+)
 
 IGNORE = -100  # the label that torch's cross-entropy leaves out
 
@@ -306,10 +313,6 @@ def load_vlm(
     model, info = AutoModelForImageTextToText.from_pretrained(
         folder, dtype=dtype, weights_only=True, output_loading_info=True
     )
-    if missing := sorted({*info["missing_keys"], *(str(row[0]) for row in info["mismatched_keys"])}):
-        raise CheckpointError(
-            f"{len(missing)} weights of {type(model).__name__} are not in {folder}, or of other shapes, and would stay "
-            f"random: {', '.join(missing[:3])}. Fetch the checkpoint again, or check model.loader."
-        )
+    check_complete(info, where=folder)
     processor = load_processor(folder, model.config, processor_settings or {}, trust_remote_code=trust_remote_code)
     return HfVlm(model, processor, chat_template=chat_template, answer_prefix=answer_prefix, max_length=max_length)

@@ -14,8 +14,6 @@ from vlmbench.backbones.generative.family import Family
 from vlmbench.backbones.generative.inputs import CheckpointError, ImageInputs
 from vlmbench.backbones.generative.native import HfVlm
 
-LACKS = ("missing_keys", "mismatched_keys")
-
 
 class SplicedVlm(HfVlm):
     """A model whose vocabulary has no image token: its own program splices features into the embedded text.
@@ -108,25 +106,6 @@ def companion(companions: Mapping[str, str] | None, name: str, what: str) -> Pat
         told = "is not named" if path is None else f"is not in {path}"
         raise CheckpointError(f"{what} {told}. Set model.companions.{name}.source to where it is.")
     return Path(path)
-
-
-def complete(*infos: Mapping[str, Any], where: str | Path, elsewhere: tuple[str, ...] = ()) -> None:
-    """Check that every weight was read.
-
-    Args:
-        infos: What `from_pretrained` tells of the loading.
-        where: The folder.
-        elsewhere: Prefixes of weights that come from another place.
-
-    Raises:
-        CheckpointError: Weights are missing, or of other shapes.
-    """
-    names = {key if isinstance(key, str) else str(key[0]) for info in infos for lack in LACKS for key in info[lack]}
-    if missing := sorted(name for name in names if not name.startswith(elsewhere)):
-        raise CheckpointError(
-            f"{len(missing)} weights are not in {where}, or of other shapes: {', '.join(missing[:3])}. "
-            "Fetch the whole release, or check model.loader."
-        )
 
 
 def image_settings(settings: Mapping[str, Any] | None) -> dict[str, Any]:

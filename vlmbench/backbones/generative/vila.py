@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vlmbench.backbones.generative.family import Family
-from vlmbench.backbones.generative.inputs import CheckpointError
-from vlmbench.backbones.generative.spliced import SplicedVlm, build_empty, complete, image_settings, need
+from vlmbench.backbones.generative.inputs import CheckpointError, check_complete
+from vlmbench.backbones.generative.spliced import SplicedVlm, build_empty, image_settings, need
 
 # From the names of VILA's projector to those of `Downsample`.
 PROJECTOR_KEYS = {"layers.1.": "norm.", "layers.2.": "linear_1.", "layers.4.": "linear_2."}
@@ -103,7 +103,7 @@ def load_vila(
     # The pooling head stands behind the layer that is read.
     vision = SiglipVisionConfig.from_pretrained(path / "vision_tower", vision_use_head=False)
     tower, of_tower = SiglipVisionModel.from_pretrained(path / "vision_tower", config=vision, **reading)
-    complete(of_llm, of_tower, where=folder)
+    check_complete(of_llm, of_tower, where=folder)
     tokenizer = AutoTokenizer.from_pretrained(path / "llm")
     side = -(-(vision.image_size // vision.patch_size) // 2)
     config = LlavaConfig(
@@ -117,7 +117,7 @@ def load_vila(
     model = build_empty(LlavaForConditionalGeneration, config)
     model.model.language_model, model.lm_head, model.model.vision_tower = llm.model, llm.lm_head, tower
     projector = load_projector(path / "mm_projector", vision.hidden_size, llm.config.hidden_size)
-    model.model.multi_modal_projector = projector.to(dtype)
+    model.model.multi_modal_projector, model.generation_config = projector.to(dtype), llm.generation_config
     images = AutoImageProcessor.from_pretrained(
         path / "vision_tower", backend="pil", **image_settings(processor_settings)
     )

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from vlmbench.backbones.generative.family import FAMILIES
-from vlmbench.backbones.generative.inputs import CheckpointError
-from vlmbench.backbones.generative.spliced import SplicedVlm, build_empty, companion, complete, image_settings
+from vlmbench.backbones.generative.inputs import CheckpointError, check_complete
+from vlmbench.backbones.generative.spliced import SplicedVlm, build_empty, companion, image_settings
 
 # Of LAVIS's `create_eva_vit_g`: the published tower's last block is not used, and a head is 88 wide.
 BLOCKS, TOWER_HEAD, BERT_HEAD = 39, 88, 64
@@ -87,7 +87,7 @@ def load_xraygpt(
     state = {f"vision_model.{name}": value for name, value in renamed(fused(tower), TOWER_KEYS).items()}
     state |= renamed(former, FORMER_KEYS) | renamed(linear, {r"llama_proj\.": "language_projection."})
     llm, info = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, weights_only=True, output_loading_info=True)
-    complete(info, where=folder)
+    check_complete(info, where=folder)
     try:
         width, _, patch, _ = state["vision_model.embeddings.patch_embedding.weight"].shape
         _, queries, hidden = state["query_tokens"].shape
@@ -111,6 +111,9 @@ def load_xraygpt(
             intermediate_size=query_mlp,
             num_hidden_layers=1 + max(int(key.split(".")[3]) for key in state if key.startswith("qformer.encoder.")),
             num_attention_heads=hidden // BERT_HEAD,
+            # The original never trains the Q-Former and keeps it as at inference.
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
         ),
         text_config=llm.config,
         num_query_tokens=queries,
@@ -118,10 +121,11 @@ def load_xraygpt(
     )
     model = build_empty(Blip2ForConditionalGeneration, config)
     model.language_model = llm
-    lacking, _ = model.load_state_dict(
-        {key: value.to(dtype) for key, value in state.items()}, strict=False, assign=True
-    )
-    complete({"missing_keys": lacking, "mismatched_keys": ()}, where="model.companions", elsewhere=("language_model.",))
+    wanted = {name: value.shape for name, value in model.state_dict().items() if not name.startswith("language_model.")}
+    differ = [name for name in wanted.keys() & state.keys() if wanted[name] != state[name].shape]
+    told = {"missing_keys": sorted(wanted.keys() - state.keys()), "mismatched_keys": differ}
+    check_complete(told, where="the files of model.companions")
+    model.load_state_dict({name: state[name].to(dtype) for name in wanted}, strict=False, assign=True)
     # LAVIS normalises behind the tower with torch's default, within it with the configuration's epsilon.
     model.vision_model.post_layernorm.eps = 1e-5
     sizes = {"size": {"height": side, "width": side}}
