@@ -231,7 +231,7 @@ def test_half_precision_weights_are_all_half(releases):
     ("vila15", "main/mm_projector", r"mm_projector/config\.json, of the projector, is not there\. Fetch"),
     ("vila15", "main/vision_tower", r"vision_tower/config\.json, of the vision tower, is not there"),
     ("vila15", "main/mm_projector/model.safetensors", r"the projector's weights, is not there"),
-    ("xraygpt", "vit", r"eva_vit_g\.pth of LAVIS, is not in .*vit\. Set model\.companions\.vit\.source"),
+    ("xraygpt", "vit", r"vit, eva_vit_g\.pth of LAVIS, is not there\. Fetch .* model\.companions\.vit says where"),
     ("xraygpt", "projection/xraygpt_pretrained1.pth", r"holds 0 files \*\.pth instead of one"),
 ])  # fmt: skip
 def test_a_missing_part_is_named(name, gone, told, releases, tmp_path):
@@ -247,7 +247,7 @@ def test_a_checkpoint_without_a_tower_says_where_to_get_one(releases):
     settings: dict[str, Any] = {"dtype": torch.float32, "chat_template": "<image>"}
     with pytest.raises(CheckpointError, match=r"companions=\{tower: \{source: openai/clip-vit-large-patch14-336\}\}"):
         load("llava_original", str(releases("llava15_original") / "main"), **settings)
-    with pytest.raises(CheckpointError, match=r"is not named\. Set model\.companions\.vit\.source"):
+    with pytest.raises(CheckpointError, match=r"LAVIS is not named\. .* model\.companions\.vit says where"):
         load("xraygpt", str(releases("xraygpt") / "main"), **settings)
 
 
@@ -278,7 +278,7 @@ def parts_of(model, prefixes):
 
 # What the releases' configurations say of sizes.
 LLAMA_3 = {"vocab_size": 128256, "hidden_size": 4096, "intermediate_size": 14336, "num_key_value_heads": 8}
-QWEN2 = {"vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28}
+QWEN2: dict[str, Any] = {"vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28}
 QWEN2 |= {"num_attention_heads": 28, "num_key_value_heads": 4, "architectures": ["LlavaQwen2ForCausalLM"]}
 CLIP_L = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
 SO400M = {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16}
@@ -290,33 +290,34 @@ def full_size(name):
 
     from vlmbench.backbones.generative.family import Family
     from vlmbench.backbones.generative.llava_original import language_config
-    from vlmbench.backbones.generative.spliced import build_empty
-    from vlmbench.backbones.generative.vila import Downsample
+    from vlmbench.backbones.generative.vila import projector
     from vlmbench.backbones.generative.xraygpt import FAMILY
 
     family = FAMILY if name == "xraygpt" else Family()
-    if name == "xraygpt":  # the defaults are BLIP-2's tower and Q-Former, and LLaMA 7B
-        config = transformers.Blip2Config(text_config=transformers.LlamaConfig())
-        model = build_empty(transformers.Blip2ForConditionalGeneration, config)
-    elif name == "vila15":
-        vision = transformers.SiglipVisionConfig(**SO400M, image_size=384, patch_size=14, vision_use_head=False)
-        config = transformers.LlavaConfig(vision_config=vision, text_config=transformers.LlamaConfig(**LLAMA_3))
-        model = build_empty(transformers.LlavaForConditionalGeneration, config)
-        with torch.device("meta"):
-            model.model.multi_modal_projector = Downsample(1152, 4096)
-    else:
-        vision = transformers.CLIPVisionConfig(**CLIP_L, image_size=336, patch_size=14)
-        config = transformers.LlavaConfig(vision_config=vision, text_config=language_config(QWEN2))
-        model = build_empty(transformers.LlavaForConditionalGeneration, config)
+    vision: Any = transformers.CLIPVisionConfig(**CLIP_L, image_size=336, patch_size=14)
+    text: Any = language_config(QWEN2)
+    if name == "vila15":
+        vision = transformers.SiglipVisionConfig(**SO400M, image_size=384, patch_size=14)
+        text = transformers.LlamaConfig(**LLAMA_3)
+    model: Any
+    with torch.device("meta"):
+        if name == "xraygpt":  # the defaults are BLIP-2's tower and Q-Former, and LLaMA 7B
+            config = transformers.Blip2Config(text_config=transformers.LlamaConfig())
+            model = transformers.Blip2ForConditionalGeneration(config)
+        else:
+            config = transformers.LlavaConfig(vision_config=vision, text_config=text)
+            model = transformers.LlavaForConditionalGeneration(config)
+        if name == "vila15":
+            model.model.multi_modal_projector = projector(1152, 4096)
     return model, {part: getattr(family, part) for part in ("vision", "connector", "language")}
 
 
 # Llama 3 8B, Qwen2 7B and LLaMA 7B have 8,030,261,248, 7,615,616,512 and 6,738,415,616 parameters by their owners'
-# files; SigLIP's tower 428,225,600, of which 15,238,352 are the pooling head that is not read; BLIP-2's tower 985.95
+# files; SigLIP's tower 428,225,600 (with its pooling head, which is not read); BLIP-2's tower 985.95
 # million (Li et al. 2023 call it 1 billion). The connectors are counted by hand.
 FULL = {
     "huatuogpt_vision_llava": (303_507_456, 1024 * 3584 + 3584 + 3584 * 3584 + 3584, 7_615_616_512),
-    "vila15": (428_225_600 - 15_238_352, 2 * 4608 + 4608 * 4096 + 4096 + 4096 * 4096 + 4096, 8_030_261_248),
+    "vila15": (428_225_600, 2 * 4608 + 4608 * 4096 + 4096 + 4096 * 4096 + 4096, 8_030_261_248),
     "xraygpt": (985_952_256, 32 * 768 + 105_137_664 + 768 * 4096 + 4096, 6_738_415_616),
 }
 
@@ -331,6 +332,6 @@ def test_the_released_sizes_are_the_published_ones(name):
 
 
 def test_an_image_of_the_released_vila_takes_196_tokens():
-    from vlmbench.backbones.generative.vila import Downsample
+    from vlmbench.backbones.generative.vila import projector
 
-    assert Downsample(8, 4)(torch.zeros(1, 27 * 27, 8)).shape == (1, 196, 4)
+    assert projector(8, 4)(torch.zeros(1, 27 * 27, 8)).shape == (1, 196, 4)

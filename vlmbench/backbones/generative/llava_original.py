@@ -38,7 +38,7 @@ def load_llava_original(
     image_token: str = "<unk>",  # noqa: S107 - a word of the vocabulary, no secret
     trust_remote_code: bool = False,
 ) -> SplicedVlm:
-    """Load a checkpoint of LLaVA's code; names are mapped while it is read, nothing is written.
+    """Load a checkpoint of LLaVA's code; names are mapped while it is read, nothing is written and no code runs.
 
     The vision tower is the companion `tower`, a CLIP, if there is one, and else the one among the checkpoint's own
     weights. LLaVA-Med's program reads CLIP's published tower although its checkpoint holds another: naming
@@ -53,7 +53,7 @@ def load_llava_original(
         max_length: As `HfVlm`.
         processor_settings: Under `image_processor`, what differs from CLIP's.
         image_token: Word of the vocabulary that no text becomes; features stand on its places.
-        trust_remote_code: Not used: no code of the repository runs.
+        trust_remote_code: Not used.
 
     Raises:
         CheckpointError: The folder lacks weights, no tower is there, or LLaVA 1.5 has no such projector or images.

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 from torch import Tensor, nn
 
@@ -84,27 +83,20 @@ class SplicedVlm(HfVlm):
         return [answer.split(self.ending)[0].strip() for answer in answers] if self.ending else answers
 
 
-def need(path: Path, what: str) -> Path:
-    """Return `path` if it is there.
+def need(path: str | Path | None, what: str, setting: str = "source") -> Path:
+    """Return a part of a release, if it is there.
+
+    Args:
+        path: The file or folder; None where the model's YAML names none.
+        what: What it holds.
+        setting: Which setting of the model names it.
 
     Raises:
-        CheckpointError: It is not there; the message says what it would hold.
+        CheckpointError: It is not there.
     """
-    if not path.exists():
-        raise CheckpointError(f"{path}, {what}, is not there. Fetch the whole release, or check model.source.")
-    return path
-
-
-def companion(companions: Mapping[str, str] | None, name: str, what: str) -> Path:
-    """Return the folder or the file that the loader knows as `name`.
-
-    Raises:
-        CheckpointError: The model's YAML names none, or it is not there.
-    """
-    path = (companions or {}).get(name)
     if path is None or not Path(path).exists():
-        told = "is not named" if path is None else f"is not in {path}"
-        raise CheckpointError(f"{what} {told}. Set model.companions.{name}.source to where it is.")
+        told = f"{what} is not named" if path is None else f"{path}, {what}, is not there"
+        raise CheckpointError(f"{told}. Fetch the whole release; model.{setting} says where it is.")
     return Path(path)
 
 
@@ -117,9 +109,3 @@ def image_settings(settings: Mapping[str, Any] | None) -> dict[str, Any]:
     if foreign := sorted(set(settings or {}) - {"image_processor"}):
         raise CheckpointError(f"model.processor.{foreign[0]}: this loader takes model.processor.image_processor alone.")
     return dict((settings or {}).get("image_processor", {}))
-
-
-def build_empty(model_class: Any, config: Any) -> Any:
-    """Return the network without memory for its weights; each part is then put in its place."""
-    with torch.device("meta"):
-        return model_class(config)

@@ -13,39 +13,32 @@ from torch import Tensor, nn
 
 from vlmbench.backbones.generative.family import Family
 from vlmbench.backbones.generative.inputs import CheckpointError, check_complete
-from vlmbench.backbones.generative.spliced import SplicedVlm, build_empty, image_settings, need
+from vlmbench.backbones.generative.spliced import SplicedVlm, image_settings, need
 
-# From the names of VILA's projector to those of `Downsample`.
-PROJECTOR_KEYS = {"layers.1.": "norm.", "layers.2.": "linear_1.", "layers.4.": "linear_2."}
+PARTS = {"llm": "the language model", "vision_tower": "the vision tower", "mm_projector": "the projector"}
 
 
-class Downsample(nn.Module):
-    """VILA's projector `mlp_downsample`: a square of two by two patches becomes one token (Lin et al. 2024, sec. 3).
-
-    Args:
-        vision_width: Width of the tower's features.
-        text_width: Width of the language model.
-    """
-
-    def __init__(self, vision_width: int, text_width: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(4 * vision_width)
-        self.linear_1 = nn.Linear(4 * vision_width, text_width)
-        self.linear_2 = nn.Linear(text_width, text_width)
+class Squares(nn.Module):
+    """VILA's downsampling (Lin et al. 2024, section 3): a square of two by two patches becomes one token."""
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Map (B, S * S, F) patches to (B, ceil(S / 2) ** 2, text_width) tokens; an odd side is padded with zeros."""
+        """Map (B, S * S, F) patches to (B, ceil(S / 2) ** 2, 4 F); an odd side is padded with zeros.
+
+        A token's patches are upper left, upper right, lower left, lower right; tokens go down each column first.
+        """
         batch, count, width = patches.shape
         side = round(count**0.5)
-        grid = patches.view(batch, side, side, width)
-        grid = nn.functional.pad(grid, (0, 0, 0, side % 2, 0, side % 2))
+        grid = nn.functional.pad(patches.view(batch, side, side, width), (0, 0, 0, side % 2, 0, side % 2))
         half = grid.shape[1] // 2
-        # The four patches of a square follow one another as: upper left, upper right, lower left, lower right; the
-        # squares are read down each column first.
         squares = grid.view(batch, half, 2, half, 2, width).permute(0, 3, 1, 2, 4, 5)
-        squares = squares.reshape(batch, half * half, 4 * width)
-        hidden: Tensor = self.linear_2(nn.functional.gelu(self.linear_1(self.norm(squares))))
-        return hidden
+        return squares.reshape(batch, half * half, 4 * width)
+
+
+def projector(vision_width: int, text_width: int) -> nn.Sequential:
+    """Return VILA's projector `mlp_downsample`; its layers are numbered as in the release."""
+    wide = 4 * vision_width
+    layers = nn.Linear(wide, text_width), nn.GELU(), nn.Linear(text_width, text_width)
+    return nn.Sequential(Squares(), nn.LayerNorm(wide), *layers)
 
 
 def load_vila(
@@ -61,10 +54,10 @@ def load_vila(
     stops: tuple[str, ...] = ("<|eot_id|>",),
     trust_remote_code: bool = False,
 ) -> SplicedVlm:
-    """Load VILA's three folders; names are mapped while they are read, nothing is written.
+    """Load VILA's three folders; names are mapped while they are read, nothing is written and no code runs.
 
     Args:
-        folder: Where `llm/`, `vision_tower/` and `mm_projector/` are.
+        folder: Where `PARTS` are.
         dtype: Type of the weights.
         companions: Not used: the release is complete.
         chat_template: As `HfVlm`; the image is `<image>` in it.
@@ -73,7 +66,7 @@ def load_vila(
         processor_settings: Under `image_processor`, what differs from the release's.
         image_token: Word of the vocabulary that no text becomes; features stand on its places.
         stops: Words that end generation beside the end token.
-        trust_remote_code: Not used: no code of the repository runs.
+        trust_remote_code: Not used.
 
     Raises:
         CheckpointError: One of the folders is missing, its weights are not complete, or VILA 1.5 has no such projector.
@@ -84,13 +77,11 @@ def load_vila(
         AutoTokenizer,
         LlavaConfig,
         LlavaForConditionalGeneration,
-        SiglipVisionConfig,
         SiglipVisionModel,
     )
 
     path = Path(folder)
-    parts = {"llm": "the language model", "vision_tower": "the vision tower", "mm_projector": "the projector"}
-    files = {name: need(path / name / "config.json", f"of {what}") for name, what in parts.items()}
+    files = {name: need(path / name / "config.json", f"of {what}") for name, what in PARTS.items()}
     raw = json.loads(need(path / "config.json", "the model's configuration").read_text(encoding="utf-8"))
     kind = json.loads(files["mm_projector"].read_text(encoding="utf-8")).get("mm_projector_type")
     if kind != "mlp_downsample" or raw.get("s2"):
@@ -100,24 +91,26 @@ def load_vila(
         )
     reading = {"dtype": dtype, "weights_only": True, "output_loading_info": True}
     llm, of_llm = AutoModelForCausalLM.from_pretrained(path / "llm", **reading)
-    # The pooling head stands behind the layer that is read.
-    vision = SiglipVisionConfig.from_pretrained(path / "vision_tower", vision_use_head=False)
-    tower, of_tower = SiglipVisionModel.from_pretrained(path / "vision_tower", config=vision, **reading)
+    tower, of_tower = SiglipVisionModel.from_pretrained(path / "vision_tower", **reading)
     check_complete(of_llm, of_tower, where=folder)
     tokenizer = AutoTokenizer.from_pretrained(path / "llm")
-    side = -(-(vision.image_size // vision.patch_size) // 2)
+    side = -(-(tower.config.image_size // tower.config.patch_size) // 2)
     config = LlavaConfig(
-        vision_config=vision,
+        vision_config=tower.config,
         text_config=llm.config,
         image_token_index=tokenizer.convert_tokens_to_ids(image_token),
         image_seq_length=side**2,
         vision_feature_layer=raw["mm_vision_select_layer"],
         vision_feature_select_strategy="full",
     )
-    model = build_empty(LlavaForConditionalGeneration, config)
+    with torch.device("meta"):
+        model = LlavaForConditionalGeneration(config)
     model.model.language_model, model.lm_head, model.model.vision_tower = llm.model, llm.lm_head, tower
-    projector = load_projector(path / "mm_projector", vision.hidden_size, llm.config.hidden_size)
-    model.model.multi_modal_projector, model.generation_config = projector.to(dtype), llm.generation_config
+    model.generation_config = llm.generation_config
+    connector = projector(tower.config.hidden_size, llm.config.hidden_size).to(dtype)
+    weights = load_file(need(path / "mm_projector" / "model.safetensors", "the projector's weights"))
+    connector.load_state_dict({name.removeprefix("layers."): value for name, value in weights.items()})
+    model.model.multi_modal_projector = connector
     images = AutoImageProcessor.from_pretrained(
         path / "vision_tower", backend="pil", **image_settings(processor_settings)
     )
@@ -125,21 +118,10 @@ def load_vila(
         model.eval(),
         images,
         tokenizer,
-        family=Family(token=image_token),
+        family=Family(token=image_token, connector_linear=r"model\.multi_modal_projector\.[24]"),
         image_tokens=config.image_seq_length,
         stops=tuple(stops),
         chat_template=chat_template,
         answer_prefix=answer_prefix,
         max_length=max_length,
     )
-
-
-def load_projector(folder: Path, vision_width: int, text_width: int) -> Downsample:
-    """Return the projector with the weights of `model.safetensors`."""
-    renamed = {}
-    for name, value in load_file(need(folder / "model.safetensors", "the projector's weights")).items():
-        (old,) = (old for old in PROJECTOR_KEYS if name.startswith(old))
-        renamed[name.replace(old, PROJECTOR_KEYS[old], 1)] = value
-    projector = Downsample(vision_width, text_width)
-    projector.load_state_dict(renamed)
-    return projector

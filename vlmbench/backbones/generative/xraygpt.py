@@ -13,26 +13,29 @@ from torch import Tensor
 
 from vlmbench.backbones.generative.family import FAMILIES
 from vlmbench.backbones.generative.inputs import CheckpointError, check_complete
-from vlmbench.backbones.generative.spliced import SplicedVlm, build_empty, companion, image_settings
+from vlmbench.backbones.generative.spliced import SplicedVlm, image_settings, need
 
 # Of LAVIS's `create_eva_vit_g`: the published tower's last block is not used, and a head is 88 wide.
 BLOCKS, TOWER_HEAD, BERT_HEAD = 39, 88, 64
-TOWER_KEYS = {
-    r"cls_token": "embeddings.class_embedding",
-    r"pos_embed": "embeddings.position_embedding",
-    r"patch_embed\.proj\.": "embeddings.patch_embedding.",
-    r"blocks\.(\d+)\.norm": r"encoder.layers.\1.layer_norm",
-    r"blocks\.(\d+)\.attn\.proj\.": r"encoder.layers.\1.self_attn.projection.",
-    r"blocks\.(\d+)\.attn\.": r"encoder.layers.\1.self_attn.",
-    r"blocks\.(\d+)\.mlp\.": r"encoder.layers.\1.mlp.",
+FILES = {
+    "vit": "eva_vit_g.pth of LAVIS",
+    "qformer": "blip2_pretrained_flant5xxl.pth of LAVIS",
+    "projection": "xraygpt_pretrained1.pth of XrayGPT",
 }
-FORMER_KEYS = {
-    r"query_tokens": "query_tokens",
-    r"ln_vision\.": "vision_model.post_layernorm.",
-    r"Qformer\.bert\.embeddings\.LayerNorm\.": "qformer.layernorm.",
-    r"Qformer\.bert\.(encoder\.layer\.\d+\.)(crossattention|attention)\.self\.": r"qformer.\1\2.attention.",
-    r"Qformer\.bert\.(encoder\.layer\.\d+\.)(crossattention|attention)\.output\.": r"qformer.\1\2.output.",
-    r"Qformer\.bert\.(encoder\.layer\.\d+\.)(intermediate|output)_query\.": r"qformer.\1\2_query.",
+# From the names in these files to those of transformers; the first that matches counts.
+KEYS = {
+    r"^cls_token": "vision_model.embeddings.class_embedding",
+    r"^pos_embed": "vision_model.embeddings.position_embedding",
+    r"^patch_embed\.proj\.": "vision_model.embeddings.patch_embedding.",
+    r"^blocks\.(\d+)\.norm": r"vision_model.encoder.layers.\1.layer_norm",
+    r"^blocks\.(\d+)\.attn\.proj\.": r"vision_model.encoder.layers.\1.self_attn.projection.",
+    r"^blocks\.(\d+)\.attn\.": r"vision_model.encoder.layers.\1.self_attn.",
+    r"^blocks\.": "vision_model.encoder.layers.",
+    r"^ln_vision\.": "vision_model.post_layernorm.",
+    r"^Qformer\.bert\.embeddings\.LayerNorm\.": "qformer.layernorm.",
+    r"^Qformer\.bert\.(.*attention)\.self\.": r"qformer.\1.attention.",
+    r"^Qformer\.bert\.": "qformer.",
+    r"^llama_proj\.": "language_projection.",
 }
 FAMILY = replace(
     FAMILIES["blip-2"],
@@ -55,18 +58,17 @@ def load_xraygpt(
     processor_settings: Mapping[str, Any] | None = None,
     trust_remote_code: bool = False,
 ) -> SplicedVlm:
-    """Load XrayGPT from its parts; names are mapped while they are read, nothing is written.
+    """Load XrayGPT from its parts; names are mapped while they are read, nothing is written and no code runs.
 
     Args:
         folder: Where the Vicuna is, in transformers' format.
         dtype: Type of the weights.
-        companions: `vit`, `qformer` and `projection`: the files `eva_vit_g.pth` and `blip2_pretrained_flant5xxl.pth` of
-            LAVIS and `xraygpt_pretrained1.pth`, or folders that hold one such file.
+        companions: Where each of `FILES` is, itself or a folder that holds one such file.
         chat_template: As `HfVlm`; the image is `<ImageHere>` in it.
         answer_prefix: As `HfVlm`.
         max_length: As `HfVlm`.
         processor_settings: Under `image_processor`, what differs from BLIP's.
-        trust_remote_code: Not used: no code of a repository runs.
+        trust_remote_code: Not used.
 
     Raises:
         CheckpointError: One of the parts is missing or not complete.
@@ -81,21 +83,18 @@ def load_xraygpt(
         BlipImageProcessorPil,
     )
 
-    tower = read(companion(companions, "vit", "The vision tower, eva_vit_g.pth of LAVIS,"))
-    former = read(companion(companions, "qformer", "The Q-Former, blip2_pretrained_flant5xxl.pth of LAVIS,"))
-    linear = read(companion(companions, "projection", "The projection, xraygpt_pretrained1.pth of XrayGPT,"))
-    state = {f"vision_model.{name}": value for name, value in renamed(fused(tower), TOWER_KEYS).items()}
-    state |= renamed(former, FORMER_KEYS) | renamed(linear, {r"llama_proj\.": "language_projection."})
-    llm, info = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, weights_only=True, output_loading_info=True)
-    check_complete(info, where=folder)
+    files = {name: need((companions or {}).get(name), what, f"companions.{name}") for name, what in FILES.items()}
+    state = renamed({key: value for path in files.values() for key, value in read(path).items()})
     try:
         width, _, patch, _ = state["vision_model.embeddings.patch_embedding.weight"].shape
-        _, queries, hidden = state["query_tokens"].shape
         side = round((state["vision_model.embeddings.position_embedding"].shape[1] - 1) ** 0.5) * patch
         mlp = state["vision_model.encoder.layers.0.mlp.fc1.weight"].shape[0]
+        _, queries, hidden = state["query_tokens"].shape
         query_mlp = state["qformer.encoder.layer.0.intermediate_query.dense.weight"].shape[0]
     except KeyError as error:
         raise CheckpointError(f"The files of model.companions do not hold {error}: check each source.") from error
+    llm, info = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, weights_only=True, output_loading_info=True)
+    check_complete(info, where=folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     config = Blip2Config(
         vision_config=Blip2VisionConfig(
@@ -109,7 +108,7 @@ def load_xraygpt(
         qformer_config=Blip2QFormerConfig(
             hidden_size=hidden,
             intermediate_size=query_mlp,
-            num_hidden_layers=1 + max(int(key.split(".")[3]) for key in state if key.startswith("qformer.encoder.")),
+            num_hidden_layers=len([key for key in state if key.endswith(".attention.output.dense.weight")]),
             num_attention_heads=hidden // BERT_HEAD,
             # The original never trains the Q-Former and keeps it as at inference.
             hidden_dropout_prob=0.0,
@@ -119,7 +118,8 @@ def load_xraygpt(
         num_query_tokens=queries,
         image_token_index=tokenizer.convert_tokens_to_ids(FAMILY.token),
     )
-    model = build_empty(Blip2ForConditionalGeneration, config)
+    with torch.device("meta"):
+        model = Blip2ForConditionalGeneration(config)
     model.language_model = llm
     wanted = {name: value.shape for name, value in model.state_dict().items() if not name.startswith("language_model.")}
     differ = [name for name in wanted.keys() & state.keys() if wanted[name] != state[name].shape]
@@ -128,10 +128,9 @@ def load_xraygpt(
     model.load_state_dict({name: state[name].to(dtype) for name in wanted}, strict=False, assign=True)
     # LAVIS normalises behind the tower with torch's default, within it with the configuration's epsilon.
     model.vision_model.post_layernorm.eps = 1e-5
-    sizes = {"size": {"height": side, "width": side}}
     return SplicedVlm(
         model.eval(),
-        BlipImageProcessorPil(**sizes | image_settings(processor_settings)),
+        BlipImageProcessorPil(**{"size": {"height": side, "width": side}, **image_settings(processor_settings)}),
         tokenizer,
         family=FAMILY,
         image_tokens=queries,
@@ -156,25 +155,13 @@ def read(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def fused(tower: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Join the biases of queries and values, between them zeros for the keys, and drop the blocks that are not used."""
-    out = {}
-    for name, value in tower.items():
-        block = re.match(r"blocks\.(\d+)\.", name)
-        if (block and int(block[1]) >= BLOCKS) or name.endswith(".v_bias"):
-            continue
-        if name.endswith(".q_bias"):
-            values = tower[name.replace(".q_bias", ".v_bias")]
-            name, value = name.replace(".q_bias", ".qkv.bias"), torch.cat([value, torch.zeros_like(values), values])
-        out[name] = value
-    return out
-
-
-def renamed(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
-    """Return the tensors that one of the patterns matches from the start, under their new names."""
+def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors under transformers' names, the biases of queries and values joined, with zeros for the keys."""
     out = {}
     for name, value in state.items():
-        pattern = next((old for old in names if re.match(old, name)), None)
-        if pattern is not None:
-            out[re.sub(pattern, names[pattern], name, count=1)] = value
+        if name.endswith(".attn.q_bias"):
+            values = state[name.replace("q_bias", "v_bias")]
+            name, value = name.replace("q_bias", "qkv.bias"), torch.cat([value, torch.zeros_like(values), values])
+        pattern = next((old for old in KEYS if re.match(old, name)), "^")
+        out[re.sub(pattern, KEYS.get(pattern, ""), name)] = value
     return out
