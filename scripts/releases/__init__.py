@@ -14,6 +14,7 @@ MODULES: tuple[str, ...] = (
     "contrastive",
     "contrastive_open",
     "conversions_contrastive",
+    "conversions_generative",
     "generative",
     "generative_dynamic",
 )
