@@ -21,6 +21,9 @@ LOADERS = {
     "pmc_clip": "contrastive.pmc_clip:load_pmc_clip",
     "conch": "contrastive.conch:load_conch",
     "hf_vlm": "generative.native:load_vlm",
+    "llava_original": "generative.llava_original:load_llava_original",
+    "vila": "generative.vila:load_vila",
+    "xraygpt": "generative.xraygpt:load_xraygpt",
 }
 
 

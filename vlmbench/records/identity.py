@@ -14,6 +14,7 @@ RESULT_VERSION = 1
 # Where things are, how fast they go, what is shown, and what is computed from the predictions afterwards.
 NOT_IDENTITY = (
     "output",
+    "lock",
     "logger",
     "sweep",
     "deterministic",
@@ -38,6 +39,7 @@ NOT_IDENTITY = (
     "model.parameters",
     "model.image_size",
     "model.how_to_get",
+    "model.float16",
     "model.base_url",
     "model.api_key_env",
     "model.concurrency",
