@@ -292,3 +292,18 @@ def test_the_real_sizes_are_read_from_the_weights(monkeypatch, folders, tmp_path
     assert sum(parts.values()) / 1e6 == pytest.approx(count, abs=0.005)
     assert {part: round(n / 1e6, 2) for part, n in parts.items() if part != "head"} == dict(model.parameters)
     assert loaded.preprocess(IMAGES[0]).shape == (3, model.image_size, model.image_size)
+
+
+@pytest.mark.parametrize(
+    ("name", "finetune"),
+    [("medclip", "lora"), ("medclip_resnet", "lora"), ("pmc_clip", "linear_probe"), ("conch", "full")],
+)
+def test_a_cell_runs_from_end_to_end(train, folders, name, finetune):
+    model: Any = OmegaConf.load(conf_dir() / "model" / f"{name}.yaml")
+    where = [f"model={name}", f"model.source={folders(name) / 'main'}", "domain=phantom_radiograph"]
+    for companion in model.companions:
+        where.append(f"model.companions.{companion}.source={folders(name) / companion}")
+        where += [f"model.companions.{companion}.{pin}=null" for pin in ("revision", "sha256")]
+    ran = train(*where, "model.revision=null", "model.sha256=null", f"finetune={finetune}", "trainer.max_epochs=1")
+    assert ran.status == 0, ran.err
+    assert ran.record["status"] == "done"
