@@ -188,7 +188,7 @@ def test_a_companion_is_named(models):
     status, out, _ = models("show", "medclip")
     assert status == 0
     assert "needs      text: emilyalsentzer/Bio_ClinicalBERT" in out
-    assert "from the size of the download alone" in out
+    assert "136.6 M: vision 27.9 M, text 108.7 M" in out
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))

@@ -30,7 +30,8 @@ class Conch(DualEncoder):
     """The contrastive part of CONCH: `visual`, `text` and `logit_scale`, with its own byte-level tokenizer."""
 
     part_prefixes: Mapping[str, tuple[str, ...]] = {
-        "vision": ("visual.",),
+        "vision": ("visual.trunk.", "visual.attn_pool_contrast.", "visual.ln_contrast."),
+        "connector": ("visual.proj_contrast",),  # not reached by a head on the features before it
         "text": ("text.",),
         "head": ("logit_scale",),
     }
