@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 
 from vlmbench.backbones.base import Turn
 from vlmbench.backbones.contrastive.clip import load_clip
-from vlmbench.backbones.generative.native import complete_processor, load_vlm
+from vlmbench.backbones.generative.inputs import complete_processor
+from vlmbench.backbones.generative.native import load_vlm
 from vlmbench.weights.locate import content_digest, locate
 from vlmbench.weights.source import ASSETS, Source
 

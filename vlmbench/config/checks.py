@@ -64,6 +64,11 @@ def check_cell(cell: schema.CellConfig) -> None:
     check_combination(cell.model, cell.task, cell.finetune, cell.domain)
     check_domain(cell.domain, cell.task.name)
     check_endpoint(cell.model)
+    if cell.trainer.precision == "16-mixed" and not getattr(cell.model, "float16", True):
+        raise ConfigError(
+            f"trainer.precision=16-mixed: {cell.model.name} overflows in float16 and answers nothing. "
+            "Set trainer.precision=bf16-mixed or 32-true."
+        )
     if cell.deterministic and cell.trainer.accelerator == "mps":
         raise ConfigError("trainer.accelerator=mps cannot be deterministic; set deterministic=false.")
 

@@ -39,6 +39,7 @@ NOT_IDENTITY = (
     "model.parameters",
     "model.image_size",
     "model.how_to_get",
+    "model.float16",
     "model.base_url",
     "model.api_key_env",
     "model.concurrency",

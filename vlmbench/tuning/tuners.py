@@ -63,7 +63,8 @@ class Lora:
         targets = [backbone.lora_targets(self.scope)]
         in_full: list[str] = []
         if "M" in self.scope and self.connector == "full":
-            in_full = [prefix.rstrip(".") for prefix in backbone.part_prefixes["connector"]]
+            # PEFT copies modules: a parameter that stands alone (a prefix without a dot) stays as it came.
+            in_full = [prefix[:-1] for prefix in backbone.part_prefixes["connector"] if prefix.endswith(".")]
         elif "M" in self.scope:
             targets.append(f"({backbone.connector_targets()})")
         pattern = "|".join(target for target in targets if target)

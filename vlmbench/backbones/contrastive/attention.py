@@ -37,12 +37,14 @@ class Attention(nn.Module):
             key: (B, S, E).
             value: (B, S, E).
             need_weights: Not used; callers pass it.
-            attn_mask: (T, S), added to the scores.
+            attn_mask: (T, S), or (B * heads, T, S), added to the scores.
         """
         q, k, v = (
             layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for layer, x in ((self.q_proj, query), (self.k_proj, key), (self.v_proj, value))
         )
+        if attn_mask is not None and attn_mask.ndim == 3:
+            attn_mask = attn_mask.unflatten(0, (-1, self.heads))
         out = functional.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
         return self.out_proj(out.transpose(1, 2).flatten(-2)), None
 

@@ -41,6 +41,14 @@ class DualEncoder(nn.Module):
         """The learned inverse temperature, as a factor."""
         return self.model.logit_scale.exp()
 
+    def train(self, mode: bool = True) -> DualEncoder:
+        """Set the mode, except that batch norms keep their statistics: buffers are not among what tuning saves."""
+        super().train(mode)
+        for module in self.model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
     def preprocess(self, image: Image.Image) -> Tensor:
         """Return (3, H, W) by the checkpoint's own preprocessing."""
         raise NotImplementedError

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-_ATTENTION = r"self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj"
-_CLIP_TOWER = r"model\.vision_tower\.encoder\.layers\.{layers}\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])"
+_LAYERS = r"model\.language_model\.layers\.\d+\."
+_DECODER = _LAYERS + r"(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
+# Earlier versions of transformers hold the towers of CLIP and SigLIP one module deeper.
+_TOWER = r"model\.vision_tower\.(?:vision_model\.)?"
+_CLIP_TOWER = _TOWER + r"encoder\.layers\.{layers}\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])"
 
 
 @dataclass(frozen=True)
 class Family:
-    """One architecture; patterns match whole module paths of the transformers class.
+    """One architecture; patterns match whole paths of the transformers class.
+
+    A prefix that ends with a dot is a module, one that does not is a parameter of its own; of a list of modules, each
+    is one.
 
     Attributes:
         vision: Prefixes of the vision tower's parameters.
@@ -20,11 +26,15 @@ class Family:
         vision_linear: Pattern of the tower's Linear layers; `{layers}` stands for the layers that are read.
         connector_linear: Pattern of the connector's Linear layers; empty where it has none.
         language_linear: Pattern of the language model's Linear layers.
+        vision_layer: Pattern that begins a parameter's path in the tower, with the layer's number as its group.
+        unread: Pattern of parameters behind what the connector reads: no gradient reaches them.
         placeholder: What the chat template writes where the image goes.
         token: What the image becomes, repeated once a feature.
         before: What the processor writes before the repeated tokens.
         after: What it writes after them.
+        image_first: Whether the image's tokens stand before everything, the begin token too.
         type_ids: Input that marks image tokens, where the model takes one.
+        end: What closes an answer in the model's own training; empty where it is the tokenizer's end token.
     """
 
     vision: tuple[str, ...] = ("model.vision_tower.",)
@@ -32,15 +42,79 @@ class Family:
     language: tuple[str, ...] = ("model.language_model.", "lm_head.")
     vision_linear: str = _CLIP_TOWER
     connector_linear: str = r"model\.multi_modal_projector\.linear_[12]"
-    language_linear: str = rf"model\.language_model\.layers\.\d+\.({_ATTENTION})"
+    language_linear: str = _DECODER
+    vision_layer: str = _TOWER + r"encoder\.layers?\.(\d+)\."
+    unread: str = _TOWER + r"(post_layernorm|head)\..*"
     placeholder: str = "<image>"
     token: str = "<image>"  # noqa: S105 - a word of the vocabulary, no secret
     before: str = ""
     after: str = ""
+    image_first: bool = False
     type_ids: str = ""
+    end: str = ""
 
 
-FAMILIES: dict[str, Family] = {"llava": Family()}
+LLAVA = Family()
+# The learned line break between rows of tiles is a parameter of the model itself.
+LLAVA_TILES = replace(LLAVA, connector=("model.multi_modal_projector.", "model.image_newline"))
+QWEN2_VL = Family(
+    vision=("model.visual.patch_embed.", "model.visual.pos_embed.", "model.visual.blocks."),
+    connector=("model.visual.merger.",),
+    vision_linear=r"model\.visual\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12])",
+    connector_linear=r"model\.visual\.merger\.mlp\.[02]",
+    unread="",
+    placeholder="<|image_pad|>",
+    token="<|image_pad|>",  # noqa: S106 - as above
+    type_ids="mm_token_type_ids",
+)
+
+FAMILIES: dict[str, Family] = {
+    "llava": LLAVA,
+    "llava_next": LLAVA_TILES,
+    "llava_onevision": LLAVA_TILES,
+    "qwen2_vl": QWEN2_VL,
+    # The tower's layers end in the same names as the language model's.
+    "qwen2_5_vl": replace(
+        QWEN2_VL, vision_linear=r"model\.visual\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.(gate|up|down)_proj)"
+    ),
+    "qwen3_vl": replace(
+        QWEN2_VL,
+        connector=("model.visual.merger.", "model.visual.deepstack_merger_list."),
+        vision_linear=r"model\.visual\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.linear_fc[12])",
+        connector_linear=r"model\.visual\.(merger|deepstack_merger_list\.\d+)\.linear_fc[12]",
+    ),
+    "gemma3": Family(
+        connector_linear="",
+        unread=_TOWER + r"head\..*",
+        placeholder="<start_of_image>",
+        token="<image_soft_token>",  # noqa: S106 - as above
+        before="\n\n<start_of_image>",
+        after="<end_of_image>\n\n",
+        type_ids="token_type_ids",
+        end="<end_of_turn>",
+    ),
+    "internvl": Family(
+        vision_linear=r"model\.vision_tower\.encoder\.layer\.{layers}\."
+        r"(attention\.(q_proj|k_proj|v_proj|projection_layer)|mlp\.fc[12])",
+        unread="",
+        placeholder="<IMG_CONTEXT>",
+        token="<IMG_CONTEXT>",  # noqa: S106 - as above
+        before="<img>",
+        after="</img>",
+    ),
+    "blip-2": Family(
+        vision=("vision_model.",),
+        connector=("qformer.", "language_projection.", "query_tokens"),
+        language=("language_model.",),
+        vision_linear=r"vision_model\.encoder\.layers\.\d+\.(self_attn\.(qkv|projection)|mlp\.fc[12])",
+        connector_linear=r"language_projection|qformer\.encoder\.layer\.\d+\.((cross)?attention\."
+        r"(attention\.(query|key|value)|output\.dense)|(intermediate|output)_query\.dense)",
+        language_linear=r"language_model\.model\.decoder\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|fc[12])",
+        unread="",
+        image_first=True,
+        end="\n",
+    ),
+}
 
 
 def family_of(config: Any) -> Family:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,26 +12,16 @@ from torch import Tensor, nn
 
 from vlmbench.backbones.base import Turn, device_of
 from vlmbench.backbones.generative.family import Family, family_of
+from vlmbench.backbones.generative.inputs import (
+    CheckpointError,
+    ImageInputs,
+    check_complete,
+    join_images,
+    load_processor,
+    pad_rows,
+)
 
 IGNORE = -100  # the label that torch's cross-entropy leaves out
-
-
-@dataclass(frozen=True, slots=True)
-class ImageInputs:
-    """What a processor makes of one image.
-
-    Attributes:
-        tensors: The model's inputs, with the leading dimension that the processor gives them.
-        tokens: Tokens that the image takes in the text.
-    """
-
-    tensors: dict[str, Tensor]
-    tokens: int
-
-    @property
-    def nbytes(self) -> int:
-        """Size in bytes."""
-        return sum(value.nbytes for value in self.tensors.values())
 
 
 class HfVlm(nn.Module):
@@ -41,9 +31,12 @@ class HfVlm(nn.Module):
         model: The network, `...ForConditionalGeneration`.
         processor: Its processor; it expands an image into tokens.
         family: How the architecture names its parts; None looks it up by the configuration.
-        chat_template: Jinja template; None takes the processor's own.
+        chat_template: Jinja template; None takes the checkpoint's own.
         answer_prefix: What stands between the prompt and the answer's first token.
         max_length: Longest row in tokens, image tokens included.
+
+    Raises:
+        CheckpointError: There is no chat template, or an answer's end is not one token.
     """
 
     def __init__(
@@ -60,19 +53,38 @@ class HfVlm(nn.Module):
         self.model: Any = model
         self.processor = processor
         self.tokenizer = processor.tokenizer
-        self.chat_template = chat_template
+        self.chat_template = chat_template or processor.chat_template or self.tokenizer.chat_template
+        if self.chat_template is None:
+            raise CheckpointError(
+                "The checkpoint has no chat template. Set model.chat_template to the prompt that it was trained with, "
+                "a Jinja template in which an image part writes the image token."
+            )
+        processor.chat_template = self.chat_template
         self.answer_prefix = answer_prefix
         self.max_length = max_length
         self.config: Any = model.config
         self.family = family or family_of(self.config)
         self.part_prefixes: Mapping[str, tuple[str, ...]] = {
-            "vision": self.family.vision,
-            "connector": self.family.connector,
-            "language": self.family.language,
+            part: tuple(one for prefix in prefixes for one in _each(model, prefix))
+            for part, prefixes in (
+                ("vision", self.family.vision),
+                ("connector", self.family.connector),
+                ("language", self.family.language),
+            )
         }
         self.image_token_id = int(self.tokenizer.convert_tokens_to_ids(self.family.token))
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
+        end = self.family.end or self.tokenizer.eos_token
+        ends = self.tokenizer(end, add_special_tokens=False)["input_ids"]
+        if len(ends) != 1:
+            raise CheckpointError(
+                f"The end of an answer, {end!r}, is {len(ends)} tokens in the checkpoint's tokenizer."
+            )
+        self.end_id = int(ends[0])
+        stops = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+        stops = stops if isinstance(stops, list) else [stops]
+        self.stop_ids = sorted({self.end_id, self.tokenizer.eos_token_id, *stops} - {None})
 
     def preprocess(self, image: Image.Image) -> ImageInputs:
         """Return what the checkpoint's own processor makes of an image.
@@ -80,21 +92,21 @@ class HfVlm(nn.Module):
         The processor is asked for the placeholder's expansion too, and its tokens are counted: how many an image takes
         depends on its size in some models.
         """
-        out = self.processor(images=[image], text=[self.family.placeholder], return_tensors="pt")
+        text = "" if self.family.image_first else self.family.placeholder
+        out = self.processor(images=[image], text=[text], return_tensors="pt")
         tokens = int((out.pop("input_ids") == self.image_token_id).sum())
         left_out = ("attention_mask", "token_type_ids", "mm_token_type_ids")
         return ImageInputs({key: value for key, value in out.items() if key not in left_out}, tokens)
 
-    def prompt_ids(self, prompt: str, image_tokens: int) -> list[int]:
-        """Return the tokens of a conversation up to where the model answers, the image expanded.
+    def prompt_text(self, prompt: str) -> str:
+        """Return a conversation up to where the model answers, with one placeholder where the image goes.
 
         Raises:
             ValueError: The template or the question leaves other than one place for the image.
         """
         content = [{"type": "image"}, {"type": "text", "text": prompt}]
-        kwargs = {"chat_template": self.chat_template} if self.chat_template else {}
         text = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False, **kwargs
+            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
         )
         placeholder = self.family.placeholder
         if text.count(placeholder) != 1:
@@ -102,16 +114,26 @@ class HfVlm(nn.Module):
                 f"The prompt holds {text.count(placeholder)} image tokens {placeholder!r} instead of one: {text!r}. "
                 "Check model.chat_template and that no question contains the token."
             )
+        return str(text)
+
+    def prompt_ids(self, prompt: str, image_tokens: int) -> list[int]:
+        """Return the tokens of a conversation up to where the model answers, the image expanded.
+
+        Raises:
+            ValueError: As `prompt_text`.
+        """
+        text = self.prompt_text(prompt)
         expanded = self.family.before + self.family.token * image_tokens + self.family.after
-        text = text.replace(placeholder, expanded)
+        text = text.replace(self.family.placeholder, "" if self.family.image_first else expanded)
         # A template may already write the begin token; the tokenizer would write a second one.
         bos = self.tokenizer.bos_token
-        return self.tokenizer(text, add_special_tokens=not (bos and text.startswith(bos)))["input_ids"]
+        ids = self.tokenizer(text, add_special_tokens=not (bos and text.startswith(bos)))["input_ids"]
+        return [self.image_token_id] * image_tokens + ids if self.family.image_first else ids
 
     def answer_ids(self, answer: str) -> list[int]:
-        """Return the tokens of an answer and the end token."""
+        """Return the tokens of an answer and the end token, the one that stops generation."""
         ids = self.tokenizer(self.answer_prefix + answer, add_special_tokens=False)["input_ids"]
-        return [*ids, self.tokenizer.eos_token_id]
+        return [*ids, self.end_id]
 
     def collate(self, turns: Sequence[Turn], *, supervise: bool) -> dict[str, Tensor]:
         """Return `input_ids`, `attention_mask` (B, T), the images' tensors and, if supervised, `labels`.
@@ -133,23 +155,16 @@ class HfVlm(nn.Module):
                 )
             rows.append(prompt + answer)
             labels.append([IGNORE] * len(prompt) + answer)
-        length = max(len(row) for row in rows)
         pad = self.tokenizer.pad_token_id
-
-        def padded(values: list[list[int]], fill: int) -> Tensor:
-            blank = [[fill] * (length - len(row)) for row in values]
-            joined = [row + b if supervise else b + row for row, b in zip(values, blank, strict=True)]
-            return torch.tensor(joined, dtype=torch.long)
-
         batch = {
-            "input_ids": padded(rows, pad),
-            "attention_mask": padded([[1] * len(row) for row in rows], 0),
+            "input_ids": pad_rows(rows, pad, left=not supervise),
+            "attention_mask": pad_rows([[1] * len(row) for row in rows], 0, left=not supervise),
             **join_images([turn.pixels.tensors for turn in turns]),
         }
         if self.family.type_ids:
             batch[self.family.type_ids] = (batch["input_ids"] == self.image_token_id).long()
         if supervise:
-            batch["labels"] = padded(labels, IGNORE)
+            batch["labels"] = pad_rows(labels, IGNORE, left=False)
         return batch
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -166,15 +181,21 @@ class HfVlm(nn.Module):
             max_new_tokens=max_new_tokens,
             do_sample=False,
             num_beams=1,
-            # A checkpoint's sampling settings do not apply to greedy decoding and would only warn.
+            # A checkpoint's sampling settings do not apply to greedy decoding and would only warn; a penalty for
+            # repeating would, and lowers exactly the words that a question offers as answers.
             temperature=None,
             top_p=None,
             top_k=None,
+            repetition_penalty=1.0,
             pad_token_id=self.tokenizer.pad_token_id,
-            eos_token_id=self.tokenizer.eos_token_id,
+            **self.stop_settings(),
         )
         answers = tokens[:, inputs["input_ids"].shape[1] :]
         return [text.strip() for text in self.tokenizer.batch_decode(answers, skip_special_tokens=True)]
+
+    def stop_settings(self) -> dict[str, Any]:
+        """Return the arguments of transformers' `generate` that say where an answer ends."""
+        return {"eos_token_id": self.stop_ids}
 
     @torch.no_grad()
     def score(self, turns: Sequence[Turn], options: Sequence[Sequence[str]]) -> Tensor:
@@ -185,11 +206,12 @@ class HfVlm(nn.Module):
             chunk = cells[start : start + max(1, len(turns))]
             rows = [Turn(turns[b].pixels, turns[b].prompt, options[b][o]) for b, o in chunk]
             batch = self.collate(rows, supervise=True)
-            labels = batch.pop("labels")[:, 1:]
-            logits = self.model(**self._placed(batch)).logits[:, :-1].float()
-            chosen = labels.clamp(min=0).to(logits.device)
-            token_scores = logits.log_softmax(-1).gather(-1, chosen[..., None])[..., 0]
-            sums = (token_scores * (labels != IGNORE).to(logits.device)).sum(-1).cpu()
+            labels = batch.pop("labels")[:, 1:].to(device_of(self.model))
+            logits = self.model(**self._placed(batch)).logits[:, :-1]
+            # Only where an answer stands: in float32 the whole of them is large, prompts and images included.
+            asked = labels != IGNORE
+            tokens = logits[asked].float().log_softmax(-1).gather(-1, labels[asked][:, None])[:, 0]
+            sums = tokens.new_zeros(len(chunk)).index_add(0, asked.nonzero()[:, 0], tokens).cpu()
             for (b, o), value in zip(chunk, sums, strict=True):
                 out[b, o] = value
         return out
@@ -209,7 +231,16 @@ class HfVlm(nn.Module):
         return "|".join(f"({pattern})" for pattern in patterns)
 
     def connector_targets(self) -> str:
-        """Return the pattern of the connector's Linear layers; empty where it has none."""
+        """Return the pattern of the connector's Linear layers.
+
+        Raises:
+            CheckpointError: It has none.
+        """
+        if not self.family.connector_linear:
+            raise CheckpointError(
+                f"finetune.connector=lora: the connector of {self.config.model_type} has no Linear layer that LoRA "
+                "could adapt. Set finetune.connector=full."
+            )
         return self.family.connector_linear
 
     def trainable_parameters(self, scope: str) -> list[str]:
@@ -238,36 +269,16 @@ class HfVlm(nn.Module):
         return int(deepest) if deepest >= 0 else self.config.vision_config.num_hidden_layers + 1 + int(deepest)
 
     def _reached(self, name: str) -> bool:
-        tower, read = "model.vision_tower.", self._layers_read()
-        if read is None or not name.startswith(tower):
-            return True
-        rest = name.removeprefix(tower)
-        if rest.startswith("encoder.layers."):
-            return int(rest.split(".")[2]) < read
-        return not rest.startswith("post_layernorm")
+        if re.fullmatch(self.family.unread, name):
+            return False
+        read, layer = self._layers_read(), re.match(self.family.vision_layer, name)
+        return read is None or layer is None or int(layer[1]) < read
 
 
-def join_images(images: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Join the tensors of several images along their first dimension; tiles are padded to the most that one has."""
-    joined = {}
-    for key in images[0]:
-        values = [image[key] for image in images]
-        if len({value.shape[1:] for value in values}) > 1:
-            most = max(value.shape[1] for value in values)
-            blank = [value.new_zeros((value.shape[0], most - value.shape[1], *value.shape[2:])) for value in values]
-            values = [torch.cat(pair, dim=1) for pair in zip(values, blank, strict=True)]
-        joined[key] = torch.cat(values)
-    return joined
-
-
-def complete_processor(processor: Any, config: Any) -> None:
-    """Set from the model's configuration how many tokens an image takes: older processors do not say it."""
-    if not hasattr(processor, "num_additional_image_tokens"):
-        return
-    processor.patch_size = config.vision_config.patch_size
-    processor.vision_feature_select_strategy = config.vision_feature_select_strategy
-    # "default" drops the first token, whatever it is; SigLIP's towers have no class token.
-    processor.num_additional_image_tokens = 0 if config.vision_config.model_type.startswith("siglip") else 1
+def _each(model: nn.Module, prefix: str) -> list[str]:
+    """Return a prefix, or those of its modules where it is that of a list: a list cannot be trained as one module."""
+    modules = dict(model.named_modules()).get(prefix.rstrip("."))
+    return [f"{prefix}{index}." for index in range(len(modules))] if isinstance(modules, nn.ModuleList) else [prefix]
 
 
 def load_vlm(
@@ -290,18 +301,18 @@ def load_vlm(
         chat_template: As `HfVlm`.
         answer_prefix: As `HfVlm`.
         max_length: As `HfVlm`.
-        processor_settings: Attributes of the processor that the checkpoint lacks or has wrong.
+        processor_settings: Attributes of the processor that the checkpoint lacks or has wrong; under `image_processor`
+            those of its image processor, such as `max_pixels` or `max_patches`.
         trust_remote_code: Passed to the processor; refused by the configuration unless the commit is pinned.
-    """
-    from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
 
-    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, weights_only=True)
-    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    # Pinned: torchvision and PIL resize to different pixels, and whichever is installed would otherwise decide.
-    processor.image_processor = AutoImageProcessor.from_pretrained(
-        folder, backend="pil", trust_remote_code=trust_remote_code
+    Raises:
+        CheckpointError: Weights of the model are not in the files, or a processor has no such setting.
+    """
+    from transformers import AutoModelForImageTextToText
+
+    model, info = AutoModelForImageTextToText.from_pretrained(
+        folder, dtype=dtype, weights_only=True, output_loading_info=True
     )
-    complete_processor(processor, model.config)
-    for key, value in dict(processor_settings or {}).items():
-        setattr(processor, key, value)
+    check_complete(info, where=folder)
+    processor = load_processor(folder, model.config, processor_settings or {}, trust_remote_code=trust_remote_code)
     return HfVlm(model, processor, chat_template=chat_template, answer_prefix=answer_prefix, max_length=max_length)

@@ -76,7 +76,7 @@ class ModelConfig(FilesConfig):
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-CONTRASTIVE_LOADERS = ("hf_clip", "hf_siglip", "hf_blip", "hf_blip2", "open_clip", "medclip", "pmc_clip")
+CONTRASTIVE_LOADERS = ("hf_clip", "hf_siglip", "hf_blip", "hf_blip2", "open_clip", "medclip", "pmc_clip", "conch")
 GENERATIVE_LOADERS = ("hf_vlm", "llava_original", "vila", "xraygpt")
 
 
@@ -97,7 +97,9 @@ class GenerativeModelConfig(ModelConfig):
         chat_template: Jinja template of the conversation; null takes the checkpoint's own.
         answer_prefix: What stands between the prompt and the answer's first token, for example a space.
         max_length: Longest sequence in tokens, image tokens included; a longer one is an error, never cut.
-        processor: Settings that the checkpoint's processor lacks or has wrong (patch_size, ...).
+        processor: Settings that the checkpoint's processor lacks or has wrong (patch_size, ...); under
+            `image_processor` those of its image processor, for example `{max_pixels: 262144}`.
+        float16: Whether the activations fit float16; where not, `trainer.precision=16-mixed` is refused.
     """
 
     kind: str = one_of("generative", default="generative")
@@ -107,6 +109,7 @@ class GenerativeModelConfig(ModelConfig):
     answer_prefix: str = ""
     max_length: int = number(2048, 16)
     processor: dict[str, Any] = field(default_factory=dict)
+    float16: bool = True
 
 
 @dataclass
