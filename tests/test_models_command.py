@@ -218,6 +218,33 @@ def test_the_counts_are_those_of_the_method_itself(name):
         assert sum(p.numel() for p in backbone.model.parameters() if p.requires_grad) == target.trainable, target.scope
 
 
+def test_every_loader_says_where_lora_goes():
+    from vlmbench.backbones.loaders import LOADERS
+
+    for loader in LOADERS:
+        scopes = {row.scope: row.pattern for row in targets(loader, None, 8)}
+        assert any(scopes.values()), loader
+
+
+# Layers of the towers, counted by hand: of each block of attention and of the MLP.
+LAYERS = {
+    "siglip": ("vision+text", 12 * 6 + 12 * 6),
+    "blip": ("vision", 12 * 4),  # query, key and value are one
+    "biomedclip": ("vision", 12 * 4),
+    "quiltnet": ("text", 12 * 6),
+    "llava": ("VL", 23 * 6 + 32 * 7),  # the tower's last layer is not read
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_layers_of_a_published_configuration_are_found(name):
+    scope, layers = LAYERS[name]
+    model = MODELS[name]
+    rows = {row.scope: row for row in targets(model.loader, configuration(model.architecture, model.source), 8)}
+    assert rows[scope].layers == layers
+    assert rows[scope].trainable
+
+
 def test_without_a_configuration_the_patterns_are_told_and_not_counted():
     rows = targets("hf_vlm", None, 8)
     assert {row.scope for row in rows} == {"V", "M", "L", "VM", "VL", "ML", "VML"}

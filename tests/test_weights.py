@@ -129,6 +129,16 @@ def test_files_that_are_asked_for_must_be_there(place):
     assert lacking(folder, Source("owner/name", files=("*.json", "*.txt", "model.safetensors"))) == []
 
 
+def test_a_local_folder_may_hold_the_model_in_another_format(place):
+    shutil.copytree(TINY, place / "converted")
+    release = Source(str(place / "converted"), files=("*.json", "pytorch_model.bin"))
+    assert lacking(place / "converted", release) == []
+    assert content_digest(release, release.text) == content_digest(Source(release.text), release.text)
+    (place / "converted" / "model.safetensors").unlink()
+    assert lacking(place / "converted", release) == ["model.safetensors"]
+    assert lacking(place / "converted", Source(release.text, files=("*.json", "vocab.txt"))) == []
+
+
 def test_an_incomplete_folder_is_told_apart_from_a_missing_download(train, tmp_path):
     shutil.copytree(TINY, tmp_path / "half", ignore=shutil.ignore_patterns("*.safetensors"))
     ran = train("finetune=zero_shot", f"model.source={tmp_path / 'half'}")

@@ -112,7 +112,11 @@ def _weights(told: Mapping[str, Any]) -> str:
 def _target(row: Mapping[str, Any], singles: Mapping[str, str]) -> list[str]:
     # A union repeats the patterns of its parts; the connector trains in full.
     parts = [scope for scope, pattern in singles.items() if pattern and pattern in row["pattern"]]
-    places = row["pattern"] if len(parts) < 2 else f"those of {' and '.join(parts)}"
+    rest = row["pattern"]
+    for scope in parts:
+        rest = rest.replace(singles[scope], "").strip("|")
+    places = " and ".join(["those of", *parts]).replace("those of and", "those of") if len(parts) > 1 else ""
+    places = ", and ".join(text for text in (places, rest) if text) if places else row["pattern"]
     if "M" in row["scope"]:
         places = f"{places}, and the connector in full" if places else "no adapter: the connector in full"
     layers = "-" if row["layers"] is None else str(row["layers"])

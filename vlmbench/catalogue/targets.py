@@ -61,7 +61,9 @@ def targets(loader: str, path: Path | None, rank: int) -> list[Target]:
     """
     kind = backbone_class(loader)
     model = network(path) if path else None
-    if hasattr(kind, "linear"):
+    from vlmbench.backbones.contrastive.dual import DualEncoder
+
+    if issubclass(kind, DualEncoder):
         # The tables are the class's: a dual encoder says where LoRA goes without having been made.
         return [_counted(scope, kind.lora_targets(kind, scope), (), model, rank) for scope in CONTRASTIVE_SCOPES]
     return [_counted(scope, pattern, whole, model, rank) for scope, pattern, whole in _generative(kind, model)]

@@ -14,10 +14,11 @@ _LFS = b"version https://git-lfs"
 def files_of(folder: Path, source: Source) -> list[str]:
     """Return the needed files of a folder that are there, relative with forward slashes, sorted.
 
-    What a local folder holds counts wherever a loader may read it: all weights, and what describes them.
+    What a local folder holds counts wherever a loader may read it: all weights, and what describes them. The patterns
+    of `files` are those of the release: a local folder may hold the same model in another format.
     """
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    if source.kind == "hub" or source.files:
+    if source.kind == "hub" or (source.files and not (source.kind == "folder" and _unmatched(names, source))):
         return sorted(name for name in names if source.wants(name))
     kept = [name for name in names if not any(part.startswith(".") for part in PurePosixPath(name).parts)]
     return sorted(name for name in kept if source.wants(PurePosixPath(name).name) or _is_weights(name))
@@ -26,7 +27,7 @@ def files_of(folder: Path, source: Source) -> list[str]:
 def lacking(folder: Path, source: Source) -> list[str]:
     """Return what a checkpoint in `folder` lacks: patterns without a file, shards of an index, or any weights."""
     there = files_of(folder, source)
-    gone = [p for p in source.files if required(p) and not any(matches(name, p) for name in there)]
+    gone = [] if source.kind == "folder" else _unmatched(there, source)
     for name in there:
         if name.endswith(".index.json"):
             try:
@@ -41,7 +42,8 @@ def lacking(folder: Path, source: Source) -> list[str]:
             if other or (wanted.isdisjoint(there) and any(_is_weights(name) for name in there)):
                 continue
             gone += sorted(shard for shard in wanted if not (folder / shard).is_file())
-    if not source.files and not gone and not any(_is_weights(name) for name in there):
+    has_weights = not source.files or any(_is_weights(p) or p.endswith("/*") for p in source.files)
+    if has_weights and not gone and not any(_is_weights(name) for name in there):
         gone.append("model.safetensors")
     return gone
 
@@ -76,6 +78,10 @@ def damage(path: Path) -> str:
     if size < expected:
         return f"is truncated: {size:,} of {expected:,} bytes"
     return f"is {size - expected:,} bytes longer than its header says" if size > expected else ""
+
+
+def _unmatched(names: list[str], source: Source) -> list[str]:
+    return [p for p in source.files if required(p) and not any(matches(name, p) for name in names)]
 
 
 def _is_weights(name: str) -> bool:

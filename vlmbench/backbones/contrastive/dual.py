@@ -167,6 +167,7 @@ def hf_loader(family: Callable[[Any, Any], HfDual], model_class: str, processor_
         processor = getattr(transformers, processor_class)(image_processor=image_processor, tokenizer=tokenizer)
         return family(model, processor)
 
+    load_hf.__annotations__["return"] = family  # who asks where LoRA goes reads the tables of this class
     return load_hf
 
 
