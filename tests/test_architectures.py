@@ -18,9 +18,9 @@ from torch import nn
 
 from vlmbench.backbones.base import part_of
 from vlmbench.backbones.generative.family import FAMILIES, Family
-from vlmbench.backbones.weights import ASSETS
 from vlmbench.config.store import conf_dir
 from vlmbench.tuning.lora import add_lora
+from vlmbench.weights.source import ASSETS
 
 ARCHITECTURES = sorted(path.stem for path in (ASSETS / "architectures").glob("*.json"))
 MODELS: dict[str, Any] = {path.stem: OmegaConf.load(path) for path in sorted((conf_dir() / "model").glob("*.yaml"))}

@@ -98,7 +98,7 @@ def test_a_users_own_config_dir_adds_a_domain(command, tmp_path):
     assert "mine" in out
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "report"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "report", "fetch", "models"])
 def test_every_command_is_reached_both_ways(name):
     by_module = subprocess.run([sys.executable, "-m", f"vlmbench.{name}", "--help"], capture_output=True, text=True)
     by_name = subprocess.run([sys.executable, "-m", "vlmbench", name, "--help"], capture_output=True, text=True)

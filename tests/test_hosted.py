@@ -26,7 +26,7 @@ from vlmbench.backbones.hosted import endpoint as endpoint_module
 from vlmbench.backbones.hosted.answers import Answer, AnswerCache, parse
 from vlmbench.backbones.hosted.endpoint import Endpoint, HostedError, read_answer, retry_after
 from vlmbench.backbones.hosted.model import HostedVlm
-from vlmbench.backbones.weights import ASSETS
+from vlmbench.weights.source import ASSETS
 
 KEY = "sk-test-3f9c1e77d2b84a06"
 KEY_ENV = "VLMBENCH_TEST_KEY"

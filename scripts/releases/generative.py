@@ -23,11 +23,11 @@ CLIP = {**TOWER, "model_type": "clip_vision_model", "image_size": 28, "projectio
 
 LLAVA_NAMES = {
     r"^model\.language_model\.": "language_model.model.",
-    r"^model\.vision_tower\.": "vision_tower.vision_model.",
+    r"^model\.vision_tower\.(vision_model\.)?": "vision_tower.vision_model.",
     r"^lm_head\.": "language_model.lm_head.",
     r"^model\.": "",
 }
-INTERNVL_NAMES = {**LLAVA_NAMES, r"^model\.vision_tower\.": "vision_tower."}
+INTERNVL_NAMES = {r"^model\.vision_tower\.": "vision_tower.", **LLAVA_NAMES}
 QWEN2_NAMES = {r"^model\.visual\.": "visual.", r"^model\.language_model\.": "model."}
 
 
@@ -46,11 +46,11 @@ def write_weights(folder: Path, config: Mapping[str, Any], names: Mapping[str, s
     write_json(folder / "config.json", config)
     model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32)
     state = {}
-    for name, value in fill(model.state_dict(), scale=0.2).items():
+    for name, value in model.state_dict().items():
         pattern = next((pattern for pattern in names if re.search(pattern, name)), None)
         if name not in left_out:
-            state[re.sub(pattern, names[pattern], name) if pattern else name] = value.to(torch.bfloat16)
-    save_sharded(state, folder)
+            state[re.sub(pattern, names[pattern], name) if pattern else name] = value
+    save_sharded({name: value.to(torch.bfloat16) for name, value in fill(state, scale=0.2).items()}, folder)
 
 
 def write_images(folder: Path, kind: str, processor: str, mean: list[float], std: list[float], **more: Any) -> None:

@@ -69,7 +69,7 @@ def prepare(config: schema.CellConfig) -> Prepared:
         WeightsUnavailableError: The weights are not here and cannot be fetched.
     """
     started = now()
-    weights = name_weights(config.model)
+    weights = name_weights(config.model, config.lock)
     domain = build_domain(config.domain, config.task.name)  # type: ignore[arg-type]
     if not domain.split("train") and config.finetune.name != "zero_shot":
         raise DomainError(
@@ -81,18 +81,25 @@ def prepare(config: schema.CellConfig) -> Prepared:
     return Prepared(config, domain, weights, name, folder, started)
 
 
-def name_weights(model: schema.ModelConfig) -> str:
+def name_weights(model: schema.ModelConfig, lock: str) -> str:
     """Return what changes when a model's weights do: a digest, or for a hosted model its address and name there.
+
+    Args:
+        model: Its configuration.
+        lock: Path of the lock file.
 
     Raises:
         WeightsUnavailableError: The weights are not here and cannot be fetched.
+        LockError: They are not the locked ones.
     """
     if isinstance(model, schema.HostedModelConfig):
         return endpoint_name(model.base_url, model.source)
-    from vlmbench.backbones.weights import locate, weights_digest
+    from vlmbench.catalogue.sources import sources_of
+    from vlmbench.weights.locate import locate_all, weights_digest
+    from vlmbench.weights.lock import read_lock
 
-    located = locate(model.source, model.revision, model.download_gib, gated=model.gated)
-    return weights_digest(located, model.revision)
+    sources = sources_of(model)
+    return weights_digest(sources, locate_all(sources, read_lock(lock)))
 
 
 def run_prepared(cell: Prepared) -> dict[str, Any]:

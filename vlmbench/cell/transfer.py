@@ -75,7 +75,7 @@ def prepare_transfer(evaluate: schema.EvaluateConfig) -> PreparedTransfer:
         eval_batch_size=evaluate.trainer.eval_batch_size,
         num_workers=evaluate.trainer.num_workers,
     )
-    config = dataclasses.replace(trained, domain=evaluate.domain, trainer=trainer)
+    config = dataclasses.replace(trained, domain=evaluate.domain, trainer=trainer, lock=evaluate.lock)
     domain = build_domain(config.domain, config.task.name)  # type: ignore[arg-type]
     _check_labels(source, domain, cell)
     name = digest({"cell": source["identity"], "data": domain.fingerprint, "domain": dataclasses.asdict(config.domain)})
@@ -127,7 +127,9 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
     domain = audited(transfer.domain, hashes=config.domain.audit_hashes)
     with clock.phase("setup"):
         trains_all = config.finetune.name == "full"
-        backbone = build_backbone(config.model, precision=config.trainer.precision, trains_all=trains_all)
+        backbone = build_backbone(
+            config.model, precision=config.trainer.precision, trains_all=trains_all, lock=config.lock
+        )
         build_tuner(config.finetune).load(backbone, saved)
         head = LinearHead.load(saved) if uses_linear_head(config) else None
         module = build_module(config, domain, backbone, head)

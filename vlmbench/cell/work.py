@@ -61,7 +61,9 @@ def work(config: schema.CellConfig, domain: Domain, folder: Path, label: str, da
         trainer = make_trainer(
             config.trainer, folder, [PredictProgress(label)], None, deterministic=config.deterministic
         )
-        backbone = build_backbone(config.model, precision=config.trainer.precision, trains_all=trains_all)
+        backbone = build_backbone(
+            config.model, precision=config.trainer.precision, trains_all=trains_all, lock=config.lock
+        )
         data = build_data(config, domain, backbone)
     device, precision = trainer.strategy.root_device, str(trainer.precision)
     features, head = {}, None

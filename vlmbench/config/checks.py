@@ -104,8 +104,10 @@ def check_model(model: schema.ModelConfig) -> None:
             f"model.trust_remote_code=true runs code from {model.source}; it is refused unless model.revision is the "
             "40-digit commit that you have read. Set model.revision=<commit>, or leave trust_remote_code off."
         )
+    is_address = model.source.startswith(("https://", "http://"))
     looks_local = model.source.startswith((".", "/", "~")) or model.source.count("/") > 1
-    if model.kind != "hosted" and looks_local and not (Path(model.source).expanduser() / "config.json").is_file():
+    has_folder = model.kind != "hosted" and looks_local and not is_address
+    if has_folder and not Path(model.source).expanduser().is_dir():
         raise ConfigError(
             f"model.source={model.source!r} is not a folder with a config.json. Give that of a checkpoint in the hub's "
             "format (config.json, *.safetensors, tokenizer), a hub id such as openai/clip-vit-base-patch32, or "

@@ -10,6 +10,7 @@ from vlmbench.config import schema
 
 SCHEMAS: dict[str, type] = {
     "schema/cell": schema.CellConfig,
+    "schema/fetch": schema.FetchConfig,
     "schema/evaluate": schema.EvaluateConfig,
     "schema/report": schema.ReportConfig,
     "schema/model/contrastive": schema.ContrastiveModelConfig,

@@ -7,7 +7,9 @@ from typing import Any
 
 _LAYERS = r"model\.language_model\.layers\.\d+\."
 _DECODER = _LAYERS + r"(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
-_CLIP_TOWER = r"model\.vision_tower\.encoder\.layers\.{layers}\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])"
+# Earlier versions of transformers hold the towers of CLIP and SigLIP one module deeper.
+_TOWER = r"model\.vision_tower\.(?:vision_model\.)?"
+_CLIP_TOWER = _TOWER + r"encoder\.layers\.{layers}\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])"
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,8 @@ class Family:
     vision_linear: str = _CLIP_TOWER
     connector_linear: str = r"model\.multi_modal_projector\.linear_[12]"
     language_linear: str = _DECODER
-    vision_layer: str = r"model\.vision_tower\.encoder\.layers?\.(\d+)\."
-    unread: str = r"model\.vision_tower\.(post_layernorm|head)\..*"
+    vision_layer: str = _TOWER + r"encoder\.layers?\.(\d+)\."
+    unread: str = _TOWER + r"(post_layernorm|head)\..*"
     placeholder: str = "<image>"
     token: str = "<image>"  # noqa: S105 - a word of the vocabulary, no secret
     before: str = ""
@@ -83,7 +85,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "gemma3": Family(
         connector_linear="",
-        unread=r"model\.vision_tower\.head\..*",
+        unread=_TOWER + r"head\..*",
         placeholder="<start_of_image>",
         token="<image_soft_token>",  # noqa: S106 - as above
         before="\n\n<start_of_image>",

@@ -76,7 +76,7 @@ class ModelConfig(FilesConfig):
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-CONTRASTIVE_LOADERS = ("hf_clip", "hf_siglip", "hf_blip", "hf_blip2", "open_clip", "medclip", "pmc_clip")
+CONTRASTIVE_LOADERS = ("hf_clip", "hf_siglip", "hf_blip", "hf_blip2", "open_clip", "medclip", "pmc_clip", "conch")
 GENERATIVE_LOADERS = ("hf_vlm", "llava_original", "vila", "xraygpt")
 
 
