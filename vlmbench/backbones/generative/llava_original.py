@@ -13,7 +13,7 @@ from safetensors import safe_open
 
 from vlmbench.backbones.generative.family import Family
 from vlmbench.backbones.generative.inputs import CheckpointError, check_complete
-from vlmbench.backbones.generative.spliced import SplicedVlm, image_settings, need
+from vlmbench.backbones.generative.spliced import SplicedVlm, image_settings, need, place_of
 
 TOWER = "model.vision_tower.vision_tower.vision_model."
 # From the names of LLaVA's code to those of transformers.
@@ -82,7 +82,7 @@ def load_llava_original(
     config = LlavaConfig(
         vision_config=vision_config,
         text_config=text_config,
-        image_token_index=tokenizer.convert_tokens_to_ids(image_token),
+        image_token_index=place_of(tokenizer, image_token),
         image_seq_length=(side // vision_config.patch_size) ** 2 + (0 if drops_class else 1),
         vision_feature_layer=raw["mm_vision_select_layer"],
         vision_feature_select_strategy="default" if drops_class else "full",

@@ -61,10 +61,16 @@ class SplicedVlm(HfVlm):
 
         The tokenizer's begin token goes before the first piece, whatever the template wrote there: VILA's prompts have
         two of them, in training as in use.
+
+        Raises:
+            ValueError: The text holds the word on whose places the image stands.
         """
         before, after = self.prompt_text(prompt).split(self.family.placeholder)
-        ids = [*self.tokenizer(before)["input_ids"], *[self.image_token_id] * image_tokens]
-        return [*ids, *self.tokenizer(after, add_special_tokens=False)["input_ids"]]
+        first = self.tokenizer(before)["input_ids"]
+        rest = self.tokenizer(after, add_special_tokens=False)["input_ids"]
+        if self.image_token_id in (*first, *rest):
+            raise ValueError(f"The prompt holds {self.family.token!r}, on whose places images stand: {prompt[:80]!r}.")
+        return [*first, *[self.image_token_id] * image_tokens, *rest]
 
     def answer_ids(self, answer: str) -> list[int]:
         """Return the tokens of an answer and of its end."""
@@ -98,6 +104,19 @@ def need(path: str | Path | None, what: str, setting: str = "source") -> Path:
         told = f"{what} is not named" if path is None else f"{path}, {what}, is not there"
         raise CheckpointError(f"{told}. Fetch the whole release; model.{setting} says where it is.")
     return Path(path)
+
+
+def place_of(tokenizer: Any, word: str) -> int:
+    """Return the number of the word on whose places images stand.
+
+    Raises:
+        CheckpointError: The vocabulary has no such word.
+    """
+    if word not in (vocabulary := tokenizer.get_vocab()):
+        raise CheckpointError(
+            f"The vocabulary has no {word!r}. Set model.settings.image_token to a word of it that no text becomes."
+        )
+    return int(vocabulary[word])
 
 
 def image_settings(settings: Mapping[str, Any] | None) -> dict[str, Any]:

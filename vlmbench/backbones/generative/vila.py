@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vlmbench.backbones.generative.family import Family
 from vlmbench.backbones.generative.inputs import CheckpointError, check_complete
-from vlmbench.backbones.generative.spliced import SplicedVlm, image_settings, need
+from vlmbench.backbones.generative.spliced import SplicedVlm, image_settings, need, place_of
 
 PARTS = {"llm": "the language model", "vision_tower": "the vision tower", "mm_projector": "the projector"}
 
@@ -98,7 +98,7 @@ def load_vila(
     config = LlavaConfig(
         vision_config=tower.config,
         text_config=llm.config,
-        image_token_index=tokenizer.convert_tokens_to_ids(image_token),
+        image_token_index=place_of(tokenizer, image_token),
         image_seq_length=side**2,
         vision_feature_layer=raw["mm_vision_select_layer"],
         vision_feature_select_strategy="full",

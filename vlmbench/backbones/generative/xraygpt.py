@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vlmbench.backbones.generative.family import FAMILIES
 from vlmbench.backbones.generative.inputs import CheckpointError, check_complete
-from vlmbench.backbones.generative.spliced import SplicedVlm, image_settings, need
+from vlmbench.backbones.generative.spliced import SplicedVlm, image_settings, need, place_of
 
 # Of LAVIS's `create_eva_vit_g`: the published tower's last block is not used, and a head is 88 wide.
 BLOCKS, TOWER_HEAD, BERT_HEAD = 39, 88, 64
@@ -116,7 +116,7 @@ def load_xraygpt(
         ),
         text_config=llm.config,
         num_query_tokens=queries,
-        image_token_index=tokenizer.convert_tokens_to_ids(FAMILY.token),
+        image_token_index=place_of(tokenizer, FAMILY.token),
     )
     with torch.device("meta"):
         model = Blip2ForConditionalGeneration(config)
