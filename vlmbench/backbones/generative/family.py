@@ -7,8 +7,7 @@ from typing import Any
 
 _LAYERS = r"model\.language_model\.layers\.\d+\."
 _DECODER = _LAYERS + r"(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
-# Earlier versions of transformers hold the towers of CLIP and SigLIP one module deeper.
-_TOWER = r"model\.vision_tower\.(?:vision_model\.)?"
+_TOWER = r"model\.vision_tower\."
 _CLIP_TOWER = _TOWER + r"encoder\.layers\.{layers}\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])"
 
 
