@@ -81,7 +81,7 @@ def train(model: str, source: Path, overrides: list[str], runs: Path) -> tuple[P
 def export(cell: Path, folder: Path) -> None:
     """Write what a cell trained as a checkpoint in the hub's format, in float16."""
     config = cell_from_dict(read_record(cell)["config"])
-    backbone = build_backbone(config.model, precision="32-true", trains_all=True)
+    backbone = build_backbone(config.model, precision="32-true", trains_all=True, lock=config.lock)
     build_tuner(config.finetune).load(backbone, cell / "saved")
     backbone.model.to(torch.float16)
     shutil.rmtree(folder, ignore_errors=True)

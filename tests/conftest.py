@@ -10,12 +10,16 @@ os.environ["WANDB_MODE"] = "offline"
 import importlib
 import json
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import pytest
+
+# Remembered hashes stay out of the user's own cache.
+os.environ["VLMBENCH_CACHE"] = tempfile.mkdtemp(prefix="vlmbench-tests-")
 
 SMALL = ["domain.patients=24", "trainer.max_epochs=2", "trainer.batch_size=8", "task.resamples=100"]
 

@@ -15,6 +15,8 @@ from vlmbench.config.exposure import exposure
         ("specialist", [], "auto", "unknown"),
         ("specialist", ["fundus"], "id", "id"),
         ("specialist", ["radiograph"], "unknown", "unknown"),
+        ("generalist", ["undisclosed"], "auto", "unknown"),
+        ("generalist", ["undisclosed"], "id", "id"),
     ],
 )
 def test_exposure(role, modalities, declared, expected):

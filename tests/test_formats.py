@@ -13,7 +13,8 @@ from vlmbench.backbones.base import Turn
 from vlmbench.backbones.contrastive.clip import load_clip
 from vlmbench.backbones.generative.inputs import complete_processor
 from vlmbench.backbones.generative.native import load_vlm
-from vlmbench.backbones.weights import ASSETS, WeightsUnavailableError, explained, locate, weights_digest
+from vlmbench.weights.locate import content_digest, locate
+from vlmbench.weights.source import ASSETS, Source
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def released_llava(folder):
 def test_clip_as_it_was_released(tmp_path, image):
     released_clip(tmp_path)
     new = load_clip(str(ASSETS / "tiny_clip"), dtype=torch.float32).eval()
-    old = load_clip(locate(str(tmp_path), None, 0), dtype=torch.float32).eval()
+    old = load_clip(locate(Source(str(tmp_path))), dtype=torch.float32).eval()
     tokens = [model.tokenize(["a photo of a nodule", "consolidation on a chest radiograph"]) for model in (new, old)]
     for name, value in tokens[0].items():
         assert torch.equal(value, tokens[1][name])
@@ -98,10 +99,10 @@ def test_clip_as_it_was_released(tmp_path, image):
     with torch.no_grad():
         assert torch.equal(new.encode_image(pixels[None]), old.encode_image(pixels[None]))
         assert torch.equal(new.encode_text(tokens[0]), old.encode_text(tokens[1]))
-    before = weights_digest(str(tmp_path), None)
+    before = content_digest(Source(str(tmp_path)), str(tmp_path))
     with (tmp_path / "merges.txt").open("a") as merges:
         merges.write("\n")
-    assert weights_digest(str(tmp_path), None) != before
+    assert content_digest(Source(str(tmp_path)), str(tmp_path)) != before
 
 
 def test_llava_as_its_conversions_are(tmp_path, image):
@@ -130,34 +131,3 @@ def test_the_image_takes_as_many_tokens_as_the_tower_gives(image, tower, strateg
     backbone.config.vision_feature_select_strategy = strategy
     complete_processor(backbone.processor, backbone.config)
     assert backbone.preprocess(image).tokens == expected
-
-
-def test_an_incomplete_folder_is_told_apart_from_a_missing_download(train, tmp_path):
-    shutil.copytree(ASSETS / "tiny_clip", tmp_path / "half", ignore=shutil.ignore_patterns("*.safetensors"))
-    ran = train("finetune=zero_shot", f"model.source={tmp_path / 'half'}")
-    assert ran.status == 1
-    message = ran.record["error"]["message"]
-    assert f"The checkpoint in {tmp_path / 'half'} cannot be loaded" in message
-    assert "model.safetensors" in message
-    assert "hf download" not in message
-
-
-def test_a_cache_with_a_configuration_but_no_weights_is_not_complete(tmp_path, monkeypatch):
-    snapshot = tmp_path / "models--owner--name" / "snapshots" / ("0" * 40)
-    snapshot.mkdir(parents=True)
-    (snapshot / "config.json").write_text("{}")
-    (tmp_path / "models--owner--name" / "refs").mkdir()
-    (tmp_path / "models--owner--name" / "refs" / "main").write_text("0" * 40)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path), raising=False)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(WeightsUnavailableError, match=r"owner/name \(3 GiB\).*hf download owner/name"):
-        locate("owner/name", None, 3)
-    (snapshot / "model.safetensors").write_bytes(b"weights")
-    assert locate("owner/name", None, 3) == "owner/name"
-    assert weights_digest("owner/name", None) == f"owner/name@{'0' * 40}"
-
-
-def test_a_gated_model_says_how_to_ask_for_it():
-    with pytest.raises(WeightsUnavailableError, match="accept the terms"), explained("owner/name", None, 3, gated=True):
-        raise FileNotFoundError("nowhere")

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from vlmbench.backbones.weights import ASSETS
 from vlmbench.cell.grid import run_grid
 from vlmbench.config import schema
+from vlmbench.weights.source import ASSETS
 
 SMALL = ["domain.patients=20", "trainer.max_epochs=2", "trainer.batch_size=8", "task.resamples=100"]
 

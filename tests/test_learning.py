@@ -7,11 +7,11 @@ import torch
 from vlmbench.backbones.base import Turn
 from vlmbench.backbones.contrastive.clip import load_clip
 from vlmbench.backbones.generative.native import load_vlm
-from vlmbench.backbones.weights import ASSETS
 from vlmbench.cell.fit import frozen_head
 from vlmbench.domains.phantom.build import build_phantom
 from vlmbench.modules.contrastive import ContrastiveModule
 from vlmbench.tuning.tuners import Full, Lora
+from vlmbench.weights.source import ASSETS
 
 
 def descend(parameters, loss_of, steps, lr):

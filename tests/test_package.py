@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from vlmbench.backbones.weights import ASSETS
+from vlmbench.weights.source import ASSETS
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = ("tiny_clip", "tiny_medclip", "tiny_llava", "tiny_llava_med")

@@ -7,10 +7,10 @@ from sklearn.linear_model import LogisticRegression
 
 from vlmbench.backbones.contrastive.clip import load_clip
 from vlmbench.backbones.generative.native import load_vlm
-from vlmbench.backbones.weights import ASSETS
 from vlmbench.tuning.linear_probe import search, solve
 from vlmbench.tuning.parameters import count_by_part, format_table, train_only
 from vlmbench.tuning.tuners import Lora
+from vlmbench.weights.source import ASSETS
 
 
 def problem(seed, classes, rows=300, width=40):

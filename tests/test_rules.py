@@ -17,7 +17,6 @@ import torch
 from vlmbench.backbones.base import Turn
 from vlmbench.backbones.contrastive.clip import HfClip, load_clip
 from vlmbench.backbones.generative.native import IGNORE, load_vlm
-from vlmbench.backbones.weights import ASSETS, locate, weights_digest
 from vlmbench.domains.datamodule import DomainDataModule
 from vlmbench.domains.phantom.build import build_phantom
 from vlmbench.records.claim import claim
@@ -25,10 +24,12 @@ from vlmbench.records.identity import identity
 from vlmbench.tuning.lora import targeted
 from vlmbench.tuning.parameters import without_gradient
 from vlmbench.tuning.tuners import Full, Lora
+from vlmbench.weights.locate import content_digest, locate
+from vlmbench.weights.source import ASSETS, Source
 
 
 def clip(source="package:tiny_clip"):
-    return load_clip(locate(source, None, 0), dtype=torch.float32)
+    return load_clip(locate(Source(source)), dtype=torch.float32)
 
 
 def llava(name="tiny_llava", **settings):
@@ -255,7 +256,8 @@ def test_another_normalisation_is_another_input_and_another_identity(tmp_path):
     std = torch.tensor(own.processor.image_processor.image_std)
     expected = (torch.tensor([0.1, 0.2, 0.3]) - torch.tensor(own.processor.image_processor.image_mean)) / std
     torch.testing.assert_close(shift, expected, atol=1e-5, rtol=1e-5)
-    assert weights_digest(str(ASSETS / "tiny_clip"), None) != weights_digest(str(tmp_path / "other"), None)
+    folders = [str(ASSETS / "tiny_clip"), str(tmp_path / "other")]
+    assert len({content_digest(Source(folder), folder) for folder in folders}) == 2
 
 
 # --------------------------------------------------------------------------- 8. a run's identity is its content

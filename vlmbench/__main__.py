@@ -10,6 +10,8 @@ from vlmbench.config.entry import run
 COMMANDS = {
     "train": "train and evaluate one cell, or with -m a grid",
     "evaluate": "take a finished cell to other domains",
+    "fetch": "bring the weights of a cell or a grid to this machine, and lock them",
+    "models": "what models there are, what they need, where LoRA goes",
     "report": "records to HTML, CSV and LaTeX",
 }
 

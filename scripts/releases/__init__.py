@@ -10,7 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 Maker = Callable[[Path], None]
-MODULES: tuple[str, ...] = ("generative", "generative_dynamic")
+MODULES: tuple[str, ...] = (
+    "contrastive",
+    "contrastive_open",
+    "conversions_contrastive",
+    "conversions_generative",
+    "generative",
+    "generative_dynamic",
+)
 
 
 def makers() -> dict[str, Maker]:

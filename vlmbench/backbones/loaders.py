@@ -13,7 +13,17 @@ from vlmbench.errors import UserError
 
 LOADERS = {
     "hf_clip": "contrastive.clip:load_clip",
+    "hf_siglip": "contrastive.siglip:load_siglip",
+    "hf_blip": "contrastive.blip:load_blip",
+    "hf_blip2": "contrastive.blip:load_blip2",
+    "open_clip": "contrastive.open_clip:load_open_clip",
+    "medclip": "contrastive.medclip:load_medclip",
+    "pmc_clip": "contrastive.pmc_clip:load_pmc_clip",
+    "conch": "contrastive.conch:load_conch",
     "hf_vlm": "generative.native:load_vlm",
+    "llava_original": "generative.llava_original:load_llava_original",
+    "vila": "generative.vila:load_vila",
+    "xraygpt": "generative.xraygpt:load_xraygpt",
 }
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from vlmbench.backbones.hosted.answers import AnswerCache
+from vlmbench.backbones.hosted.endpoint import Endpoint
+from vlmbench.backbones.hosted.model import HostedVlm
 from vlmbench.backbones.loaders import load
-from vlmbench.backbones.weights import explained, locate
+from vlmbench.catalogue.sources import sources_of
 from vlmbench.config import schema
 from vlmbench.domains.base import Domain
 from vlmbench.modules import prompting
@@ -18,9 +22,12 @@ from vlmbench.modules.generative import GenerativeModule
 from vlmbench.modules.pretrain import CaptionModule
 from vlmbench.tuning.heads import LinearHead
 from vlmbench.tuning.tuners import Frozen, Full, Lora, Tuner
+from vlmbench.weights.faults import loading
+from vlmbench.weights.locate import MAIN, locate_all
+from vlmbench.weights.lock import read_lock
 
 
-def build_backbone(model: schema.ModelConfig, *, precision: str, trains_all: bool) -> Any:
+def build_backbone(model: schema.ModelConfig, *, precision: str, trains_all: bool, lock: str) -> Any:
     """Load a model through the loader that its YAML names.
 
     Weights that stay frozen are held in the half type of a mixed precision; weights that train are held in float32.
@@ -29,14 +36,18 @@ def build_backbone(model: schema.ModelConfig, *, precision: str, trains_all: boo
         model: Its configuration.
         precision: Lightning's name.
         trains_all: Whether pretrained weights themselves train.
+        lock: Path of the lock file.
 
     Raises:
         WeightsUnavailableError: The weights are not here and cannot be fetched.
     """
+    if isinstance(model, schema.HostedModelConfig):
+        return build_hosted(model)
     half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
     dtype = torch.float32 if trains_all else half.get(precision, torch.float32)
-    where = (model.source, model.revision, model.download_gib)
-    located = locate(*where, gated=model.gated)
+    sources = sources_of(model)
+    folders = locate_all(sources, read_lock(lock))
+    folder = folders.pop(MAIN)
     settings = dict(model.settings)
     if isinstance(model, schema.GenerativeModelConfig):
         settings |= {
@@ -45,8 +56,30 @@ def build_backbone(model: schema.ModelConfig, *, precision: str, trains_all: boo
             "max_length": model.max_length,
             "processor_settings": model.processor,
         }
-    with explained(*where, gated=model.gated):
-        return load(model.loader, located, dtype=dtype, trust_remote_code=model.trust_remote_code, **settings)
+    with loading(sources[MAIN], folder):
+        return load(
+            model.loader,
+            folder,
+            dtype=dtype,
+            companions=folders,
+            trust_remote_code=model.trust_remote_code,
+            **settings,
+        )
+
+
+def build_hosted(model: schema.HostedModelConfig) -> HostedVlm:
+    """Return a hosted model; nothing is asked yet."""
+    return HostedVlm(
+        Endpoint(model.base_url, model.api_key_env, timeout=model.timeout, retries=model.retries),
+        AnswerCache(Path(model.cache).expanduser()),
+        model.source,
+        instructions=model.instructions,
+        settings=model.settings,
+        token_field=model.token_field,
+        extra_tokens=model.extra_tokens,
+        max_side=model.max_side,
+        concurrency=model.concurrency,
+    )
 
 
 def build_tuner(finetune: schema.FinetuneConfig) -> Tuner:
@@ -102,7 +135,7 @@ def build_module(config: schema.CellConfig, domain: Domain, backbone: Any, head:
         label_count=len(domain.label_names),
         multi_label=domain.multi_label,
         max_new_tokens=getattr(config.task, "max_new_tokens", 32),
-        likelihood=getattr(config.task, "likelihood", False),
+        likelihood=getattr(config.task, "likelihood", False) and config.model.kind != "hosted",
         validate_answers=config.task.name == "vqa" and config.task.monitor == "val/accuracy",
         optimisation=optimisation,
     )

@@ -17,6 +17,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor
 
+from vlmbench.backbones.contrastive.dual import cast
 from vlmbench.config import schema
 from vlmbench.domains.base import Domain, Split
 from vlmbench.domains.datamodule import DomainDataModule, stack_pixels
@@ -100,7 +101,7 @@ def encode(backbone: Any, data: DomainDataModule, split: Split, device: torch.de
     progress = Countdown(f"{label}  encoding {split}, batches", len(batches))
     features = []
     for done, batch in enumerate(batches, start=1):
-        features.append(backbone.features(batch["pixels"].to(device, backbone.model.dtype)).float().cpu())
+        features.append(backbone.features(cast(batch["pixels"], backbone.model)).float().cpu())
         progress.update(done)
     progress.close()
     return torch.cat(features)

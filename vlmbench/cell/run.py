@@ -12,6 +12,7 @@ from typing import Any
 
 from vlmbench.cell.domain import audited, build_domain
 from vlmbench.config import schema
+from vlmbench.config.endpoint import endpoint_name
 from vlmbench.config.exposure import exposure
 from vlmbench.domains.base import Domain, DomainError
 from vlmbench.errors import UserError
@@ -67,12 +68,8 @@ def prepare(config: schema.CellConfig) -> Prepared:
         DomainError: The data are not as configured.
         WeightsUnavailableError: The weights are not here and cannot be fetched.
     """
-    from vlmbench.backbones.weights import locate, weights_digest
-
     started = now()
-    model = config.model
-    located = locate(model.source, model.revision, model.download_gib, gated=model.gated)
-    weights = weights_digest(located, model.revision)
+    weights = name_weights(config.model, config.lock)
     domain = build_domain(config.domain, config.task.name)  # type: ignore[arg-type]
     if not domain.split("train") and config.finetune.name != "zero_shot":
         raise DomainError(
@@ -82,6 +79,27 @@ def prepare(config: schema.CellConfig) -> Prepared:
     name = identity(dataclasses.asdict(config), data=domain.fingerprint, weights=weights)
     folder = Path(config.output) / config.task.name / f"{label_of(config)}-{name[:10]}"
     return Prepared(config, domain, weights, name, folder, started)
+
+
+def name_weights(model: schema.ModelConfig, lock: str) -> str:
+    """Return what changes when a model's weights do: a digest, or for a hosted model its address and name there.
+
+    Args:
+        model: Its configuration.
+        lock: Path of the lock file.
+
+    Raises:
+        WeightsUnavailableError: The weights are not here and cannot be fetched.
+        LockError: They are not the locked ones.
+    """
+    if isinstance(model, schema.HostedModelConfig):
+        return endpoint_name(model.base_url, model.source)
+    from vlmbench.catalogue.sources import sources_of
+    from vlmbench.weights.locate import locate_all, weights_digest
+    from vlmbench.weights.lock import read_lock
+
+    sources = sources_of(model)
+    return weights_digest(sources, locate_all(sources, read_lock(lock)))
 
 
 def run_prepared(cell: Prepared) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from vlmbench.cell.domain import audited, build_domain
 from vlmbench.cell.run import describe, facts_of, now
 from vlmbench.config import schema
-from vlmbench.config.checks import ConfigError, check_combination, check_domain
+from vlmbench.config.checks import ConfigError, check_combination, check_domain, check_endpoint
 from vlmbench.config.restore import cell_from_dict
 from vlmbench.domains.base import Domain
 from vlmbench.records.claim import claim
@@ -68,13 +68,14 @@ def prepare_transfer(evaluate: schema.EvaluateConfig) -> PreparedTransfer:
     trained = cell_from_dict(source["config"])
     check_combination(trained.model, trained.task, trained.finetune, evaluate.domain)
     check_domain(evaluate.domain, trained.task.name)
+    check_endpoint(trained.model)
     trainer = dataclasses.replace(
         trained.trainer,
         accelerator=evaluate.trainer.accelerator,
         eval_batch_size=evaluate.trainer.eval_batch_size,
         num_workers=evaluate.trainer.num_workers,
     )
-    config = dataclasses.replace(trained, domain=evaluate.domain, trainer=trainer)
+    config = dataclasses.replace(trained, domain=evaluate.domain, trainer=trainer, lock=evaluate.lock)
     domain = build_domain(config.domain, config.task.name)  # type: ignore[arg-type]
     _check_labels(source, domain, cell)
     name = digest({"cell": source["identity"], "data": domain.fingerprint, "domain": dataclasses.asdict(config.domain)})
@@ -110,6 +111,7 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
     from vlmbench.cell.work import (
         SAVED,
         Clock,
+        asked,
         batch_variance,
         build_data,
         cost,
@@ -125,7 +127,9 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
     domain = audited(transfer.domain, hashes=config.domain.audit_hashes)
     with clock.phase("setup"):
         trains_all = config.finetune.name == "full"
-        backbone = build_backbone(config.model, precision=config.trainer.precision, trains_all=trains_all)
+        backbone = build_backbone(
+            config.model, precision=config.trainer.precision, trains_all=trains_all, lock=config.lock
+        )
         build_tuner(config.finetune).load(backbone, saved)
         head = LinearHead.load(saved) if uses_linear_head(config) else None
         module = build_module(config, domain, backbone, head)
@@ -143,9 +147,11 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
     return {
         **scored,
         "selection": None,
-        "cost": cost(clock, parameters, frame, None, saved),
+        "cost": {**cost(clock, parameters, frame, None, saved), **asked(backbone)},
         "data": describe_data(domain),
-        "environment": environment(device=str(device), precision=precision, threads=torch.get_num_threads()),
+        "environment": environment(
+            device=getattr(backbone, "place", str(device)), precision=precision, threads=torch.get_num_threads()
+        ),
         "batch_variance": batch_variance(module.to(device), data, frame, precision),
     }
 

@@ -13,6 +13,7 @@ import lightning as L
 import pandas as pd
 import torch
 
+from vlmbench.backbones.hosted.model import HostedVlm
 from vlmbench.cell import predictions
 from vlmbench.cell.build import build_backbone, build_module, build_tuner, uses_linear_head
 from vlmbench.cell.fit import Selection, encode, fit, fit_probe, frozen_head, make_trainer
@@ -60,7 +61,9 @@ def work(config: schema.CellConfig, domain: Domain, folder: Path, label: str, da
         trainer = make_trainer(
             config.trainer, folder, [PredictProgress(label)], None, deterministic=config.deterministic
         )
-        backbone = build_backbone(config.model, precision=config.trainer.precision, trains_all=trains_all)
+        backbone = build_backbone(
+            config.model, precision=config.trainer.precision, trains_all=trains_all, lock=config.lock
+        )
         data = build_data(config, domain, backbone)
     device, precision = trainer.strategy.root_device, str(trainer.precision)
     features, head = {}, None
@@ -74,7 +77,8 @@ def work(config: schema.CellConfig, domain: Domain, folder: Path, label: str, da
     module = build_module(config, domain, backbone, head)
     data.collate = module.collate
     parameters = count_by_part(backbone.model, backbone.part_prefixes, head)
-    print(f"{label}\n{format_table(parameters)}", file=sys.stderr, flush=True)
+    if parameters:
+        print(f"{label}\n{format_table(parameters)}", file=sys.stderr, flush=True)
 
     selection: Selection | None = None
     trained: dict[str, Any] = {}
@@ -92,9 +96,11 @@ def work(config: schema.CellConfig, domain: Domain, folder: Path, label: str, da
         **scored,
         "selection": selection and {"metric": selection.metric, "value": selection.value, **selection.chosen},
         "training": trained,
-        "cost": cost(clock, parameters, frame, train_rate, saved),
+        "cost": {**cost(clock, parameters, frame, train_rate, saved), **asked(backbone)},
         "data": describe_data(domain),
-        "environment": environment(device=str(device), precision=precision, threads=torch.get_num_threads()),
+        "environment": environment(
+            device=getattr(backbone, "place", str(device)), precision=precision, threads=torch.get_num_threads()
+        ),
         "batch_variance": batch_variance(module.to(device), data, frame, precision),
     }
 
@@ -163,6 +169,11 @@ def cost(
     }
 
 
+def asked(backbone: Any) -> dict[str, Any]:
+    """Return what a hosted model was asked and what that took, as an entry of the cost; nothing for other models."""
+    return {"hosted": backbone.usage()} if isinstance(backbone, HostedVlm) else {}
+
+
 def describe_data(domain: Domain) -> dict[str, Any]:
     """Return what a record says of the data."""
     return {
@@ -181,9 +192,12 @@ def batch_variance(
 ) -> dict[str, Any] | None:
     """Return how many generated answers differ between batch size 1 and the cell's, in reduced precision.
 
-    In float32 they do not differ, which a test holds; in lower precision sums in another order can tip a token.
+    In float32 they do not differ, which a test holds; in lower precision sums in another order can tip a token. What a
+    hosted model is batched with nobody knows.
     """
     if not isinstance(module, GenerativeModule) or module.mode != "vqa" or precision == "32-true":
+        return None
+    if isinstance(module.backbone, HostedVlm):
         return None
     rows = data.rows("test")
     count = min(64, len(rows))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from vlmbench.config import schema
+from vlmbench.config.endpoint import endpoint_fault
 from vlmbench.errors import UserError
 
 METHODS: dict[str, tuple[str, ...]] = {
@@ -23,6 +25,7 @@ METHODS: dict[str, tuple[str, ...]] = {
 TASKS: dict[str, tuple[str, ...]] = {
     "contrastive": ("diagnosis", "pretrain"),
     "generative": ("vqa", "diagnosis", "pretrain"),
+    "hosted": ("vqa",),
 }
 DOMAIN_TASKS: dict[str, tuple[str, ...]] = {
     "phantom": ("diagnosis", "vqa", "pretrain"),
@@ -60,6 +63,7 @@ def check_cell(cell: schema.CellConfig) -> None:
     check_model(cell.model)
     check_combination(cell.model, cell.task, cell.finetune, cell.domain)
     check_domain(cell.domain, cell.task.name)
+    check_endpoint(cell.model)
     if cell.trainer.precision == "16-mixed" and not getattr(cell.model, "float16", True):
         raise ConfigError(
             f"trainer.precision=16-mixed: {cell.model.name} overflows in float16 and answers nothing. "
@@ -100,13 +104,27 @@ def check_model(model: schema.ModelConfig) -> None:
             f"model.trust_remote_code=true runs code from {model.source}; it is refused unless model.revision is the "
             "40-digit commit that you have read. Set model.revision=<commit>, or leave trust_remote_code off."
         )
+    is_address = model.source.startswith(("https://", "http://"))
     looks_local = model.source.startswith((".", "/", "~")) or model.source.count("/") > 1
-    if looks_local and not (Path(model.source).expanduser() / "config.json").is_file():
+    has_folder = model.kind != "hosted" and looks_local and not is_address
+    if has_folder and not Path(model.source).expanduser().is_dir():
         raise ConfigError(
             f"model.source={model.source!r} is not a folder with a config.json. Give that of a checkpoint in the hub's "
             "format (config.json, *.safetensors, tokenizer), a hub id such as openai/clip-vit-base-patch32, or "
             "package:NAME."
         )
+
+
+def check_endpoint(model: schema.ModelConfig) -> None:
+    """Check that a hosted model can be asked: its address, its settings, its key in the environment.
+
+    Raises:
+        ConfigError: It cannot; the message never repeats a key.
+    """
+    if isinstance(model, schema.HostedModelConfig):
+        fault = endpoint_fault(model.base_url, model.api_key_env, [*model.settings], os.environ)
+        if fault:
+            raise ConfigError(f"{model.name}: {fault}")
 
 
 def check_combination(
@@ -125,14 +143,11 @@ def check_combination(
             f"finetune={finetune.name} does not apply to {model.name}, a {model.kind} model. "
             f"Valid choices: {', '.join(METHODS[model.kind])}."
         )
-    if model.kind == "hosted":
-        raise ConfigError(
-            f"{model.name} is hosted behind an endpoint, and this version runs models that it loads itself. "
-            "Valid choices for model.kind: contrastive, generative."
-        )
     if task.name not in TASKS[model.kind]:
+        likelihoods = "It takes the likelihood of each label, which an endpoint does not give. "
+        reason = likelihoods if (model.kind, task.name) == ("hosted", "diagnosis") else ""
         raise ImpossibleCellError(
-            f"task={task.name} does not apply to {model.name}, a {model.kind} model. "
+            f"task={task.name} does not apply to {model.name}, a {model.kind} model. {reason}"
             f"Valid choices: {', '.join(TASKS[model.kind])}."
         )
     if task.name == "pretrain" and finetune.name in ("zero_shot", "linear_probe"):

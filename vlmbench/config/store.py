@@ -10,12 +10,12 @@ from vlmbench.config import schema
 
 SCHEMAS: dict[str, type] = {
     "schema/cell": schema.CellConfig,
+    "schema/fetch": schema.FetchConfig,
     "schema/evaluate": schema.EvaluateConfig,
     "schema/report": schema.ReportConfig,
     "schema/model/contrastive": schema.ContrastiveModelConfig,
     "schema/model/generative": schema.GenerativeModelConfig,
     "schema/model/hosted": schema.HostedModelConfig,
-    "schema/model/any": schema.ModelConfig,
     "schema/task/diagnosis": schema.DiagnosisTaskConfig,
     "schema/task/vqa": schema.VqaTaskConfig,
     "schema/task/pretrain": schema.PretrainTaskConfig,

@@ -14,6 +14,7 @@ RESULT_VERSION = 1
 # Where things are, how fast they go, what is shown, and what is computed from the predictions afterwards.
 NOT_IDENTITY = (
     "output",
+    "lock",
     "logger",
     "sweep",
     "deterministic",

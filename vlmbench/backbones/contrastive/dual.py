@@ -1,8 +1,8 @@
-"""What dual encoders share: features, temperature, and the table that says which layers belong to which tower."""
+"""What dual encoders share: features, temperature, and the table that says which layers belong to which part."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ class DualEncoder(nn.Module):
 
     Attributes:
         part_prefixes: For each part the prefixes of its parameters.
-        linear: For each tower (vision, text) the pattern of its Linear layers, matched against whole module paths.
+        linear: For each part (vision, text, connector) the pattern of its Linear layers, matched against whole paths.
         unreached: Prefixes of parameters that no loss reaches: heads of other tasks, poolers that are not read.
 
     Args:
@@ -41,6 +41,14 @@ class DualEncoder(nn.Module):
         """The learned inverse temperature, as a factor."""
         return self.model.logit_scale.exp()
 
+    def train(self, mode: bool = True) -> DualEncoder:
+        """Set the mode, except that batch norms keep their statistics: buffers are not among what tuning saves."""
+        super().train(mode)
+        for module in self.model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
     def preprocess(self, image: Image.Image) -> Tensor:
         """Return (3, H, W) by the checkpoint's own preprocessing."""
         raise NotImplementedError
@@ -62,15 +70,13 @@ class DualEncoder(nn.Module):
         return self.encode_image(pixels)
 
     def lora_targets(self, scope: str) -> str:
-        """Return the pattern of every Linear layer inside the towers of `scope`."""
-        return "|".join(f"({self.linear[tower]})" for tower in ("vision", "text") if tower in scope.split("+"))
+        """Return the pattern of every Linear layer inside the parts of `scope`."""
+        return "|".join(f"({self.linear[part]})" for part in parts_of(scope) if part in self.linear)
 
     def trainable_parameters(self, scope: str) -> list[str]:
-        """Return the names under the towers of `scope`; the temperature is trained where both towers are."""
-        wanted = [prefix for part in scope.split("+") for prefix in self.part_prefixes[part]]
-        if set(scope.split("+")) == {"vision", "text"}:
-            wanted.extend(self.part_prefixes.get("head", ()))
-        names = [name for name, _ in self.model.named_parameters() if name.startswith(tuple(wanted))]
+        """Return the names under the parts of `scope` that the loss reaches."""
+        wanted = tuple(prefix for part in parts_of(scope) for prefix in self.part_prefixes.get(part, ()))
+        names = [name for name, _ in self.model.named_parameters() if name.startswith(wanted)]
         return [name for name in names if not name.startswith(self.unreached)] if self.unreached else names
 
     def check_length(self, texts: Sequence[str], tokens: Tensor) -> None:
@@ -89,6 +95,85 @@ class DualEncoder(nn.Module):
         """Return `tokens` where the model is."""
         device = device_of(self.model)
         return {key: value.to(device) for key, value in tokens.items()}
+
+
+class HfDual(DualEncoder):
+    """A dual encoder of transformers with its own processor.
+
+    Args:
+        model: The network.
+        processor: Image processor and tokenizer.
+        feature_dim: As in `DualEncoder`.
+        context_length: As in `DualEncoder`.
+    """
+
+    def __init__(self, model: nn.Module, processor: Any, *, feature_dim: int, context_length: int) -> None:
+        super().__init__(model, feature_dim=feature_dim, context_length=context_length)
+        self.processor = processor
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """Return (3, H, W): resized, cropped and normalised by the checkpoint's own constants."""
+        return self.processor.image_processor(images=image, return_tensors="pt")["pixel_values"][0].float()
+
+    def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Return `input_ids` and `attention_mask`, each (C, T), padded to the longest.
+
+        For towers in which padding does not change an embedding: causal ones that pool at the end token, and
+        bidirectional ones that mask it.
+
+        Raises:
+            ValueError: A text is longer than the context.
+        """
+        tokens = self.processor.tokenizer(list(texts), padding=True, return_tensors="pt")
+        self.check_length(texts, tokens["input_ids"])
+        return {key: tokens[key] for key in ("input_ids", "attention_mask")}
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Map (B, 3, H, W) to projected embeddings (B, D)."""
+        return self.model.get_image_features(pixel_values=pixels).pooler_output
+
+    def encode_text(self, tokens: Mapping[str, Tensor]) -> Tensor:
+        """Map tokens (C, T) to projected embeddings (C, D)."""
+        return self.model.get_text_features(**self.placed(tokens)).pooler_output
+
+    def save_pretrained(self, folder: str) -> None:
+        """Write the checkpoint in the hub's format."""
+        self.model.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
+
+
+def hf_loader(family: Callable[[Any, Any], HfDual], model_class: str, processor_class: str) -> Callable[..., Any]:
+    """Return what loads the checkpoints of a family; it runs no code of theirs and needs no companion.
+
+    Args:
+        family: Makes the backbone of a network and a processor.
+        model_class: Name of the network's class in transformers.
+        processor_class: Name of the class that holds the image processor and the tokenizer.
+    """
+
+    def load_hf(
+        folder: str,
+        *,
+        dtype: torch.dtype,
+        companions: Mapping[str, str] | None = None,
+        trust_remote_code: bool = False,
+    ) -> HfDual:
+        import transformers
+
+        model = getattr(transformers, model_class).from_pretrained(folder, dtype=dtype, weights_only=True)
+        # Pinned: torchvision and PIL resize to different pixels, and whichever is installed would otherwise decide.
+        image_processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        processor = getattr(transformers, processor_class)(image_processor=image_processor, tokenizer=tokenizer)
+        return family(model, processor)
+
+    return load_hf
+
+
+def parts_of(scope: str) -> list[str]:
+    """Return the parts that a scope trains: its towers and, where both train, what they share and the temperature."""
+    towers = scope.split("+")
+    return [*towers, "connector", "head"] if {"vision", "text"} <= set(towers) else towers
 
 
 def cast(pixels: Tensor, model: nn.Module) -> Tensor:

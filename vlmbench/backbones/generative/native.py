@@ -12,7 +12,14 @@ from torch import Tensor, nn
 
 from vlmbench.backbones.base import Turn, device_of
 from vlmbench.backbones.generative.family import Family, family_of
-from vlmbench.backbones.generative.inputs import CheckpointError, ImageInputs, join_images, load_processor, pad_rows
+from vlmbench.backbones.generative.inputs import (
+    CheckpointError,
+    ImageInputs,
+    check_complete,
+    join_images,
+    load_processor,
+    pad_rows,
+)
 
 IGNORE = -100  # the label that torch's cross-entropy leaves out
 
@@ -91,8 +98,8 @@ class HfVlm(nn.Module):
         left_out = ("attention_mask", "token_type_ids", "mm_token_type_ids")
         return ImageInputs({key: value for key, value in out.items() if key not in left_out}, tokens)
 
-    def prompt_ids(self, prompt: str, image_tokens: int) -> list[int]:
-        """Return the tokens of a conversation up to where the model answers, the image expanded.
+    def prompt_text(self, prompt: str) -> str:
+        """Return a conversation up to where the model answers, with one placeholder where the image goes.
 
         Raises:
             ValueError: The template or the question leaves other than one place for the image.
@@ -107,8 +114,17 @@ class HfVlm(nn.Module):
                 f"The prompt holds {text.count(placeholder)} image tokens {placeholder!r} instead of one: {text!r}. "
                 "Check model.chat_template and that no question contains the token."
             )
+        return str(text)
+
+    def prompt_ids(self, prompt: str, image_tokens: int) -> list[int]:
+        """Return the tokens of a conversation up to where the model answers, the image expanded.
+
+        Raises:
+            ValueError: As `prompt_text`.
+        """
+        text = self.prompt_text(prompt)
         expanded = self.family.before + self.family.token * image_tokens + self.family.after
-        text = text.replace(placeholder, "" if self.family.image_first else expanded)
+        text = text.replace(self.family.placeholder, "" if self.family.image_first else expanded)
         # A template may already write the begin token; the tokenizer would write a second one.
         bos = self.tokenizer.bos_token
         ids = self.tokenizer(text, add_special_tokens=not (bos and text.startswith(bos)))["input_ids"]
@@ -172,10 +188,14 @@ class HfVlm(nn.Module):
             top_k=None,
             repetition_penalty=1.0,
             pad_token_id=self.tokenizer.pad_token_id,
-            eos_token_id=self.stop_ids,
+            **self.stop_settings(),
         )
         answers = tokens[:, inputs["input_ids"].shape[1] :]
         return [text.strip() for text in self.tokenizer.batch_decode(answers, skip_special_tokens=True)]
+
+    def stop_settings(self) -> dict[str, Any]:
+        """Return the arguments of transformers' `generate` that say where an answer ends."""
+        return {"eos_token_id": self.stop_ids}
 
     @torch.no_grad()
     def score(self, turns: Sequence[Turn], options: Sequence[Sequence[str]]) -> Tensor:
@@ -293,10 +313,6 @@ def load_vlm(
     model, info = AutoModelForImageTextToText.from_pretrained(
         folder, dtype=dtype, weights_only=True, output_loading_info=True
     )
-    if missing := sorted({*info["missing_keys"], *(str(row[0]) for row in info["mismatched_keys"])}):
-        raise CheckpointError(
-            f"{len(missing)} weights of {type(model).__name__} are not in {folder}, or of other shapes, and would stay "
-            f"random: {', '.join(missing[:3])}. Fetch the checkpoint again, or check model.loader."
-        )
+    check_complete(info, where=folder)
     processor = load_processor(folder, model.config, processor_settings or {}, trust_remote_code=trust_remote_code)
     return HfVlm(model, processor, chat_template=chat_template, answer_prefix=answer_prefix, max_length=max_length)

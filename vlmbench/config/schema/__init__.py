@@ -6,6 +6,7 @@ The schema is the one place that says what is allowed.
 from vlmbench.config.schema.cell import (
     CellConfig,
     EvaluateConfig,
+    FetchConfig,
     LoggerConfig,
     ReportConfig,
     SweepConfig,
@@ -47,6 +48,7 @@ __all__ = [
     "DiagnosisTaskConfig",
     "DomainConfig",
     "EvaluateConfig",
+    "FetchConfig",
     "FilesConfig",
     "FinetuneConfig",
     "FolderDomainConfig",

@@ -82,6 +82,7 @@ class CellConfig:
     Attributes:
         seed: Seeds initialisation, the order of the batches and dropout.
         output: Directory under which each cell has its own.
+        lock: Lock file of the weights; one that is not there locks nothing.
         deterministic: Ask torch for deterministic algorithms, so that a run repeats exactly.
     """
 
@@ -94,7 +95,19 @@ class CellConfig:
     sweep: SweepConfig = field(default_factory=SweepConfig)
     seed: int = number(0, 0, 2**32 - 1)
     output: str = "runs"
+    lock: str = "vlmbench.lock"
     deterministic: bool = True
+
+
+@dataclass
+class FetchConfig(CellConfig):
+    """What to bring: the models of a cell, or of a whole grid.
+
+    Attributes:
+        update: Ask for revisions anew instead of taking the commits in the lock file, and lock what is found.
+    """
+
+    update: bool = False
 
 
 @dataclass
@@ -103,12 +116,14 @@ class EvaluateConfig:
 
     Attributes:
         cell: Directory of the finished cell.
+        lock: Lock file of the weights; one that is not there locks nothing.
         overwrite: Compute again where the record is already there.
     """
 
     cell: str = MISSING
     domain: DomainConfig = MISSING
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    lock: str = "vlmbench.lock"
     overwrite: bool = False
 
 

@@ -76,7 +76,7 @@ class ModelConfig(FilesConfig):
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-CONTRASTIVE_LOADERS = ("hf_clip", "hf_siglip", "hf_blip", "hf_blip2", "open_clip", "medclip", "pmc_clip")
+CONTRASTIVE_LOADERS = ("hf_clip", "hf_siglip", "hf_blip", "hf_blip2", "open_clip", "medclip", "pmc_clip", "conch")
 GENERATIVE_LOADERS = ("hf_vlm", "llava_original", "vila", "xraygpt")
 
 
@@ -114,16 +114,21 @@ class GenerativeModelConfig(ModelConfig):
 
 @dataclass
 class HostedModelConfig(ModelConfig):
-    """A model behind an OpenAI-compatible endpoint; `source` is the name that the endpoint knows it by.
+    """A model behind an OpenAI-compatible endpoint.
+
+    `source` is the name that it goes by there, `settings` holds further fields of each request, for example
+    `{temperature: 0}`. There is no field for a key: that is in the environment alone.
 
     Attributes:
         base_url: Address of the endpoint, for example `http://localhost:8000/v1`.
         api_key_env: Name of the environment variable that holds the key; empty where the endpoint asks for none.
-        concurrency: Most requests at a time.
-        retries: Tries after the first, for answers that say "later" (408, 409, 429, 5xx) and lost connections.
-        timeout: Seconds until a request counts as lost.
         instructions: System message; empty sends none.
-        parameters_sent: Further fields of each request, for example `{temperature: 0}`.
+        token_field: What the request calls the most tokens of an answer; older servers know `max_tokens` alone.
+        extra_tokens: Tokens on top of `task.max_new_tokens`, for models that reason before they answer.
+        max_side: Longest side, in pixels, of an image that is sent as it is; a larger one is scaled down to it.
+        concurrency: Most requests at a time.
+        retries: Tries after the first, for faults that pass: 408, 409, 429, 5xx, lost connections, broken answers.
+        timeout: Seconds until a request counts as lost.
         cache: Folder that keeps every answer, so that none is paid for twice.
     """
 
@@ -131,9 +136,11 @@ class HostedModelConfig(ModelConfig):
     loader: str = one_of("openai", default="openai")
     base_url: str = MISSING
     api_key_env: str = ""
+    instructions: str = ""
+    token_field: str = one_of("max_completion_tokens", "max_tokens", default="max_completion_tokens")
+    extra_tokens: int = number(0, 0, 1_000_000)
+    max_side: int = number(1024, 32, 8192)
     concurrency: int = number(4, 1, 256)
     retries: int = number(6, 0, 20)
-    timeout: float = number(120.0, 1, 3600)
-    instructions: str = ""
-    parameters_sent: dict[str, Any] = field(default_factory=dict)
+    timeout: float = number(300.0, 1, 3600)
     cache: str = "~/.cache/vlmbench/answers"

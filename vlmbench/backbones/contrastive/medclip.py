@@ -1,0 +1,170 @@
+"""MedCLIP (Wang et al., EMNLP 2022, arXiv 2210.10163): chest radiographs; a Swin or ResNet-50 tower and ClinicalBERT.
+
+Modules have the names of the release, so that what is saved is again in its format; transformers and torchvision give
+the towers. What the original computes was read in its code, version 0.0.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from vlmbench.backbones.contrastive import released
+from vlmbench.backbones.contrastive.dual import DualEncoder, cast
+
+WEIGHTS = "pytorch_model.bin"
+# The original's constants: side of the input, mean and deviation of its grey values, tokens of the longest text.
+SIDE, MEAN, STD, CONTEXT = 224, np.float32(0.5862785803043838), np.float32(0.27950088968644304), 77
+MAX_LOG_SCALE = 4.6052
+# Both names that Swin's layers have had in transformers 5.
+SWIN_LINEAR = (
+    r"\.encoder\.layers\.\d+\.blocks\.\d+\."
+    r"(attention\.([qkvo]_proj|self\.(query|key|value)|output\.dense)|mlp\.fc[12]|(intermediate|output)\.dense)"
+)
+
+
+class MedClip(DualEncoder):
+    """A MedCLIP network with its preprocessing.
+
+    Args:
+        model: The network: `vision_model` and `text_model`, each with a `model`, and `logit_scale`.
+        tokenizer: ClinicalBERT's.
+        count_padding: Whether the mean over a text's tokens counts the padding.
+    """
+
+    part_prefixes: Mapping[str, tuple[str, ...]] = {
+        "vision": ("vision_model.",),
+        "text": ("text_model.",),
+        "head": ("logit_scale",),
+    }
+    linear: Mapping[str, str] = {
+        "vision": rf"vision_model\.model({SWIN_LINEAR}|{released.RESNET_CONVOLUTION})",
+        "text": r"text_model\.model" + released.BERT_LINEAR,
+    }
+    unreached = ("text_model.model.pooler.",)
+
+    def __init__(self, model: Any, tokenizer: Any, *, count_padding: bool) -> None:
+        super().__init__(model, feature_dim=model.text_model.projection_head.out_features, context_length=CONTEXT)
+        self.tokenizer = tokenizer
+        self.count_padding = count_padding
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """Return (3, 224, 224): grey, padded to a square with black, resized, normalised, one channel thrice."""
+        grey = image.convert("L")
+        side = max(SIDE, *grey.size)
+        square = Image.new("L", (side, side))
+        square.paste(grey, ((side - grey.width) // 2, (side - grey.height) // 2))
+        resized = np.asarray(square.resize((SIDE, SIDE), Image.Resampling.BICUBIC), dtype=np.float32)
+        return torch.from_numpy((resized * np.float32(1 / 255) - MEAN) / STD).repeat(3, 1, 1)
+
+    def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Return `input_ids` and `attention_mask`, each (C, T), padded to the longest.
+
+        Raises:
+            ValueError: A text is longer than the training's 77 tokens.
+        """
+        tokens = self.tokenizer(list(texts), padding=True, return_tensors="pt")
+        self.check_length(texts, tokens["input_ids"])
+        return {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Map (B, 3, H, W) to projected embeddings (B, D)."""
+        tower = self.model.vision_model
+        output = tower.model(cast(pixels, tower))
+        return output if isinstance(output, Tensor) else tower.projection_head(output.pooler_output)
+
+    def encode_text(self, tokens: Mapping[str, Tensor]) -> Tensor:
+        """Map tokens (C, T) to projected embeddings (C, D): layers 1, 2 and the last, averaged over the tokens.
+
+        The original counts padding among them, so that a text's embedding depends on the longest one beside it.
+        """
+        placed, tower = self.placed(tokens), self.model.text_model
+        states = tower.model(**placed, output_hidden_states=True).hidden_states
+        layers = torch.stack([states[1], states[2], states[-1]]).mean(0)
+        mask = placed["attention_mask"][..., None].to(layers.dtype)
+        counted = torch.ones_like(mask) if self.count_padding else mask
+        return tower.projection_head((layers * counted).sum(1) / counted.sum(1))
+
+    def save_pretrained(self, folder: str) -> None:
+        """Write the weights as the release does, and the text tower's configuration and tokenizer in `text`."""
+        self.model.text_model.model.config.save_pretrained(Path(folder) / "text")
+        self.tokenizer.save_pretrained(Path(folder) / "text")
+        torch.save(self.model.state_dict(), Path(folder) / WEIGHTS)
+
+
+def load_medclip(
+    folder: str,
+    *,
+    dtype: torch.dtype,
+    companions: Mapping[str, str] | None = None,
+    trust_remote_code: bool = False,
+    count_padding: bool = True,
+) -> MedClip:
+    """Load a MedCLIP release; the weights tell which image tower it has, and its sizes.
+
+    Args:
+        folder: Where `pytorch_model.bin` is.
+        dtype: Type of the weights.
+        companions: `text` is ClinicalBERT's folder: `config.json` and `vocab.txt`.
+        trust_remote_code: Not used: nothing here runs foreign code.
+        count_padding: As the original does; false averages a text's own tokens, whatever stands beside it.
+
+    Raises:
+        IncompatibleWeightsError: The file holds other weights.
+    """
+    path = Path(folder) / WEIGHTS
+    state = released.read(path, "text_model.projection_head.weight", "logit_scale")
+    vision, text = (released.under(state, f"{tower}_model.") for tower in ("vision", "text"))
+    text_folder = released.companion(companions, "text", folder)
+    text_model, tokenizer = released.bert(released.under(text, "model."), text_folder, path)
+    tower = _swin if "projection_head.weight" in vision else _resnet
+    network: Any = nn.Module()
+    network.vision_model = tower(released.under(vision, "model."), vision, path)
+    network.text_model = _projected(text_model, text["projection_head.weight"])
+    network.logit_scale = nn.Parameter(state["logit_scale"].clamp(0, MAX_LOG_SCALE))
+    return MedClip(network.to(dtype), tokenizer, count_padding=count_padding)
+
+
+def _projected(model: nn.Module, weight: Tensor) -> nn.Module:
+    tower: Any = nn.Module()
+    tower.model = model
+    tower.projection_head = _linear(weight)
+    return tower
+
+
+def _linear(weight: Tensor) -> nn.Linear:
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+    layer.weight.data.copy_(weight)
+    return layer
+
+
+def _swin(weights: Mapping[str, Tensor], vision: Mapping[str, Tensor], path: Path) -> nn.Module:
+    from transformers import SwinConfig, SwinModel
+
+    patches = weights["embeddings.patch_embeddings.projection.weight"]
+    tables = {n: v for n, v in weights.items() if "blocks.0." in n and n.endswith("relative_position_bias_table")}
+    config = SwinConfig(
+        embed_dim=patches.shape[0],
+        patch_size=patches.shape[-1],
+        depths=released.depths(weights, r"encoder\.layers\.(\d+)\.blocks\.(\d+)\."),
+        num_heads=[tables[name].shape[1] for name in sorted(tables)],
+    )
+    return _projected(released.native(SwinModel, config, weights, path), vision["projection_head.weight"])
+
+
+def _resnet(weights: Mapping[str, Tensor], vision: Mapping[str, Tensor], path: Path) -> nn.Module:
+    from torchvision.models.resnet import Bottleneck, ResNet
+
+    tower: Any = nn.Module()
+    stages = released.depths(weights, r"layer(\d)\.(\d+)\.")
+    tower.model = ResNet(Bottleneck, stages, width_per_group=weights["layer1.0.conv1.weight"].shape[0])
+    # The projection is the network's own last layer, without its bias.
+    tower.model.fc = _linear(weights["fc.weight"])
+    released.fill(tower, vision, path)
+    return tower

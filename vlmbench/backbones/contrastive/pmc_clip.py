@@ -1,0 +1,133 @@
+"""PMC-CLIP (Lin et al., MICCAI 2023, arXiv 2303.07240): figures of PubMed Central; CLIP's ResNet-50 and PubMedBERT.
+
+The release is three files. What the training computes was read in its code at commit b0b81e3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from vlmbench.backbones.contrastive import released
+from vlmbench.backbones.contrastive.dual import DualEncoder, cast
+
+IMAGE, TEXT, PROJECTION = "image_encoder(resnet50).pth", "text_encoder.pth", "text_projection_layer.pth"
+# Not released: the logarithm of the inverse temperature, here as the authors' demonstration sets it.
+SCALE, LOG_SCALE = "logit_scale.pth", 4.4292
+CONTEXT = 77
+
+
+class PmcClip(DualEncoder):
+    """The contrastive part of PMC-CLIP.
+
+    Args:
+        model: The network: `image_encoder`, `text_encoder`, `text_projection_layer`, `logit_scale`.
+        tokenizer: PubMedBERT's.
+        pooler: Whether a text is BERT's pooler output instead of the last state of [CLS].
+    """
+
+    part_prefixes: Mapping[str, tuple[str, ...]] = {
+        "vision": ("image_encoder.",),
+        "text": ("text_encoder.", "text_projection_layer"),
+        "head": ("logit_scale",),
+    }
+    # The attention pool is left out: it reads its layers' weights past any adapter.
+    linear: Mapping[str, str] = {
+        "vision": r"image_encoder" + released.RESNET_CONVOLUTION,
+        "text": r"text_encoder" + released.BERT_LINEAR,
+    }
+
+    def __init__(self, model: Any, tokenizer: Any, *, pooler: bool) -> None:
+        from open_clip.transform import image_transform
+
+        super().__init__(model, feature_dim=model.image_encoder.output_dim, context_length=CONTEXT)
+        self.tokenizer = tokenizer
+        self.pooler = pooler
+        self.unreached = () if pooler else ("text_encoder.pooler.",)
+        self.transform: Any = image_transform(model.image_encoder.image_size, is_train=False)
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """Return (3, H, W) by CLIP's evaluation transform: shorter side, centre crop, mean and deviation."""
+        return self.transform(image)
+
+    def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Return `input_ids` (C, 77): the training had no mask, so that padding is part of what the tower reads.
+
+        Raises:
+            ValueError: A text is longer than that.
+        """
+        ids = self.tokenizer(list(texts), padding="max_length", max_length=CONTEXT, return_tensors="pt")["input_ids"]
+        self.check_length(texts, ids)
+        return {"input_ids": ids}
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Map (B, 3, H, W) to embeddings (B, D)."""
+        return self.model.image_encoder(cast(pixels, self.model.image_encoder))
+
+    def encode_text(self, tokens: Mapping[str, Tensor]) -> Tensor:
+        """Map tokens (C, T) to projected embeddings (C, D)."""
+        ids = self.placed(tokens)["input_ids"]
+        output = self.model.text_encoder(input_ids=ids, attention_mask=torch.ones_like(ids))
+        pooled = output.pooler_output if self.pooler else output.last_hidden_state[:, 0]
+        return pooled @ self.model.text_projection_layer
+
+    def save_pretrained(self, folder: str) -> None:
+        """Write the release's files and the temperature, and the configuration and tokenizer in `text`."""
+        self.model.text_encoder.config.save_pretrained(Path(folder) / "text")
+        self.tokenizer.save_pretrained(Path(folder) / "text")
+        towers = {IMAGE: self.model.image_encoder.state_dict(), TEXT: self.model.text_encoder.state_dict()}
+        scalars = {PROJECTION: self.model.text_projection_layer.data, SCALE: self.model.logit_scale.data}
+        for name, value in (towers | scalars).items():
+            torch.save(value, Path(folder) / name)
+
+
+def load_pmc_clip(
+    folder: str,
+    *,
+    dtype: torch.dtype,
+    companions: Mapping[str, str] | None = None,
+    trust_remote_code: bool = False,
+    heads: int = 32,
+    pooler: bool = False,
+) -> PmcClip:
+    """Load the original PMC-CLIP.
+
+    Two things are not in the weights, and the authors' later demonstration contradicts their training code in both.
+    The defaults are the training's: weights trained with 32 heads are another function with 8, and no loss of the
+    training reached the pooler that the demonstration reads.
+
+    Args:
+        folder: Where the three files are.
+        dtype: Type of the weights.
+        companions: `text` is PubMedBERT's folder: `config.json` and `vocab.txt`.
+        trust_remote_code: Not used: nothing here runs foreign code.
+        heads: Of the attention pool: 32 in the training code, 8 in the demonstration.
+        pooler: Take the pooler's output for a text, as the demonstration does.
+
+    Raises:
+        IncompatibleWeightsError: A file holds other weights.
+    """
+    from open_clip.modified_resnet import ModifiedResNet
+
+    image = released.read(Path(folder) / IMAGE, "attnpool.c_proj.weight", "attnpool.positional_embedding")
+    text, projection = (released.read(Path(folder) / name) for name in (TEXT, PROJECTION))
+    scale = Path(folder) / SCALE
+    text_folder = released.companion(companions, "text", folder)
+    network: Any = nn.Module()
+    network.image_encoder = ModifiedResNet(
+        layers=released.depths(image, r"layer(\d)\.(\d+)\."),
+        output_dim=image["attnpool.c_proj.weight"].shape[0],
+        heads=heads,
+        image_size=32 * round((image["attnpool.positional_embedding"].shape[0] - 1) ** 0.5),
+        width=image["layer1.0.conv1.weight"].shape[0],
+    )
+    released.fill(network.image_encoder, image, Path(folder) / IMAGE)
+    network.text_encoder, tokenizer = released.bert(text, text_folder, Path(folder) / TEXT)
+    network.text_projection_layer = nn.Parameter(projection.detach().clone())
+    network.logit_scale = nn.Parameter(released.read(scale) if scale.is_file() else torch.tensor(LOG_SCALE))
+    return PmcClip(network.to(dtype), tokenizer, pooler=pooler)

@@ -1,0 +1,67 @@
+"""SigLIP (Zhai et al., 2023, arXiv 2303.15343), SigLIP 2 of fixed resolution (arXiv 2502.14786) and MedSigLIP."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vlmbench.backbones.contrastive.clip import TOWER_LINEAR
+from vlmbench.backbones.contrastive.dual import HfDual, hf_loader
+
+
+class HfSiglip(HfDual):
+    """A `SiglipModel` with its own processor.
+
+    The model scores a pair by sigmoid(cosine x temperature + bias). Neither a softmax over classes nor the logit of a
+    presence against its absence depends on the bias, so that it is left out, and no loss reaches it.
+
+    LoRA adapts the encoders' layers. The pooling head of the vision tower holds a fused `nn.MultiheadAttention`, which
+    PEFT (0.21) does not adapt faithfully (see `contrastive.attention`); it trains with `finetune=full`.
+
+    Args:
+        model: The network.
+        processor: Its `SiglipProcessor`.
+    """
+
+    part_prefixes: Mapping[str, tuple[str, ...]] = {
+        "vision": ("vision_model.",),
+        "text": ("text_model.",),
+        "head": ("logit_scale", "logit_bias"),
+    }
+    linear: Mapping[str, str] = {"vision": r"vision_model" + TOWER_LINEAR, "text": r"text_model" + TOWER_LINEAR}
+    unreached = ("logit_bias",)
+
+    def __init__(self, model: nn.Module, processor: Any) -> None:
+        config: Any = model.config
+        super().__init__(
+            model,
+            processor,
+            feature_dim=int(config.vision_config.hidden_size),
+            context_length=int(config.text_config.max_position_embeddings),
+        )
+
+    def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Return `input_ids` (C, T), lower case, padded on the right to the whole context, without a mask.
+
+        The text tower pools its last position and attends to padding, as it was trained to. It was trained on lower
+        case; the tokenizer that SigLIP 2 is released with (Gemma's) keeps capitals.
+
+        Raises:
+            ValueError: A text is longer than the context.
+        """
+        tokens = self.processor.tokenizer(
+            [text.lower() for text in texts],
+            padding="max_length",
+            max_length=self.context_length,
+            padding_side="right",
+            return_tensors=None,
+        )
+        longest = max(tokens["input_ids"], key=len)
+        self.check_length(texts, torch.tensor([longest]))
+        return {"input_ids": torch.tensor(tokens["input_ids"])}
+
+
+load_siglip = hf_loader(HfSiglip, "SiglipModel", "SiglipProcessor")

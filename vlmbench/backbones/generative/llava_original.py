@@ -1,0 +1,157 @@
+"""LLaVA's own format, before transformers had the class: `llava_mistral`, `llava_llama`, `llava_qwen2`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from vlmbench.backbones.generative.family import Family
+from vlmbench.backbones.generative.inputs import CheckpointError, check_complete
+from vlmbench.backbones.generative.spliced import SplicedVlm, image_settings, need
+
+TOWER = "model.vision_tower.vision_tower.vision_model."
+# From the names of LLaVA's code to those of transformers.
+KEY_MAPPING = {
+    rf"^{re.escape(TOWER)}": "model.vision_tower.",
+    r"^model\.mm_projector\.0\.": "model.multi_modal_projector.linear_1.",
+    r"^model\.mm_projector\.2\.": "model.multi_modal_projector.linear_2.",
+    r"^model\.(?=embed_tokens|layers|norm)": "model.language_model.",
+}
+CLIP_HEAD = 64  # width of an attention head in every vision tower of CLIP (Radford et al. 2021, table 20)
+
+
+def load_llava_original(
+    folder: str,
+    *,
+    dtype: torch.dtype,
+    companions: Mapping[str, str] | None = None,
+    chat_template: str | None = None,
+    answer_prefix: str = "",
+    max_length: int = 2048,
+    processor_settings: Mapping[str, Any] | None = None,
+    image_token: str = "<unk>",  # noqa: S107 - a word of the vocabulary, no secret
+    trust_remote_code: bool = False,
+) -> SplicedVlm:
+    """Load a checkpoint of LLaVA's code; names are mapped while it is read, nothing is written and no code runs.
+
+    The vision tower is the companion `tower`, a CLIP, if there is one, and else the one among the checkpoint's own
+    weights. LLaVA-Med's program reads CLIP's published tower although its checkpoint holds another: naming
+    `openai/clip-vit-large-patch14-336` as the companion does what that program does.
+
+    Args:
+        folder: Where the checkpoint's files are.
+        dtype: Type of the weights.
+        companions: `tower`, where the checkpoint holds none or another one is wanted.
+        chat_template: As `HfVlm`; the image is `<image>` in it.
+        answer_prefix: As `HfVlm`.
+        max_length: As `HfVlm`.
+        processor_settings: Under `image_processor`, what differs from CLIP's.
+        image_token: Word of the vocabulary that no text becomes; features stand on its places.
+        trust_remote_code: Not used.
+
+    Raises:
+        CheckpointError: The folder lacks weights, no tower is there, or LLaVA 1.5 has no such projector or images.
+    """
+    from transformers import (
+        AutoTokenizer,
+        CLIPVisionConfig,
+        CLIPVisionModel,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaImageProcessorPil,
+    )
+
+    file = need(Path(folder) / "config.json", "the model's configuration")
+    raw = json.loads(file.read_text(encoding="utf-8"))
+    if (raw.get("mm_projector_type"), raw.get("image_aspect_ratio")) != ("mlp2x_gelu", "pad"):
+        raise CheckpointError(
+            f"{file} asks for the projector {raw.get('mm_projector_type')!r} and images made square by "
+            f"{raw.get('image_aspect_ratio')!r}; this loader reads mlp2x_gelu and pad, as LLaVA 1.5 has them."
+        )
+    text_config = language_config(raw)
+    tokenizer = AutoTokenizer.from_pretrained(folder, config=text_config)
+    tower = (companions or {}).get("tower")
+    vision_config = CLIPVisionConfig.from_pretrained(tower) if tower else tower_config(Path(folder), raw)
+    side, drops_class = vision_config.image_size, raw.get("mm_vision_select_feature", "patch") == "patch"
+    config = LlavaConfig(
+        vision_config=vision_config,
+        text_config=text_config,
+        image_token_index=tokenizer.convert_tokens_to_ids(image_token),
+        image_seq_length=(side // vision_config.patch_size) ** 2 + (0 if drops_class else 1),
+        vision_feature_layer=raw["mm_vision_select_layer"],
+        vision_feature_select_strategy="default" if drops_class else "full",
+    )
+    reading = {"dtype": dtype, "weights_only": True, "output_loading_info": True}
+    model, info = LlavaForConditionalGeneration.from_pretrained(
+        folder, config=config, key_mapping=KEY_MAPPING, **reading
+    )
+    check_complete(info, where=folder, elsewhere=("model.vision_tower.",) if tower else ())
+    if tower:
+        model.model.vision_tower, info = CLIPVisionModel.from_pretrained(tower, config=vision_config, **reading)
+        check_complete(info, where=tower)
+    # Padded to a square with CLIP's mean colour, then CLIP's own preprocessing.
+    sizes = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
+    return SplicedVlm(
+        model,
+        LlavaImageProcessorPil(**{"do_pad": True, **sizes, **image_settings(processor_settings)}),
+        tokenizer,
+        family=Family(token=image_token),
+        image_tokens=config.image_seq_length,
+        chat_template=chat_template,
+        answer_prefix=answer_prefix,
+        max_length=max_length,
+    )
+
+
+def language_config(raw: Mapping[str, Any]) -> Any:
+    """Return the language model's configuration: the fields of LLaVA's that are its own.
+
+    Raises:
+        CheckpointError: The architecture is not one of LLaVA's.
+    """
+    from transformers import AutoConfig
+
+    name = "".join(raw.get("architectures") or [""])
+    found = re.fullmatch(r"Llava(Mistral|Llama|Qwen2)ForCausalLM", name)
+    if not found:
+        raise CheckpointError(f"The architecture {name!r} is none of LLaVA's on Mistral, LLaMA or Qwen2.")
+    kind = found[1].lower()
+    own = set(vars(AutoConfig.for_model(kind))) | {"rope_theta", "rope_scaling"}
+    left_out = {"architectures", "model_type", "transformers_version", "_name_or_path"}
+    return AutoConfig.for_model(kind, **{key: raw[key] for key in raw.keys() & own - left_out})
+
+
+def tower_config(folder: Path, raw: Mapping[str, Any]) -> Any:
+    """Return the configuration of the CLIP tower among a checkpoint's weights, from their shapes.
+
+    Raises:
+        CheckpointError: There is no tower among them.
+    """
+    from transformers import CLIPVisionConfig
+
+    shapes: dict[str, list[int]] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(str(file), framework="pt") as opened:
+            own = [key for key in opened.keys() if key.startswith(TOWER)]  # noqa: SIM118 - no mapping
+            shapes |= {key.removeprefix(TOWER): opened.get_slice(key).get_shape() for key in own}
+    if "embeddings.class_embedding" not in shapes:
+        raise CheckpointError(
+            f"No vision tower is among the weights in {folder}. Name the CLIP that it was trained with: "
+            f"'+model.companions={{tower: {{source: {raw.get('mm_vision_tower')}}}}}'."
+        )
+    width, _, patch, _ = shapes["embeddings.patch_embedding.weight"]
+    side = round((shapes["embeddings.position_embedding.weight"][0] - 1) ** 0.5)
+    return CLIPVisionConfig(
+        hidden_size=width,
+        intermediate_size=shapes["encoder.layers.0.mlp.fc1.weight"][0],
+        num_hidden_layers=len({key.split(".")[2] for key in shapes if key.startswith("encoder.layers.")}),
+        num_attention_heads=width // CLIP_HEAD,
+        image_size=side * patch,
+        patch_size=patch,
+    )

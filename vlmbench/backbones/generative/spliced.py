@@ -1,0 +1,111 @@
+"""What the models of older programs share: pieces of text tokenised apart, image features put between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor, nn
+
+from vlmbench.backbones.generative.family import Family
+from vlmbench.backbones.generative.inputs import CheckpointError, ImageInputs
+from vlmbench.backbones.generative.native import HfVlm
+
+
+class SplicedVlm(HfVlm):
+    """A model whose vocabulary has no image token: its own program splices features into the embedded text.
+
+    The features stand on the places of `family.token`, a word of the vocabulary that no text becomes, so that no row is
+    added to the embeddings and the loss is the original's.
+
+    Args:
+        model: The network.
+        images: Its image processor.
+        tokenizer: Its tokenizer.
+        family: How the architecture names its parts.
+        image_tokens: Features of an image.
+        ending: Text that ends an answer, in training and in generation; empty takes the tokenizer's end token.
+        stops: Words of the vocabulary that end generation too.
+        settings: As `HfVlm`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        images: Any,
+        tokenizer: Any,
+        *,
+        family: Family,
+        image_tokens: int,
+        ending: str = "",
+        stops: tuple[str, ...] = (),
+        **settings: Any,
+    ) -> None:
+        from transformers import LlavaProcessor
+
+        super().__init__(model, LlavaProcessor(images, tokenizer, image_token=family.token), family=family, **settings)
+        self.image_tokens, self.ending = image_tokens, ending
+        self.stop_ids = sorted({*self.stop_ids, *self.tokenizer.convert_tokens_to_ids(list(stops))})
+        if self.tokenizer.pad_token_id == self.image_token_id:
+            self.tokenizer.pad_token = self.tokenizer.eos_token  # padding must not be taken for an image
+
+    def preprocess(self, image: Image.Image) -> ImageInputs:
+        """Return what the image processor makes of an image."""
+        pixels = self.processor.image_processor(image, return_tensors="pt")["pixel_values"]
+        return ImageInputs({"pixel_values": pixels}, self.image_tokens)
+
+    def prompt_ids(self, prompt: str, image_tokens: int) -> list[int]:
+        """Return the tokens up to where the model answers: the text before and after the image are tokenised apart.
+
+        The tokenizer's begin token goes before the first piece, whatever the template wrote there: VILA's prompts have
+        two of them, in training as in use.
+        """
+        before, after = self.prompt_text(prompt).split(self.family.placeholder)
+        ids = [*self.tokenizer(before)["input_ids"], *[self.image_token_id] * image_tokens]
+        return [*ids, *self.tokenizer(after, add_special_tokens=False)["input_ids"]]
+
+    def answer_ids(self, answer: str) -> list[int]:
+        """Return the tokens of an answer and of its end."""
+        if not self.ending:
+            return super().answer_ids(answer)
+        return list(self.tokenizer(self.answer_prefix + answer + self.ending, add_special_tokens=False)["input_ids"])
+
+    def stop_settings(self) -> dict[str, Any]:
+        """Return where generation ends."""
+        text = {"stop_strings": [self.ending], "tokenizer": self.tokenizer} if self.ending else {}
+        return super().stop_settings() | text
+
+    def generate(self, batch: Mapping[str, Tensor], *, max_new_tokens: int) -> list[str]:
+        """Return the greedy answers, without the text that ends them."""
+        answers = super().generate(batch, max_new_tokens=max_new_tokens)
+        return [answer.split(self.ending)[0].strip() for answer in answers] if self.ending else answers
+
+
+def need(path: str | Path | None, what: str, setting: str = "source") -> Path:
+    """Return a part of a release, if it is there.
+
+    Args:
+        path: The file or folder; None where the model's YAML names none.
+        what: What it holds.
+        setting: Which setting of the model names it.
+
+    Raises:
+        CheckpointError: It is not there.
+    """
+    if path is None or not Path(path).exists():
+        told = f"{what} is not named" if path is None else f"{path}, {what}, is not there"
+        raise CheckpointError(f"{told}. Fetch the whole release; model.{setting} says where it is.")
+    return Path(path)
+
+
+def image_settings(settings: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what `model.processor.image_processor` sets.
+
+    Raises:
+        CheckpointError: Something else is set; these models have no processor but that of images.
+    """
+    if foreign := sorted(set(settings or {}) - {"image_processor"}):
+        raise CheckpointError(f"model.processor.{foreign[0]}: this loader takes model.processor.image_processor alone.")
+    return dict((settings or {}).get("image_processor", {}))

@@ -1,0 +1,127 @@
+"""VILA 1.5 and VILA-M3: a language model, a vision tower and a projector in folders of their own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from vlmbench.backbones.generative.family import Family
+from vlmbench.backbones.generative.inputs import CheckpointError, check_complete
+from vlmbench.backbones.generative.spliced import SplicedVlm, image_settings, need
+
+PARTS = {"llm": "the language model", "vision_tower": "the vision tower", "mm_projector": "the projector"}
+
+
+class Squares(nn.Module):
+    """VILA's downsampling (Lin et al. 2024, section 3): a square of two by two patches becomes one token."""
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Map (B, S * S, F) patches to (B, ceil(S / 2) ** 2, 4 F); an odd side is padded with zeros.
+
+        A token's patches are upper left, upper right, lower left, lower right; tokens go down each column first.
+        """
+        batch, count, width = patches.shape
+        side = round(count**0.5)
+        grid = nn.functional.pad(patches.view(batch, side, side, width), (0, 0, 0, side % 2, 0, side % 2))
+        half = grid.shape[1] // 2
+        squares = grid.view(batch, half, 2, half, 2, width).permute(0, 3, 1, 2, 4, 5)
+        return squares.reshape(batch, half * half, 4 * width)
+
+
+def projector(vision_width: int, text_width: int) -> nn.Sequential:
+    """Return VILA's projector `mlp_downsample`; its layers are numbered as in the release."""
+    wide = 4 * vision_width
+    layers = nn.Linear(wide, text_width), nn.GELU(), nn.Linear(text_width, text_width)
+    return nn.Sequential(Squares(), nn.LayerNorm(wide), *layers)
+
+
+def load_vila(
+    folder: str,
+    *,
+    dtype: torch.dtype,
+    companions: Mapping[str, str] | None = None,
+    chat_template: str | None = None,
+    answer_prefix: str = "",
+    max_length: int = 2048,
+    processor_settings: Mapping[str, Any] | None = None,
+    image_token: str = "<|reserved_special_token_0|>",  # noqa: S107 - a word of the vocabulary, no secret
+    stops: tuple[str, ...] = ("<|eot_id|>",),
+    trust_remote_code: bool = False,
+) -> SplicedVlm:
+    """Load VILA's three folders; names are mapped while they are read, nothing is written and no code runs.
+
+    Args:
+        folder: Where `PARTS` are.
+        dtype: Type of the weights.
+        companions: Not used: the release is complete.
+        chat_template: As `HfVlm`; the image is `<image>` in it.
+        answer_prefix: As `HfVlm`.
+        max_length: As `HfVlm`.
+        processor_settings: Under `image_processor`, what differs from the release's.
+        image_token: Word of the vocabulary that no text becomes; features stand on its places.
+        stops: Words that end generation beside the end token.
+        trust_remote_code: Not used.
+
+    Raises:
+        CheckpointError: One of the folders is missing, its weights are not complete, or VILA 1.5 has no such projector.
+    """
+    from transformers import (
+        AutoImageProcessor,
+        AutoModelForCausalLM,
+        AutoTokenizer,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        SiglipVisionModel,
+    )
+
+    path = Path(folder)
+    files = {name: need(path / name / "config.json", f"of {what}") for name, what in PARTS.items()}
+    raw = json.loads(need(path / "config.json", "the model's configuration").read_text(encoding="utf-8"))
+    kind = json.loads(files["mm_projector"].read_text(encoding="utf-8")).get("mm_projector_type")
+    if kind != "mlp_downsample" or raw.get("s2"):
+        raise CheckpointError(
+            f"{folder} has the projector {kind!r}{' and images at several scales' if raw.get('s2') else ''}; "
+            "this loader reads mlp_downsample at one scale, as VILA 1.5 has it."
+        )
+    reading = {"dtype": dtype, "weights_only": True, "output_loading_info": True}
+    llm, of_llm = AutoModelForCausalLM.from_pretrained(path / "llm", **reading)
+    tower, of_tower = SiglipVisionModel.from_pretrained(path / "vision_tower", **reading)
+    check_complete(of_llm, of_tower, where=folder)
+    tokenizer = AutoTokenizer.from_pretrained(path / "llm")
+    side = -(-(tower.config.image_size // tower.config.patch_size) // 2)
+    config = LlavaConfig(
+        vision_config=tower.config,
+        text_config=llm.config,
+        image_token_index=tokenizer.convert_tokens_to_ids(image_token),
+        image_seq_length=side**2,
+        vision_feature_layer=raw["mm_vision_select_layer"],
+        vision_feature_select_strategy="full",
+    )
+    with torch.device("meta"):
+        model = LlavaForConditionalGeneration(config)
+    model.model.language_model, model.lm_head, model.model.vision_tower = llm.model, llm.lm_head, tower
+    model.generation_config = llm.generation_config
+    connector = projector(tower.config.hidden_size, llm.config.hidden_size).to(dtype)
+    weights = load_file(need(path / "mm_projector" / "model.safetensors", "the projector's weights"))
+    connector.load_state_dict({name.removeprefix("layers."): value for name, value in weights.items()})
+    model.model.multi_modal_projector = connector
+    images = AutoImageProcessor.from_pretrained(
+        path / "vision_tower", backend="pil", **image_settings(processor_settings)
+    )
+    return SplicedVlm(
+        model.eval(),
+        images,
+        tokenizer,
+        family=Family(token=image_token, connector_linear=r"model\.multi_modal_projector\.[24]"),
+        image_tokens=config.image_seq_length,
+        stops=tuple(stops),
+        chat_template=chat_template,
+        answer_prefix=answer_prefix,
+        max_length=max_length,
+    )

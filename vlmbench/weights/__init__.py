@@ -1,0 +1,1 @@
+"""Where checkpoints come from: located, fetched, locked, and named by their content."""

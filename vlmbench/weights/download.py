@@ -1,0 +1,133 @@
+"""One file over HTTP: resumed where it was cut, even by a kill, and hashed before it takes its place.
+
+huggingface_hub gives each download a temporary file of its own and deletes it when it fails, so that a shard of 5 GB
+begins anew after a dropped connection that outlasts its retries or a killed process. Here the part that arrived stays.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vlmbench.weights.hashes import git_blob_sha1, remember
+from vlmbench.weights.source import WeightsUnavailableError
+
+PART = ".vlmbench.incomplete"
+_TRIES = 5
+_TIMEOUT = 30.0  # seconds without a byte
+_LATER = {408, 429, 500, 502, 503, 504}  # answers that mean: ask again
+
+Told = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What is known of a file before it is downloaded.
+
+    Attributes:
+        size: In bytes.
+        sha256: Published SHA-256.
+        git_sha1: Published name of the file in git, where there is no SHA-256.
+    """
+
+    size: int | None = None
+    sha256: str | None = None
+    git_sha1: str | None = None
+
+
+def download(url: str, target: Path, expected: Expected, *, headers: Mapping[str, str], told: Told) -> str:
+    """Bring a file to `target` and return its SHA-256.
+
+    What arrived of an interrupted download is kept beside the target and continued by an HTTP range request. A
+    connection that breaks is tried again, `_TRIES` times without a new byte.
+
+    Args:
+        url: Where it is.
+        target: Where it goes; replaced only by a whole file with the right hash.
+        expected: What it must be.
+        headers: Of the request.
+        told: Called with how many bytes of the file are here, at the start and after each chunk.
+
+    Raises:
+        WeightsUnavailableError: The hash is another; the file is moved aside.
+        OSError: The server refuses, or the disk is full.
+    """
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + PART)
+    tries, before = _TRIES, -1
+    while True:
+        try:
+            _stream(url, part, expected, headers, told)
+            return _settle(url, part, target, expected)
+        except HTTPError as error:
+            if isinstance(error, HfHubHTTPError) and error.response.status_code not in _LATER:
+                raise
+            size = part.stat().st_size if part.exists() else 0
+            tries = _TRIES if size > before else tries - 1
+            before = size
+            if not tries:
+                raise
+            time.sleep(min(2 ** (_TRIES - tries) * 0.25, 8))
+
+
+def _stream(url: str, part: Path, expected: Expected, headers: Mapping[str, str], told: Told) -> None:
+    from huggingface_hub.utils import get_session, hf_raise_for_status
+
+    have = part.stat().st_size if part.exists() else 0
+    if expected.size is not None and have > expected.size:
+        have = 0
+    told(have)
+    if have and have == expected.size:
+        return
+    asked = {**headers, "Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
+    with get_session().stream("GET", url, headers=asked, timeout=_TIMEOUT, follow_redirects=True) as answer:
+        if answer.status_code == 416:  # nothing beyond what is here, and no size was published to tell
+            return
+        hf_raise_for_status(answer)
+        if answer.status_code != 206:
+            have = 0
+        with part.open("r+b" if have else "wb") as handle:
+            handle.truncate(have)
+            handle.seek(have)
+            for chunk in answer.iter_bytes():
+                handle.write(chunk)
+                have += len(chunk)
+                told(have)
+
+
+def _settle(url: str, part: Path, target: Path, expected: Expected) -> str:
+    with part.open("rb") as handle:
+        found = hashlib.file_digest(handle, "sha256").hexdigest()
+    wrong = expected.sha256 is not None and found != expected.sha256.lower()
+    published = expected.sha256
+    if expected.sha256 is None and expected.git_sha1 is not None:
+        published = expected.git_sha1
+        wrong = git_blob_sha1(part.read_bytes()) != expected.git_sha1
+    if wrong:
+        aside = target.with_name(target.name + ".damaged")
+        os.replace(part, aside)
+        raise WeightsUnavailableError(
+            f"{url} does not have the published hash {published}: {aside.stat().st_size:,} bytes with SHA-256 {found} "
+            f"arrived. They were moved to {aside} and are not used; run the same command again."
+        )
+    os.replace(part, target)
+    remember(target, found, own=True)
+    return found
+
+
+def disk_full(error: BaseException) -> bool:
+    """Tell whether an error, or what caused it, is a full disk or quota."""
+    chain: Any = error
+    while chain is not None:
+        if isinstance(chain, OSError) and chain.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        chain = chain.__cause__ or chain.__context__
+    return False
