@@ -1,4 +1,4 @@
-"""Write the README's table of models from their YAML files and from what proves each: python scripts/models_table.py."""
+"""Write the README's table of models, from their YAML files and what proves each: python scripts/models_table.py."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ def test_a_template_may_be_among_the_tokenizer_s_settings(tmp_path):
 
 def test_a_setting_that_the_processor_does_not_have_is_refused():
     with pytest.raises(CheckpointError, match=r"model\.processor\.patchsize: LlavaProcessor"):
-        backbone_of("llava", processor_settings={"patchsize": 14})
+        backbone_of("llava", processor={"patchsize": 14})
 
 
 def test_weights_that_are_not_in_the_files_are_an_error(tmp_path):
