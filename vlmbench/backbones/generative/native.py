@@ -187,7 +187,8 @@ class HfVlm(nn.Module):
             **self.stop_settings(),
         )
         answers = tokens[:, inputs["input_ids"].shape[1] :]
-        return [text.strip() for text in self.tokenizer.batch_decode(answers, skip_special_tokens=True)]
+        texts = self.tokenizer.batch_decode(answers, skip_special_tokens=True)
+        return [re.sub(self.family.thought, "", text, flags=re.DOTALL).strip() for text in texts]
 
     def stop_settings(self) -> dict[str, Any]:
         """Return the arguments of transformers' `generate` that say where an answer ends."""
