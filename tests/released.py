@@ -45,7 +45,7 @@ def backbone_of(name: str, folder: Path | None = None, **changes: Any) -> Any:
     settings: dict[str, Any] = {
         key: yaml[key] for key in ("chat_template", "answer_prefix", "max_length") if key in yaml
     }
-    settings |= {"processor_settings": yaml.get("processor", {})} | yaml.get("settings", {}) | changes
+    settings |= {"processor": yaml.get("processor", {})} | yaml.get("settings", {}) | changes
     where = str(folder or released(name))
     return load(yaml.get("loader", "hf_vlm"), where, dtype=torch.float32, **settings)
 

@@ -26,7 +26,7 @@ MISTAKES = [
     (["domain=vqa_jsonl", "domain.root=.", "model=tiny_llava"], ["qa.jsonl"]),
     (["domain.templates=[a photo]"], ["{label}", "a photo"]),
     (["model.source=./no/such/checkpoint"], ["no/such/checkpoint", "config.json"]),
-    (["model.trust_remote_code=true"], ["40-digit commit"]),
+    (["model.trust_remote_code=true"], ["trust_remote_code"]),
     (["task=pretrain", "finetune=zero_shot"], ["pretrain", "zero_shot"]),
     (["domain=phantom_mixture"], ["one modality"]),
     (["domain.target=multilabel", "finetune.classifier=text", "domain.negative_templates=[]"], ["negative_templates"]),

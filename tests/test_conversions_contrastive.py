@@ -113,9 +113,12 @@ def test_medclip_without_padding_is_the_original_on_one_text_alone(backbone, nam
 
 def test_conch_gives_a_probe_the_features_before_the_projection(backbone):
     model = backbone("conch")
-    features = model.features(torch.stack([model.preprocess(image) for image in IMAGES]))
-    assert features.shape[1] == model.feature_dim
-    assert difference(features, golden("conch")["features"]) < TOLERANCE
+    pixels = torch.stack([model.preprocess(image) for image in IMAGES])
+    assert model.features(pixels).shape[1] == model.feature_dim
+    assert difference(model.features(pixels), golden("conch")["features"]) < TOLERANCE
+    Full("vision").apply(model)
+    model.features(pixels).square().sum().backward()
+    assert without_gradient(model.model.named_parameters()) == {}
 
 
 def test_medclip_sees_a_grey_image_as_its_file_has_it(backbone):
@@ -147,7 +150,7 @@ def test_every_trainable_tensor_is_reached_and_comes_back(backbone, tmp_path, na
         optimiser.step()
     assert faults == {}
     parts = {part_of(n, model.part_prefixes) for n, p in model.model.named_parameters() if p.requires_grad}
-    assert parts - {"head"} == set(scope.split("+"))
+    assert parts - {"connector", "head"} == set(scope.split("+"))
     tuner.save(model, tmp_path)
     with torch.no_grad():
         after = outputs(model.eval(), texts)
@@ -287,5 +290,20 @@ def test_the_real_sizes_are_read_from_the_weights(monkeypatch, folders, tmp_path
         part = part_of(key, loaded.part_prefixes)
         parts[part] = parts.get(part, 0) + parameter.numel()
     assert sum(parts.values()) / 1e6 == pytest.approx(count, abs=0.005)
-    assert {part: round(parts[part] / 1e6, 2) for part in ("vision", "text")} == dict(model.parameters)
+    assert {part: round(n / 1e6, 2) for part, n in parts.items() if part != "head"} == dict(model.parameters)
     assert loaded.preprocess(IMAGES[0]).shape == (3, model.image_size, model.image_size)
+
+
+@pytest.mark.parametrize(
+    ("name", "finetune"),
+    [("medclip", "lora"), ("medclip_resnet", "lora"), ("pmc_clip", "linear_probe"), ("conch", "full")],
+)
+def test_a_cell_runs_from_end_to_end(train, folders, name, finetune):
+    model: Any = OmegaConf.load(conf_dir() / "model" / f"{name}.yaml")
+    where = [f"model={name}", f"model.source={folders(name) / 'main'}", "domain=phantom_radiograph"]
+    for companion in model.companions:
+        where.append(f"model.companions.{companion}.source={folders(name) / companion}")
+        where += [f"model.companions.{companion}.{pin}=null" for pin in ("revision", "sha256")]
+    ran = train(*where, "model.revision=null", "model.sha256=null", f"finetune={finetune}", "trainer.max_epochs=1")
+    assert ran.status == 0, ran.err
+    assert ran.record["status"] == "done"

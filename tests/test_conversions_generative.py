@@ -202,6 +202,12 @@ def test_generation_ends_where_the_text_says(backbone, golden):
     assert len(runs) < 8
 
 
+def test_a_question_with_the_images_word_is_refused(backbone, golden):
+    (turn, _) = turns(backbone, golden)
+    with pytest.raises(ValueError, match="on whose places images stand"):
+        backbone.prompt_ids(f"what is {backbone.family.token}?", turn.pixels.tokens)
+
+
 @pytest.mark.parametrize("name", ["llava_med"], indirect=True)
 def test_the_tower_is_the_checkpoints_unless_another_is_named(name, backbone, releases):
     tower = releases("llava15_original") / "tower"
@@ -249,6 +255,11 @@ def test_a_checkpoint_without_a_tower_says_where_to_get_one(releases):
         load("llava_original", str(releases("llava15_original") / "main"), **settings)
     with pytest.raises(CheckpointError, match=r"LAVIS is not named\. .* model\.companions\.vit says where"):
         load("xraygpt", str(releases("xraygpt") / "main"), **settings)
+
+
+def test_a_vocabulary_without_the_images_word_says_what_to_set(releases):
+    with pytest.raises(CheckpointError, match=r"no '<pad>'\. Set model\.settings\.image_token"):
+        load("vila", str(releases("vila15") / "main"), dtype=torch.float32, image_token="<pad>")
 
 
 def test_a_file_of_another_model_is_named(releases, tmp_path):

@@ -10,9 +10,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from vlmbench.backbones.base import Turn
-from vlmbench.backbones.contrastive.clip import load_clip
 from vlmbench.backbones.generative.inputs import complete_processor
-from vlmbench.backbones.generative.native import load_vlm
+from vlmbench.backbones.loaders import load
 from vlmbench.weights.locate import content_digest, locate
 from vlmbench.weights.source import ASSETS, Source
 
@@ -29,7 +28,7 @@ def write(path, value):
 def released_clip(folder):
     """Write tiny_clip as CLIP was released: pickled half weights with position ids, vocabulary and merges apart."""
     source = ASSETS / "tiny_clip"
-    state = load_clip(str(source), dtype=torch.float32).model.state_dict()
+    state = load("hf_clip", str(source), dtype=torch.float32).model.state_dict()
     state = {name: value.half() for name, value in state.items()}
     state["vision_model.embeddings.position_ids"] = torch.arange(65)[None]
     state["text_model.embeddings.position_ids"] = torch.arange(64)[None]
@@ -65,7 +64,7 @@ def released_llava(folder):
         "lm_head.": "language_model.lm_head.",
     }
     state = {}
-    for name, value in load_vlm(str(source), dtype=torch.float32).model.state_dict().items():
+    for name, value in load("hf_vlm", str(source), dtype=torch.float32).model.state_dict().items():
         (new,) = (name.replace(old, to, 1) for old, to in renamed.items() if name.startswith(old))
         state[new] = value.contiguous().clone()
     index: dict[str, str] = {}
@@ -89,8 +88,8 @@ def released_llava(folder):
 
 def test_clip_as_it_was_released(tmp_path, image):
     released_clip(tmp_path)
-    new = load_clip(str(ASSETS / "tiny_clip"), dtype=torch.float32).eval()
-    old = load_clip(locate(Source(str(tmp_path))), dtype=torch.float32).eval()
+    new = load("hf_clip", str(ASSETS / "tiny_clip"), dtype=torch.float32).eval()
+    old = load("hf_clip", locate(Source(str(tmp_path))), dtype=torch.float32).eval()
     tokens = [model.tokenize(["a photo of a nodule", "consolidation on a chest radiograph"]) for model in (new, old)]
     for name, value in tokens[0].items():
         assert torch.equal(value, tokens[1][name])
@@ -107,8 +106,8 @@ def test_clip_as_it_was_released(tmp_path, image):
 
 def test_llava_as_its_conversions_are(tmp_path, image):
     released_llava(tmp_path)
-    new = load_vlm(str(ASSETS / "tiny_llava"), dtype=torch.float32).eval()
-    old = load_vlm(str(tmp_path), dtype=torch.float32).eval()
+    new = load("hf_vlm", str(ASSETS / "tiny_llava"), dtype=torch.float32).eval()
+    old = load("hf_vlm", str(tmp_path), dtype=torch.float32).eval()
     pixels = new.preprocess(image)
     assert torch.equal(pixels.tensors["pixel_values"], old.preprocess(image).tensors["pixel_values"])
     assert pixels.tokens == old.preprocess(image).tokens == 64
@@ -126,7 +125,7 @@ def test_llava_as_its_conversions_are(tmp_path, image):
     ("siglip_vision_model", "full", 64),
 ])  # fmt: skip
 def test_the_image_takes_as_many_tokens_as_the_tower_gives(image, tower, strategy, expected):
-    backbone = load_vlm(str(ASSETS / "tiny_llava"), dtype=torch.float32)
+    backbone = load("hf_vlm", str(ASSETS / "tiny_llava"), dtype=torch.float32)
     backbone.config.vision_config.model_type = tower
     backbone.config.vision_feature_select_strategy = strategy
     complete_processor(backbone.processor, backbone.config)

@@ -21,11 +21,11 @@ import torch
 from PIL import Image
 
 from vlmbench.backbones.base import Turn
-from vlmbench.backbones.generative.native import load_vlm
-from vlmbench.backbones.hosted import endpoint as endpoint_module
-from vlmbench.backbones.hosted.answers import Answer, AnswerCache, parse
-from vlmbench.backbones.hosted.endpoint import Endpoint, HostedError, read_answer, retry_after
-from vlmbench.backbones.hosted.model import HostedVlm
+from vlmbench.backbones.loaders import load
+from vlmbench.hosted import endpoint as endpoint_module
+from vlmbench.hosted.answers import Answer, AnswerCache, parse
+from vlmbench.hosted.endpoint import Endpoint, HostedError, read_answer, retry_after
+from vlmbench.hosted.model import HostedVlm
 from vlmbench.weights.source import ASSETS
 
 KEY = "sk-test-3f9c1e77d2b84a06"
@@ -131,7 +131,7 @@ def answer_of(server, body):
 
 @pytest.fixture(scope="module")
 def llava():
-    return load_vlm(str(ASSETS / "tiny_llava"), dtype=torch.float32, answer_prefix=" ", max_length=256).eval()
+    return load("hf_vlm", str(ASSETS / "tiny_llava"), dtype=torch.float32, answer_prefix=" ", max_length=256).eval()
 
 
 @pytest.fixture
@@ -521,8 +521,8 @@ def test_two_processes_ask_the_same_question_once(server, tmp_path):
     script = (
         "import threading\n"
         "from pathlib import Path\n"
-        "from vlmbench.backbones.hosted.answers import AnswerCache\n"
-        "from vlmbench.backbones.hosted.endpoint import Endpoint\n"
+        "from vlmbench.hosted.answers import AnswerCache\n"
+        "from vlmbench.hosted.endpoint import Endpoint\n"
         f"endpoint, answers, stop = Endpoint({server.url!r}), AnswerCache(Path({str(tmp_path)!r})), threading.Event()\n"
         "for n in range(20):\n"
         "    body = {'model': 'tiny', 'messages': [{'role': 'user', 'content': f'{n}?'}]}\n"

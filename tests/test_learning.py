@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from vlmbench.backbones.base import Turn
-from vlmbench.backbones.contrastive.clip import load_clip
-from vlmbench.backbones.generative.native import load_vlm
+from vlmbench.backbones.loaders import load
 from vlmbench.cell.fit import frozen_head
 from vlmbench.domains.phantom.build import build_phantom
 from vlmbench.modules.contrastive import ContrastiveModule
@@ -29,7 +28,7 @@ def descend(parameters, loss_of, steps, lr):
 def test_a_dual_encoder_learns_thirty_two_examples_by_heart():
     torch.manual_seed(0)
     domain = build_phantom("w", "dermoscopy", "diagnosis", target="multiclass", n_patients=40, seed=5)
-    backbone = load_clip(str(ASSETS / "tiny_clip"), dtype=torch.float32)
+    backbone = load("hf_clip", str(ASSETS / "tiny_clip"), dtype=torch.float32)
     rows = [(i, e, backbone.preprocess(domain.images.load(e.image))) for i, e in enumerate(domain.split("train")[:32])]
     with torch.no_grad():
         head = frozen_head(backbone.features(torch.stack([row[2] for row in rows])), len(domain.label_names))
@@ -44,7 +43,7 @@ def test_a_dual_encoder_learns_thirty_two_examples_by_heart():
 def test_a_generative_model_learns_thirty_two_answers_by_heart():
     torch.manual_seed(0)
     domain = build_phantom("w", "dermoscopy", "vqa", n_patients=40, seed=5)
-    backbone = load_vlm(str(ASSETS / "tiny_llava"), dtype=torch.float32, answer_prefix=" ", max_length=256)
+    backbone = load("hf_vlm", str(ASSETS / "tiny_llava"), dtype=torch.float32, answer_prefix=" ", max_length=256)
     examples = domain.split("train")[:32]
     asked = [Turn(backbone.preprocess(domain.images.load(e.image)), e.question, e.answer) for e in examples]
     Full("VML").apply(backbone)

@@ -5,8 +5,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from vlmbench.backbones.contrastive.clip import load_clip
-from vlmbench.backbones.generative.native import load_vlm
+from vlmbench.backbones.loaders import load
 from vlmbench.tuning.linear_probe import search, solve
 from vlmbench.tuning.parameters import count_by_part, format_table, train_only
 from vlmbench.tuning.tuners import Lora
@@ -80,7 +79,7 @@ def test_of_equally_good_strengths_the_strongest_penalty_wins():
 
 @pytest.mark.parametrize(("rank", "scope"), [(4, "vision"), (8, "text"), (16, "vision+text")])
 def test_trainable_counts_of_a_dual_encoder_are_pefts_own(rank, scope):
-    backbone = load_clip(str(ASSETS / "tiny_clip"), dtype=torch.float32)
+    backbone = load("hf_clip", str(ASSETS / "tiny_clip"), dtype=torch.float32)
     untouched = sum(p.numel() for p in backbone.model.parameters())
     Lora(scope, rank, 16.0, 0.0).apply(backbone)
     table = count_by_part(backbone.model, backbone.part_prefixes)
@@ -97,7 +96,7 @@ def test_trainable_counts_of_a_dual_encoder_are_pefts_own(rank, scope):
 @pytest.mark.parametrize("connector", ["full", "lora"])
 @pytest.mark.parametrize("scope", ["V", "L", "ML", "VML"])
 def test_trainable_counts_of_a_generative_model_are_pefts_own(scope, connector):
-    backbone = load_vlm(str(ASSETS / "tiny_llava"), dtype=torch.float32)
+    backbone = load("hf_vlm", str(ASSETS / "tiny_llava"), dtype=torch.float32)
     Lora(scope, 8, 16.0, 0.0, connector).apply(backbone)
     table = count_by_part(backbone.model, backbone.part_prefixes)
     trainable, _ = backbone.model.get_nb_trainable_parameters()

@@ -105,6 +105,21 @@ def test_generation_stops_at_each_end_token(name):
         assert len(steps) == 1
 
 
+@pytest.mark.parametrize(("written", "answer"), [
+    ("<unused94>thought\nA rib, and a nodule.<unused95>yes", "yes"),
+    ("<unused94>thought\nA rib, and", ""),
+    ("no", "no"),
+])  # fmt: skip
+def test_a_thought_is_no_part_of_the_answer(monkeypatch, written, answer):
+    backbone = backbone_of("medgemma_15")
+    batch = backbone.collate(turns_of(backbone, answered=False)[:1], supervise=False)
+    tokens = backbone.tokenizer(written, add_special_tokens=False, return_tensors="pt")["input_ids"]
+    monkeypatch.setattr(
+        backbone.model, "generate", lambda input_ids, **_: torch.cat([input_ids, tokens, torch.tensor([[1]])], 1)
+    )
+    assert backbone.generate(batch, max_new_tokens=64) == [answer]
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_answers_and_scores_are_those_of_each_prompt_alone(name):
     backbone = backbone_of(name)
@@ -166,7 +181,7 @@ def test_a_template_may_be_among_the_tokenizer_s_settings(tmp_path):
 
 def test_a_setting_that_the_processor_does_not_have_is_refused():
     with pytest.raises(CheckpointError, match=r"model\.processor\.patchsize: LlavaProcessor"):
-        backbone_of("llava", processor_settings={"patchsize": 14})
+        backbone_of("llava", processor={"patchsize": 14})
 
 
 def test_weights_that_are_not_in_the_files_are_an_error(tmp_path):
@@ -180,7 +195,7 @@ def test_weights_that_are_not_in_the_files_are_an_error(tmp_path):
     index = json.loads((folder / "model.safetensors.index.json").read_text())
     del index["weight_map"][gone]
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(CheckpointError, match="1 weights of LlavaForConditionalGeneration are not in"):
+    with pytest.raises(CheckpointError, match="1 weights of the model are not in"):
         backbone_of("llava", folder)
 
 

@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from vlmbench.backbones.base import Turn
-from vlmbench.backbones.contrastive.clip import HfClip, load_clip
-from vlmbench.backbones.generative.native import IGNORE, load_vlm
+from vlmbench.backbones.contrastive.clip import HfClip
+from vlmbench.backbones.generative.native import IGNORE
+from vlmbench.backbones.loaders import load
 from vlmbench.domains.datamodule import DomainDataModule
 from vlmbench.domains.phantom.build import build_phantom
 from vlmbench.records.claim import claim
@@ -29,12 +30,12 @@ from vlmbench.weights.source import ASSETS, Source
 
 
 def clip(source="package:tiny_clip"):
-    return load_clip(locate(Source(source)), dtype=torch.float32)
+    return load("hf_clip", locate(Source(source)), dtype=torch.float32)
 
 
 def llava(name="tiny_llava", **settings):
     settings = {"answer_prefix": " ", "max_length": 256, **settings}
-    return load_vlm(str(ASSETS / name), dtype=torch.float32, **settings)
+    return load("hf_vlm", str(ASSETS / name), dtype=torch.float32, **settings)
 
 
 def turns(backbone, count, **more):
@@ -80,7 +81,7 @@ def test_every_fault_of_a_gradient_is_named():
 
 @pytest.mark.parametrize("tuner", [Lora("ML", 4, 8.0, 0.0), Lora("M", 4, 8.0, 0.0), Full("M")], ids=str)
 def test_what_trains_on_a_half_precision_backbone_is_float32_and_comes_back_exactly(tuner, tmp_path):
-    first, second = (load_vlm(str(ASSETS / "tiny_llava"), dtype=torch.bfloat16) for _ in range(2))
+    first, second = (load("hf_vlm", str(ASSETS / "tiny_llava"), dtype=torch.bfloat16) for _ in range(2))
     tuner.apply(first)
     trained = {name: p for name, p in first.model.named_parameters() if p.requires_grad}
     assert {p.dtype for p in trained.values()} == {torch.float32}

@@ -23,11 +23,11 @@ CLIP = {**TOWER, "model_type": "clip_vision_model", "image_size": 28, "projectio
 
 LLAVA_NAMES = {
     r"^model\.language_model\.": "language_model.model.",
-    r"^model\.vision_tower\.(vision_model\.)?": "vision_tower.vision_model.",
+    r"^model\.vision_tower\.": "vision_tower.vision_model.",
     r"^lm_head\.": "language_model.lm_head.",
     r"^model\.": "",
 }
-INTERNVL_NAMES = {r"^model\.vision_tower\.": "vision_tower.", **LLAVA_NAMES}
+INTERNVL_NAMES = {**LLAVA_NAMES, r"^model\.vision_tower\.": "vision_tower."}
 QWEN2_NAMES = {r"^model\.visual\.": "visual.", r"^model\.language_model\.": "model."}
 
 

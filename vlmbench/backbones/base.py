@@ -6,7 +6,8 @@ B images, C texts, D the joint embedding, F the features a probe sees, T tokens,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +15,39 @@ from PIL import Image
 from torch import Tensor, nn
 
 PARTS = ("vision", "connector", "language", "text", "head")
+
+
+@dataclass(frozen=True)
+class Release:
+    """A checkpoint on this machine, as its owners released it, and how it is wanted.
+
+    Attributes:
+        folder: Where its files are.
+        dtype: Type of the weights.
+        companions: Where further files are, by the name that the loader knows them by.
+    """
+
+    folder: Path
+    dtype: torch.dtype
+    companions: Mapping[str, Path] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """How a generative model is talked to.
+
+    Attributes:
+        chat_template: Jinja template; None takes the checkpoint's own.
+        answer_prefix: What stands between the prompt and the answer's first token.
+        max_length: Longest row in tokens, image tokens included.
+        processor: Attributes of the processor that the checkpoint lacks or has wrong; under `image_processor` those of
+            its image processor, such as `max_pixels`.
+    """
+
+    chat_template: str | None = None
+    answer_prefix: str = ""
+    max_length: int = 2048
+    processor: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

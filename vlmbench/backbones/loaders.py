@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from vlmbench.backbones.base import Conversation, Release
 from vlmbench.errors import UserError
 
 LOADERS = {
@@ -33,32 +36,36 @@ class SettingsError(UserError):
 
 def load(
     loader: str,
-    folder: str,
+    folder: str | Path,
     *,
     dtype: torch.dtype,
     companions: Mapping[str, str] | None = None,
-    trust_remote_code: bool = False,
     **settings: Any,
 ) -> Any:
-    """Return the backbone that `loader` makes of the files in `folder`.
+    """Return the backbone that `loader` makes of the files in `folder`; no code of the repository is run.
 
     Args:
         loader: A key of `LOADERS`.
         folder: Where the checkpoint's files are.
         dtype: Type of the weights.
         companions: Where further files are, by the name that the loader knows them by.
-        trust_remote_code: Whether the repository's own code may run.
-        settings: What else the loader takes.
+        settings: What else the loader takes; for a generative model, `Conversation`'s fields too.
 
     Raises:
         SettingsError: A setting that the loader does not take.
     """
     module, _, name = LOADERS[loader].partition(":")
     function = getattr(importlib.import_module(f"vlmbench.backbones.{module}"), name)
-    known = set(inspect.signature(function).parameters) - {"folder", "dtype", "companions", "trust_remote_code"}
+    taken = inspect.signature(function).parameters.keys()
+    talked = {item.name for item in fields(Conversation)} if "conversation" in taken else set()
+    known = (taken | talked) - {"release", "conversation"}
     if foreign := sorted(settings.keys() - known):
         raise SettingsError(
             f"model.settings holds {', '.join(foreign)}, which the loader {loader} does not take. "
             f"It takes: {', '.join(sorted(known)) or 'nothing'}."
         )
-    return function(folder, dtype=dtype, companions=companions, trust_remote_code=trust_remote_code, **settings)
+    release = Release(Path(folder), dtype, {key: Path(value) for key, value in (companions or {}).items()})
+    parts: list[Any] = [release]
+    if talked:
+        parts.append(Conversation(**{key: settings.pop(key) for key in talked & settings.keys()}))
+    return function(*parts, **settings)

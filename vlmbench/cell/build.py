@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from vlmbench.backbones.hosted.answers import AnswerCache
-from vlmbench.backbones.hosted.endpoint import Endpoint
-from vlmbench.backbones.hosted.model import HostedVlm
 from vlmbench.backbones.loaders import load
 from vlmbench.catalogue.sources import sources_of
 from vlmbench.config import schema
 from vlmbench.domains.base import Domain
+from vlmbench.hosted.answers import AnswerCache
+from vlmbench.hosted.endpoint import Endpoint
+from vlmbench.hosted.model import HostedVlm
 from vlmbench.modules import prompting
 from vlmbench.modules.base import Optimisation, TunedModule
 from vlmbench.modules.contrastive import ContrastiveModule, TextClassifier
@@ -50,19 +50,13 @@ def build_backbone(model: schema.ModelConfig, *, precision: str, trains_all: boo
     folder = folders.pop(MAIN)
     settings = dict(model.settings)
     if isinstance(model, schema.GenerativeModelConfig):
-        settings |= {
-            "chat_template": model.chat_template,
-            "answer_prefix": model.answer_prefix,
-            "max_length": model.max_length,
-            "processor_settings": model.processor,
-        }
+        settings |= {key: getattr(model, key) for key in ("chat_template", "answer_prefix", "max_length", "processor")}
     with loading(sources[MAIN], folder):
         return load(
             model.loader,
             folder,
             dtype=dtype,
             companions=folders,
-            trust_remote_code=model.trust_remote_code,
             **settings,
         )
 

@@ -13,13 +13,13 @@ import lightning as L
 import pandas as pd
 import torch
 
-from vlmbench.backbones.hosted.model import HostedVlm
 from vlmbench.cell import predictions
 from vlmbench.cell.build import build_backbone, build_module, build_tuner, uses_linear_head
 from vlmbench.cell.fit import Selection, encode, fit, fit_probe, frozen_head, make_trainer
 from vlmbench.config import schema
 from vlmbench.domains.base import Domain, Split
 from vlmbench.domains.datamodule import DomainDataModule
+from vlmbench.hosted.model import HostedVlm
 from vlmbench.modules.base import TunedModule
 from vlmbench.modules.callbacks import PredictProgress
 from vlmbench.modules.generative import GenerativeModule

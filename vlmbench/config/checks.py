@@ -97,13 +97,8 @@ def check_model(model: schema.ModelConfig) -> None:
     """Check what a model's YAML says about where its weights come from.
 
     Raises:
-        ConfigError: A local folder that is not there, or remote code without a pinned commit.
+        ConfigError: A local folder that is not there.
     """
-    if model.trust_remote_code and not re.fullmatch(r"[0-9a-f]{40}", model.revision or ""):
-        raise ConfigError(
-            f"model.trust_remote_code=true runs code from {model.source}; it is refused unless model.revision is the "
-            "40-digit commit that you have read. Set model.revision=<commit>, or leave trust_remote_code off."
-        )
     is_address = model.source.startswith(("https://", "http://"))
     looks_local = model.source.startswith((".", "/", "~")) or model.source.count("/") > 1
     has_folder = model.kind != "hosted" and looks_local and not is_address

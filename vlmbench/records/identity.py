@@ -26,7 +26,6 @@ NOT_IDENTITY = (
     "model.files",
     "model.sha256",
     "model.companions",
-    "model.trust_remote_code",
     "model.role",
     "model.pair",
     "model.family",

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from vlmbench.backbones.base import Release
 from vlmbench.backbones.contrastive import released
 from vlmbench.backbones.contrastive.attention import fused_state, unfuse
 from vlmbench.backbones.contrastive.dual import DualEncoder, cast
@@ -30,7 +31,8 @@ class Conch(DualEncoder):
     """The contrastive part of CONCH: `visual`, `text` and `logit_scale`, with its own byte-level tokenizer."""
 
     part_prefixes: Mapping[str, tuple[str, ...]] = {
-        "vision": ("visual.",),
+        "vision": ("visual.trunk.", "visual.attn_pool_contrast.", "visual.ln_contrast."),
+        "connector": ("visual.proj_contrast",),  # not reached by a head on the features before it
         "text": ("text.",),
         "head": ("logit_scale",),
     }
@@ -83,20 +85,12 @@ class Conch(DualEncoder):
         torch.save(fused_state(self.model), Path(folder) / WEIGHTS)
 
 
-def load_conch(
-    folder: str,
-    *,
-    dtype: torch.dtype,
-    companions: Mapping[str, str] | None = None,
-    trust_remote_code: bool = False,
-) -> Conch:
+def load_conch(release: Release) -> Conch:
     """Load CONCH's release; the weights tell the sizes.
 
     Args:
-        folder: Where `pytorch_model.bin` is.
-        dtype: Type of the weights.
-        companions: `tokenizer` is the folder of `conch_byte_level_bpe_uncased.json`, from the code's repository.
-        trust_remote_code: Not used: nothing here runs foreign code.
+        release: `pytorch_model.bin`; the companion `tokenizer` is the folder of `conch_byte_level_bpe_uncased.json`,
+            from the code's repository.
 
     Raises:
         IncompatibleWeightsError: The file holds other weights.
@@ -105,7 +99,7 @@ def load_conch(
     from timm.models.vision_transformer import VisionTransformer
     from transformers import PreTrainedTokenizerFast
 
-    path = Path(folder) / WEIGHTS
+    path = release.folder / WEIGHTS
     state = released.read(path, "visual.attn_pool_contrast.query", "text.positional_embedding", "logit_scale")
     state = {name: value for name, value in state.items() if not name.startswith(CAPTIONING)}
     width, _, _, patch = state["visual.trunk.patch_embed.proj.weight"].shape
@@ -136,6 +130,6 @@ def load_conch(
     network.logit_scale = nn.Parameter(torch.empty(()))
     released.fill(network, state, path)
     unfuse(network.text)
-    tokenizer_file = released.companion(companions, "tokenizer", folder) / TOKENIZER
+    tokenizer_file = released.companion(release, "tokenizer") / TOKENIZER
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(tokenizer_file), **SPECIAL_TOKENS)
-    return Conch(network.to(dtype), tokenizer)
+    return Conch(network.to(release.dtype), tokenizer)

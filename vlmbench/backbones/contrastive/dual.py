@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from vlmbench.backbones.base import device_of
+from vlmbench.backbones.base import Release, device_of
 
 
 class DualEncoder(nn.Module):
@@ -143,7 +143,7 @@ class HfDual(DualEncoder):
 
 
 def hf_loader(family: Callable[[Any, Any], HfDual], model_class: str, processor_class: str) -> Callable[..., Any]:
-    """Return what loads the checkpoints of a family; it runs no code of theirs and needs no companion.
+    """Return what loads the checkpoints of a family.
 
     Args:
         family: Makes the backbone of a network and a processor.
@@ -151,19 +151,14 @@ def hf_loader(family: Callable[[Any, Any], HfDual], model_class: str, processor_
         processor_class: Name of the class that holds the image processor and the tokenizer.
     """
 
-    def load_hf(
-        folder: str,
-        *,
-        dtype: torch.dtype,
-        companions: Mapping[str, str] | None = None,
-        trust_remote_code: bool = False,
-    ) -> HfDual:
+    def load_hf(release: Release) -> HfDual:
         import transformers
 
-        model = getattr(transformers, model_class).from_pretrained(folder, dtype=dtype, weights_only=True)
+        path = release.folder
+        model = getattr(transformers, model_class).from_pretrained(path, dtype=release.dtype, weights_only=True)
         # Pinned: torchvision and PIL resize to different pixels, and whichever is installed would otherwise decide.
-        image_processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        image_processor = transformers.AutoImageProcessor.from_pretrained(path, backend="pil")
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path)
         processor = getattr(transformers, processor_class)(image_processor=image_processor, tokenizer=tokenizer)
         return family(model, processor)
 

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from vlmbench.backbones.base import Release
 from vlmbench.backbones.contrastive import released
 from vlmbench.backbones.contrastive.dual import DualEncoder, cast
 
@@ -98,37 +99,27 @@ class MedClip(DualEncoder):
         torch.save(self.model.state_dict(), Path(folder) / WEIGHTS)
 
 
-def load_medclip(
-    folder: str,
-    *,
-    dtype: torch.dtype,
-    companions: Mapping[str, str] | None = None,
-    trust_remote_code: bool = False,
-    count_padding: bool = True,
-) -> MedClip:
+def load_medclip(release: Release, *, count_padding: bool = True) -> MedClip:
     """Load a MedCLIP release; the weights tell which image tower it has, and its sizes.
 
     Args:
-        folder: Where `pytorch_model.bin` is.
-        dtype: Type of the weights.
-        companions: `text` is ClinicalBERT's folder: `config.json` and `vocab.txt`.
-        trust_remote_code: Not used: nothing here runs foreign code.
+        release: `pytorch_model.bin`; the companion `text` is ClinicalBERT's `config.json` and `vocab.txt`.
         count_padding: As the original does; false averages a text's own tokens, whatever stands beside it.
 
     Raises:
         IncompatibleWeightsError: The file holds other weights.
     """
-    path = Path(folder) / WEIGHTS
+    path = release.folder / WEIGHTS
     state = released.read(path, "text_model.projection_head.weight", "logit_scale")
     vision, text = (released.under(state, f"{tower}_model.") for tower in ("vision", "text"))
-    text_folder = released.companion(companions, "text", folder)
+    text_folder = released.companion(release, "text")
     text_model, tokenizer = released.bert(released.under(text, "model."), text_folder, path)
     tower = _swin if "projection_head.weight" in vision else _resnet
     network: Any = nn.Module()
     network.vision_model = tower(released.under(vision, "model."), vision, path)
     network.text_model = _projected(text_model, text["projection_head.weight"])
     network.logit_scale = nn.Parameter(state["logit_scale"].clamp(0, MAX_LOG_SCALE))
-    return MedClip(network.to(dtype), tokenizer, count_padding=count_padding)
+    return MedClip(network.to(release.dtype), tokenizer, count_padding=count_padding)
 
 
 def _projected(model: nn.Module, weight: Tensor) -> nn.Module:

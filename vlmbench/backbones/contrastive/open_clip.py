@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from vlmbench.backbones.base import Release
 from vlmbench.backbones.contrastive.attention import fused_state, unfuse
 from vlmbench.backbones.contrastive.dual import DualEncoder, cast
 from vlmbench.errors import UserError
@@ -100,23 +100,12 @@ class OpenClip(DualEncoder):
             self.tokenizer.save_pretrained(folder)
 
 
-def load_open_clip(
-    folder: str,
-    *,
-    dtype: torch.dtype,
-    companions: Mapping[str, str] | None = None,
-    trust_remote_code: bool = False,
-    model_name: str = "",
-    weights: str = "",
-) -> OpenClip:
+def load_open_clip(release: Release, *, model_name: str = "", weights: str = "") -> OpenClip:
     """Load a checkpoint in open_clip's format; nothing asks the network.
 
     Args:
-        folder: Where the checkpoint's files are.
-        dtype: Type of the weights.
-        companions: `text` holds the configuration of a text tower of transformers (BiomedCLIP's BERT), which the
-            checkpoint itself does not.
-        trust_remote_code: Not used: the classes are open_clip's own.
+        release: The companion `text` holds the configuration of a text tower of transformers (BiomedCLIP's BERT), which
+            the checkpoint itself does not.
         model_name: Name of an architecture of open_clip's, for a folder without `open_clip_config.json`.
         weights: Name of the file of weights, where it is none of open_clip's own.
 
@@ -126,14 +115,14 @@ def load_open_clip(
     from open_clip import CLIP, CustomTextCLIP, get_tokenizer, load_checkpoint
     from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 
-    path = Path(folder)
+    path = release.folder
     config = _config(path, model_name)
     cfg = copy.deepcopy(config["model_cfg"])
     vision, text = cfg["vision_cfg"], cfg["text_cfg"]
     if "timm_model_name" in vision:
         vision["timm_model_pretrained"] = False
     if "hf_model_name" in text:
-        text |= {"hf_model_name": _text_folder(path, text["hf_model_name"], companions), "hf_model_pretrained": False}
+        text |= {"hf_model_name": _text_folder(release, text["hf_model_name"]), "hf_model_pretrained": False}
     custom = cfg.pop("custom_text", False) or "hf_model_name" in text
     model = (CustomTextCLIP if custom else CLIP)(**cfg)
     load_checkpoint(model, _weights(path, weights), weights_only=True)
@@ -142,8 +131,8 @@ def load_open_clip(
     transform = image_transform_v2(
         PreprocessCfg(**merge_preprocess_dict(PreprocessCfg(), config.get("preprocess_cfg", {}) | size)), is_train=False
     )
-    source = f"local-dir:{folder}" if (path / CONFIG).is_file() else model_name
-    return OpenClip(model.to(dtype), transform, get_tokenizer(source), config)
+    source = f"local-dir:{path}" if (path / CONFIG).is_file() else model_name
+    return OpenClip(model.to(release.dtype), transform, get_tokenizer(source), config)
 
 
 def _config(folder: Path, model_name: str) -> dict[str, Any]:
@@ -171,11 +160,11 @@ def _weights(folder: Path, name: str) -> str:
     )
 
 
-def _text_folder(folder: Path, name: str, companions: Mapping[str, str] | None) -> str:
-    for candidate in [Path((companions or {}).get("text", folder)), folder]:
+def _text_folder(release: Release, name: str) -> str:
+    for candidate in (release.companions.get("text", release.folder), release.folder):
         if (candidate / "config.json").is_file():
             return str(candidate)
     raise CheckpointError(
-        f"The text tower of {folder} is described by the config.json of {name}, which is not there. Put that file into "
-        "a folder and name it in model.companions.text.source."
+        f"The text tower of {release.folder} is described by the config.json of {name}, which is not there. Put that "
+        "file into a folder and name it in model.companions.text.source."
     )

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from vlmbench.backbones.base import Release
 from vlmbench.backbones.contrastive import released
 from vlmbench.backbones.contrastive.dual import DualEncoder, cast
 
@@ -86,15 +87,7 @@ class PmcClip(DualEncoder):
             torch.save(value, Path(folder) / name)
 
 
-def load_pmc_clip(
-    folder: str,
-    *,
-    dtype: torch.dtype,
-    companions: Mapping[str, str] | None = None,
-    trust_remote_code: bool = False,
-    heads: int = 32,
-    pooler: bool = False,
-) -> PmcClip:
+def load_pmc_clip(release: Release, *, heads: int = 32, pooler: bool = False) -> PmcClip:
     """Load the original PMC-CLIP.
 
     Two things are not in the weights, and the authors' later demonstration contradicts their training code in both.
@@ -102,10 +95,7 @@ def load_pmc_clip(
     training reached the pooler that the demonstration reads.
 
     Args:
-        folder: Where the three files are.
-        dtype: Type of the weights.
-        companions: `text` is PubMedBERT's folder: `config.json` and `vocab.txt`.
-        trust_remote_code: Not used: nothing here runs foreign code.
+        release: The three files; the companion `text` is PubMedBERT's `config.json` and `vocab.txt`.
         heads: Of the attention pool: 32 in the training code, 8 in the demonstration.
         pooler: Take the pooler's output for a text, as the demonstration does.
 
@@ -114,10 +104,10 @@ def load_pmc_clip(
     """
     from open_clip.modified_resnet import ModifiedResNet
 
-    image = released.read(Path(folder) / IMAGE, "attnpool.c_proj.weight", "attnpool.positional_embedding")
-    text, projection = (released.read(Path(folder) / name) for name in (TEXT, PROJECTION))
-    scale = Path(folder) / SCALE
-    text_folder = released.companion(companions, "text", folder)
+    image = released.read(release.folder / IMAGE, "attnpool.c_proj.weight", "attnpool.positional_embedding")
+    text, projection = (released.read(release.folder / name) for name in (TEXT, PROJECTION))
+    scale = release.folder / SCALE
+    text_folder = released.companion(release, "text")
     network: Any = nn.Module()
     network.image_encoder = ModifiedResNet(
         layers=released.depths(image, r"layer(\d)\.(\d+)\."),
@@ -126,8 +116,8 @@ def load_pmc_clip(
         image_size=32 * round((image["attnpool.positional_embedding"].shape[0] - 1) ** 0.5),
         width=image["layer1.0.conv1.weight"].shape[0],
     )
-    released.fill(network.image_encoder, image, Path(folder) / IMAGE)
-    network.text_encoder, tokenizer = released.bert(text, text_folder, Path(folder) / TEXT)
+    released.fill(network.image_encoder, image, release.folder / IMAGE)
+    network.text_encoder, tokenizer = released.bert(text, text_folder, release.folder / TEXT)
     network.text_projection_layer = nn.Parameter(projection.detach().clone())
     network.logit_scale = nn.Parameter(released.read(scale) if scale.is_file() else torch.tensor(LOG_SCALE))
-    return PmcClip(network.to(dtype), tokenizer, pooler=pooler)
+    return PmcClip(network.to(release.dtype), tokenizer, pooler=pooler)

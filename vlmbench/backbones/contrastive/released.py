@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vlmbench.backbones.base import Release
 from vlmbench.errors import UserError
 
 # LoRA's places in transformers' `BertModel`; in a residual network they are the convolutions of its blocks, where PEFT
@@ -87,6 +88,6 @@ def bert(state: Mapping[str, Tensor], folder: Path, path: Path) -> tuple[Any, An
     return model, AutoTokenizer.from_pretrained(folder, do_lower_case=True)
 
 
-def companion(companions: Mapping[str, str] | None, name: str, folder: str) -> Path:
+def companion(release: Release, name: str) -> Path:
     """Return where a companion is: as given, or beside the weights, where `save_pretrained` puts it."""
-    return Path((companions or {}).get(name, Path(folder) / name))
+    return release.companions.get(name, release.folder / name)

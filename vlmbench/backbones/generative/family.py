@@ -7,8 +7,7 @@ from typing import Any
 
 _LAYERS = r"model\.language_model\.layers\.\d+\."
 _DECODER = _LAYERS + r"(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
-# Earlier versions of transformers hold the towers of CLIP and SigLIP one module deeper.
-_TOWER = r"model\.vision_tower\.(?:vision_model\.)?"
+_TOWER = r"model\.vision_tower\."
 _CLIP_TOWER = _TOWER + r"encoder\.layers\.{layers}\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])"
 
 
@@ -35,6 +34,7 @@ class Family:
         image_first: Whether the image's tokens stand before everything, the begin token too.
         type_ids: Input that marks image tokens, where the model takes one.
         end: What closes an answer in the model's own training; empty where it is the tokenizer's end token.
+        thought: Pattern of what a model may write before its answer and that is no part of it.
     """
 
     vision: tuple[str, ...] = ("model.vision_tower.",)
@@ -52,6 +52,7 @@ class Family:
     image_first: bool = False
     type_ids: str = ""
     end: str = ""
+    thought: str = ""
 
 
 LLAVA = Family()
@@ -92,6 +93,7 @@ FAMILIES: dict[str, Family] = {
         after="<end_of_image>\n\n",
         type_ids="token_type_ids",
         end="<end_of_turn>",
+        thought=r"<unused94>.*?(<unused95>|\Z)",  # MedGemma 1.5 may think first
     ),
     "internvl": Family(
         vision_linear=r"model\.vision_tower\.encoder\.layer\.{layers}\."

@@ -91,27 +91,23 @@ def complete_processor(processor: Any, config: Any) -> None:
         processor.num_additional_image_tokens = 0 if vision.model_type.startswith("siglip") else 1
 
 
-def load_processor(folder: str, config: Any, settings: Mapping[str, Any], *, trust_remote_code: bool = False) -> Any:
+def load_processor(folder: Path, config: Any, settings: Mapping[str, Any]) -> Any:
     """Load a checkpoint's processor.
 
     Args:
         folder: Where the checkpoint's files are.
         config: The model's configuration.
-        settings: Attributes that the checkpoint lacks or has wrong; under `image_processor` those of its image
-            processor, such as `max_pixels` or `max_patches`.
-        trust_remote_code: Whether the repository's own code may run.
+        settings: As `Conversation.processor`.
 
     Raises:
         CheckpointError: The processor has no such setting.
     """
     from transformers import AutoImageProcessor, AutoProcessor
 
-    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    processor = AutoProcessor.from_pretrained(folder)
     of_images = settings.get("image_processor", {})
     # Pinned: torchvision and PIL resize to different pixels, and whichever is installed would otherwise decide.
-    processor.image_processor = AutoImageProcessor.from_pretrained(
-        folder, backend="pil", trust_remote_code=trust_remote_code, **of_images
-    )
+    processor.image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil", **of_images)
     complete_processor(processor, config)
     for key, value in settings.items():
         if not hasattr(processor, key):

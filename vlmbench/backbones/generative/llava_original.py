@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import safe_open
 
+from vlmbench.backbones.base import Conversation, Release
 from vlmbench.backbones.generative.family import Family
 from vlmbench.backbones.generative.inputs import CheckpointError, check_complete
-from vlmbench.backbones.generative.spliced import SplicedVlm, image_settings, need
+from vlmbench.backbones.generative.spliced import SplicedVlm, image_settings, need, place_of
 
 TOWER = "model.vision_tower.vision_tower.vision_model."
 # From the names of LLaVA's code to those of transformers.
@@ -27,16 +27,10 @@ CLIP_HEAD = 64  # width of an attention head in every vision tower of CLIP (Radf
 
 
 def load_llava_original(
-    folder: str,
+    release: Release,
+    conversation: Conversation,
     *,
-    dtype: torch.dtype,
-    companions: Mapping[str, str] | None = None,
-    chat_template: str | None = None,
-    answer_prefix: str = "",
-    max_length: int = 2048,
-    processor_settings: Mapping[str, Any] | None = None,
     image_token: str = "<unk>",  # noqa: S107 - a word of the vocabulary, no secret
-    trust_remote_code: bool = False,
 ) -> SplicedVlm:
     """Load a checkpoint of LLaVA's code; names are mapped while it is read, nothing is written and no code runs.
 
@@ -45,15 +39,9 @@ def load_llava_original(
     `openai/clip-vit-large-patch14-336` as the companion does what that program does.
 
     Args:
-        folder: Where the checkpoint's files are.
-        dtype: Type of the weights.
-        companions: `tower`, where the checkpoint holds none or another one is wanted.
-        chat_template: As `HfVlm`; the image is `<image>` in it.
-        answer_prefix: As `HfVlm`.
-        max_length: As `HfVlm`.
-        processor_settings: Under `image_processor`, what differs from CLIP's.
+        release: The companion `tower`, where the checkpoint holds none or another one is wanted.
+        conversation: The image is `<image>` in its template.
         image_token: Word of the vocabulary that no text becomes; features stand on its places.
-        trust_remote_code: Not used.
 
     Raises:
         CheckpointError: The folder lacks weights, no tower is there, or LLaVA 1.5 has no such projector or images.
@@ -67,7 +55,8 @@ def load_llava_original(
         LlavaImageProcessorPil,
     )
 
-    file = need(Path(folder) / "config.json", "the model's configuration")
+    folder, tower = release.folder, release.companions.get("tower")
+    file = need(folder / "config.json", "the model's configuration")
     raw = json.loads(file.read_text(encoding="utf-8"))
     if (raw.get("mm_projector_type"), raw.get("image_aspect_ratio")) != ("mlp2x_gelu", "pad"):
         raise CheckpointError(
@@ -76,18 +65,17 @@ def load_llava_original(
         )
     text_config = language_config(raw)
     tokenizer = AutoTokenizer.from_pretrained(folder, config=text_config)
-    tower = (companions or {}).get("tower")
-    vision_config = CLIPVisionConfig.from_pretrained(tower) if tower else tower_config(Path(folder), raw)
+    vision_config = CLIPVisionConfig.from_pretrained(tower) if tower else tower_config(folder, raw)
     side, drops_class = vision_config.image_size, raw.get("mm_vision_select_feature", "patch") == "patch"
     config = LlavaConfig(
         vision_config=vision_config,
         text_config=text_config,
-        image_token_index=tokenizer.convert_tokens_to_ids(image_token),
+        image_token_index=place_of(tokenizer, image_token),
         image_seq_length=(side // vision_config.patch_size) ** 2 + (0 if drops_class else 1),
         vision_feature_layer=raw["mm_vision_select_layer"],
         vision_feature_select_strategy="default" if drops_class else "full",
     )
-    reading = {"dtype": dtype, "weights_only": True, "output_loading_info": True}
+    reading = {"dtype": release.dtype, "weights_only": True, "output_loading_info": True}
     model, info = LlavaForConditionalGeneration.from_pretrained(
         folder, config=config, key_mapping=KEY_MAPPING, **reading
     )
@@ -99,13 +87,11 @@ def load_llava_original(
     sizes = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
     return SplicedVlm(
         model,
-        LlavaImageProcessorPil(**{"do_pad": True, **sizes, **image_settings(processor_settings)}),
+        LlavaImageProcessorPil(**{"do_pad": True, **sizes, **image_settings(conversation)}),
         tokenizer,
+        conversation,
         family=Family(token=image_token),
         image_tokens=config.image_seq_length,
-        chat_template=chat_template,
-        answer_prefix=answer_prefix,
-        max_length=max_length,
     )
 
 

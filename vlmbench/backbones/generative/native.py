@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from vlmbench.backbones.base import Turn, device_of
+from vlmbench.backbones.base import Conversation, Release, Turn, device_of
 from vlmbench.backbones.generative.family import Family, family_of
 from vlmbench.backbones.generative.inputs import (
     CheckpointError,
@@ -22,6 +22,7 @@ from vlmbench.backbones.generative.inputs import (
 )
 
 IGNORE = -100  # the label that torch's cross-entropy leaves out
+ITS_OWN = Conversation()
 
 
 class HfVlm(nn.Module):
@@ -31,9 +32,7 @@ class HfVlm(nn.Module):
         model: The network, `...ForConditionalGeneration`.
         processor: Its processor; it expands an image into tokens.
         family: How the architecture names its parts; None looks it up by the configuration.
-        chat_template: Jinja template; None takes the checkpoint's own.
-        answer_prefix: What stands between the prompt and the answer's first token.
-        max_length: Longest row in tokens, image tokens included.
+        conversation: How it is talked to.
 
     Raises:
         CheckpointError: There is no chat template, or an answer's end is not one token.
@@ -43,25 +42,22 @@ class HfVlm(nn.Module):
         self,
         model: nn.Module,
         processor: Any,
+        conversation: Conversation = ITS_OWN,
         *,
         family: Family | None = None,
-        chat_template: str | None = None,
-        answer_prefix: str = "",
-        max_length: int = 2048,
     ) -> None:
         super().__init__()
         self.model: Any = model
         self.processor = processor
         self.tokenizer = processor.tokenizer
-        self.chat_template = chat_template or processor.chat_template or self.tokenizer.chat_template
+        self.chat_template = conversation.chat_template or processor.chat_template or self.tokenizer.chat_template
         if self.chat_template is None:
             raise CheckpointError(
                 "The checkpoint has no chat template. Set model.chat_template to the prompt that it was trained with, "
                 "a Jinja template in which an image part writes the image token."
             )
         processor.chat_template = self.chat_template
-        self.answer_prefix = answer_prefix
-        self.max_length = max_length
+        self.answer_prefix, self.max_length = conversation.answer_prefix, conversation.max_length
         self.config: Any = model.config
         self.family = family or family_of(self.config)
         self.part_prefixes: Mapping[str, tuple[str, ...]] = {
@@ -191,7 +187,8 @@ class HfVlm(nn.Module):
             **self.stop_settings(),
         )
         answers = tokens[:, inputs["input_ids"].shape[1] :]
-        return [text.strip() for text in self.tokenizer.batch_decode(answers, skip_special_tokens=True)]
+        texts = self.tokenizer.batch_decode(answers, skip_special_tokens=True)
+        return [re.sub(self.family.thought, "", text, flags=re.DOTALL).strip() for text in texts]
 
     def stop_settings(self) -> dict[str, Any]:
         """Return the arguments of transformers' `generate` that say where an answer ends."""
@@ -281,29 +278,8 @@ def _each(model: nn.Module, prefix: str) -> list[str]:
     return [f"{prefix}{index}." for index in range(len(modules))] if isinstance(modules, nn.ModuleList) else [prefix]
 
 
-def load_vlm(
-    folder: str,
-    *,
-    dtype: torch.dtype,
-    companions: Mapping[str, str] | None = None,
-    chat_template: str | None = None,
-    answer_prefix: str = "",
-    max_length: int = 2048,
-    processor_settings: Mapping[str, Any] | None = None,
-    trust_remote_code: bool = False,
-) -> HfVlm:
+def load_vlm(release: Release, conversation: Conversation = ITS_OWN) -> HfVlm:
     """Load a checkpoint in transformers' format.
-
-    Args:
-        folder: Where the checkpoint's files are.
-        dtype: Type of the weights.
-        companions: Not used: the checkpoint is complete.
-        chat_template: As `HfVlm`.
-        answer_prefix: As `HfVlm`.
-        max_length: As `HfVlm`.
-        processor_settings: Attributes of the processor that the checkpoint lacks or has wrong; under `image_processor`
-            those of its image processor, such as `max_pixels` or `max_patches`.
-        trust_remote_code: Passed to the processor; refused by the configuration unless the commit is pinned.
 
     Raises:
         CheckpointError: Weights of the model are not in the files, or a processor has no such setting.
@@ -311,8 +287,7 @@ def load_vlm(
     from transformers import AutoModelForImageTextToText
 
     model, info = AutoModelForImageTextToText.from_pretrained(
-        folder, dtype=dtype, weights_only=True, output_loading_info=True
+        release.folder, dtype=release.dtype, weights_only=True, output_loading_info=True
     )
-    check_complete(info, where=folder)
-    processor = load_processor(folder, model.config, processor_settings or {}, trust_remote_code=trust_remote_code)
-    return HfVlm(model, processor, chat_template=chat_template, answer_prefix=answer_prefix, max_length=max_length)
+    check_complete(info, where=release.folder)
+    return HfVlm(model, load_processor(release.folder, model.config, conversation.processor), conversation)

@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor, nn
 
+from vlmbench.backbones.base import Conversation
 from vlmbench.backbones.generative.family import Family
 from vlmbench.backbones.generative.inputs import CheckpointError, ImageInputs
 from vlmbench.backbones.generative.native import HfVlm
@@ -24,11 +25,11 @@ class SplicedVlm(HfVlm):
         model: The network.
         images: Its image processor.
         tokenizer: Its tokenizer.
+        conversation: How it is talked to.
         family: How the architecture names its parts.
         image_tokens: Features of an image.
         ending: Text that ends an answer, in training and in generation; empty takes the tokenizer's end token.
         stops: Words of the vocabulary that end generation too.
-        settings: As `HfVlm`.
     """
 
     def __init__(
@@ -36,16 +37,17 @@ class SplicedVlm(HfVlm):
         model: nn.Module,
         images: Any,
         tokenizer: Any,
+        conversation: Conversation,
         *,
         family: Family,
         image_tokens: int,
         ending: str = "",
         stops: tuple[str, ...] = (),
-        **settings: Any,
     ) -> None:
         from transformers import LlavaProcessor
 
-        super().__init__(model, LlavaProcessor(images, tokenizer, image_token=family.token), family=family, **settings)
+        processor = LlavaProcessor(images, tokenizer, image_token=family.token)
+        super().__init__(model, processor, conversation, family=family)
         self.image_tokens, self.ending = image_tokens, ending
         self.stop_ids = sorted({*self.stop_ids, *self.tokenizer.convert_tokens_to_ids(list(stops))})
         if self.tokenizer.pad_token_id == self.image_token_id:
@@ -61,10 +63,16 @@ class SplicedVlm(HfVlm):
 
         The tokenizer's begin token goes before the first piece, whatever the template wrote there: VILA's prompts have
         two of them, in training as in use.
+
+        Raises:
+            ValueError: The text holds the word on whose places the image stands.
         """
         before, after = self.prompt_text(prompt).split(self.family.placeholder)
-        ids = [*self.tokenizer(before)["input_ids"], *[self.image_token_id] * image_tokens]
-        return [*ids, *self.tokenizer(after, add_special_tokens=False)["input_ids"]]
+        first = self.tokenizer(before)["input_ids"]
+        rest = self.tokenizer(after, add_special_tokens=False)["input_ids"]
+        if self.image_token_id in (*first, *rest):
+            raise ValueError(f"The prompt holds {self.family.token!r}, on whose places images stand: {prompt[:80]!r}.")
+        return [*first, *[self.image_token_id] * image_tokens, *rest]
 
     def answer_ids(self, answer: str) -> list[int]:
         """Return the tokens of an answer and of its end."""
@@ -100,12 +108,25 @@ def need(path: str | Path | None, what: str, setting: str = "source") -> Path:
     return Path(path)
 
 
-def image_settings(settings: Mapping[str, Any] | None) -> dict[str, Any]:
+def place_of(tokenizer: Any, word: str) -> int:
+    """Return the number of the word on whose places images stand.
+
+    Raises:
+        CheckpointError: The vocabulary has no such word.
+    """
+    if word not in (vocabulary := tokenizer.get_vocab()):
+        raise CheckpointError(
+            f"The vocabulary has no {word!r}. Set model.settings.image_token to a word of it that no text becomes."
+        )
+    return int(vocabulary[word])
+
+
+def image_settings(conversation: Conversation) -> dict[str, Any]:
     """Return what `model.processor.image_processor` sets.
 
     Raises:
         CheckpointError: Something else is set; these models have no processor but that of images.
     """
-    if foreign := sorted(set(settings or {}) - {"image_processor"}):
+    if foreign := sorted(set(conversation.processor) - {"image_processor"}):
         raise CheckpointError(f"model.processor.{foreign[0]}: this loader takes model.processor.image_processor alone.")
-    return dict((settings or {}).get("image_processor", {}))
+    return dict(conversation.processor.get("image_processor", {}))

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from vlmbench.backbones.base import Conversation, Release
 from vlmbench.backbones.generative.family import Family
 from vlmbench.backbones.generative.inputs import CheckpointError, check_complete
-from vlmbench.backbones.generative.spliced import SplicedVlm, image_settings, need
+from vlmbench.backbones.generative.spliced import SplicedVlm, image_settings, need, place_of
 
 PARTS = {"llm": "the language model", "vision_tower": "the vision tower", "mm_projector": "the projector"}
 
@@ -42,31 +40,19 @@ def projector(vision_width: int, text_width: int) -> nn.Sequential:
 
 
 def load_vila(
-    folder: str,
+    release: Release,
+    conversation: Conversation,
     *,
-    dtype: torch.dtype,
-    companions: Mapping[str, str] | None = None,
-    chat_template: str | None = None,
-    answer_prefix: str = "",
-    max_length: int = 2048,
-    processor_settings: Mapping[str, Any] | None = None,
     image_token: str = "<|reserved_special_token_0|>",  # noqa: S107 - a word of the vocabulary, no secret
     stops: tuple[str, ...] = ("<|eot_id|>",),
-    trust_remote_code: bool = False,
 ) -> SplicedVlm:
     """Load VILA's three folders; names are mapped while they are read, nothing is written and no code runs.
 
     Args:
-        folder: Where `PARTS` are.
-        dtype: Type of the weights.
-        companions: Not used: the release is complete.
-        chat_template: As `HfVlm`; the image is `<image>` in it.
-        answer_prefix: As `HfVlm`.
-        max_length: As `HfVlm`.
-        processor_settings: Under `image_processor`, what differs from the release's.
+        release: A folder with `PARTS`.
+        conversation: The image is `<image>` in its template.
         image_token: Word of the vocabulary that no text becomes; features stand on its places.
         stops: Words that end generation beside the end token.
-        trust_remote_code: Not used.
 
     Raises:
         CheckpointError: One of the folders is missing, its weights are not complete, or VILA 1.5 has no such projector.
@@ -80,25 +66,25 @@ def load_vila(
         SiglipVisionModel,
     )
 
-    path = Path(folder)
+    path, dtype = release.folder, release.dtype
     files = {name: need(path / name / "config.json", f"of {what}") for name, what in PARTS.items()}
     raw = json.loads(need(path / "config.json", "the model's configuration").read_text(encoding="utf-8"))
     kind = json.loads(files["mm_projector"].read_text(encoding="utf-8")).get("mm_projector_type")
     if kind != "mlp_downsample" or raw.get("s2"):
         raise CheckpointError(
-            f"{folder} has the projector {kind!r}{' and images at several scales' if raw.get('s2') else ''}; "
+            f"{path} has the projector {kind!r}{' and images at several scales' if raw.get('s2') else ''}; "
             "this loader reads mlp_downsample at one scale, as VILA 1.5 has it."
         )
     reading = {"dtype": dtype, "weights_only": True, "output_loading_info": True}
     llm, of_llm = AutoModelForCausalLM.from_pretrained(path / "llm", **reading)
     tower, of_tower = SiglipVisionModel.from_pretrained(path / "vision_tower", **reading)
-    check_complete(of_llm, of_tower, where=folder)
+    check_complete(of_llm, of_tower, where=path)
     tokenizer = AutoTokenizer.from_pretrained(path / "llm")
     side = -(-(tower.config.image_size // tower.config.patch_size) // 2)
     config = LlavaConfig(
         vision_config=tower.config,
         text_config=llm.config,
-        image_token_index=tokenizer.convert_tokens_to_ids(image_token),
+        image_token_index=place_of(tokenizer, image_token),
         image_seq_length=side**2,
         vision_feature_layer=raw["mm_vision_select_layer"],
         vision_feature_select_strategy="full",
@@ -111,17 +97,13 @@ def load_vila(
     weights = load_file(need(path / "mm_projector" / "model.safetensors", "the projector's weights"))
     connector.load_state_dict({name.removeprefix("layers."): value for name, value in weights.items()})
     model.model.multi_modal_projector = connector
-    images = AutoImageProcessor.from_pretrained(
-        path / "vision_tower", backend="pil", **image_settings(processor_settings)
-    )
+    images = AutoImageProcessor.from_pretrained(path / "vision_tower", backend="pil", **image_settings(conversation))
     return SplicedVlm(
         model.eval(),
         images,
         tokenizer,
+        conversation,
         family=Family(token=image_token, connector_linear=r"model\.multi_modal_projector\.[24]"),
         image_tokens=config.image_seq_length,
         stops=tuple(stops),
-        chat_template=chat_template,
-        answer_prefix=answer_prefix,
-        max_length=max_length,
     )

@@ -6,14 +6,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from vlmbench.backbones.base import Conversation, Release
 from vlmbench.backbones.generative.family import FAMILIES
 from vlmbench.backbones.generative.inputs import CheckpointError, check_complete
-from vlmbench.backbones.generative.spliced import SplicedVlm, image_settings, need
+from vlmbench.backbones.generative.spliced import SplicedVlm, image_settings, need, place_of
 
 # Of LAVIS's `create_eva_vit_g`: the published tower's last block is not used, and a head is 88 wide.
 BLOCKS, TOWER_HEAD, BERT_HEAD = 39, 88, 64
@@ -48,27 +48,14 @@ FAMILY = replace(
 
 
 def load_xraygpt(
-    folder: str,
-    *,
-    dtype: torch.dtype,
-    companions: Mapping[str, str] | None = None,
-    chat_template: str | None = None,
-    answer_prefix: str = "",
-    max_length: int = 2048,
-    processor_settings: Mapping[str, Any] | None = None,
-    trust_remote_code: bool = False,
+    release: Release,
+    conversation: Conversation,
 ) -> SplicedVlm:
     """Load XrayGPT from its parts; names are mapped while they are read, nothing is written and no code runs.
 
     Args:
-        folder: Where the Vicuna is, in transformers' format.
-        dtype: Type of the weights.
-        companions: Where each of `FILES` is, itself or a folder that holds one such file.
-        chat_template: As `HfVlm`; the image is `<ImageHere>` in it.
-        answer_prefix: As `HfVlm`.
-        max_length: As `HfVlm`.
-        processor_settings: Under `image_processor`, what differs from BLIP's.
-        trust_remote_code: Not used.
+        release: The Vicuna in transformers' format; companions are `FILES`, each itself or in a folder of its own.
+        conversation: The image is `<ImageHere>` in its template.
 
     Raises:
         CheckpointError: One of the parts is missing or not complete.
@@ -83,7 +70,8 @@ def load_xraygpt(
         BlipImageProcessorPil,
     )
 
-    files = {name: need((companions or {}).get(name), what, f"companions.{name}") for name, what in FILES.items()}
+    folder = release.folder
+    files = {name: need(release.companions.get(name), what, f"companions.{name}") for name, what in FILES.items()}
     state = renamed({key: value for path in files.values() for key, value in read(path).items()})
     try:
         width, _, patch, _ = state["vision_model.embeddings.patch_embedding.weight"].shape
@@ -93,7 +81,9 @@ def load_xraygpt(
         query_mlp = state["qformer.encoder.layer.0.intermediate_query.dense.weight"].shape[0]
     except KeyError as error:
         raise CheckpointError(f"The files of model.companions do not hold {error}: check each source.") from error
-    llm, info = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, weights_only=True, output_loading_info=True)
+    llm, info = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=release.dtype, weights_only=True, output_loading_info=True
+    )
     check_complete(info, where=folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     config = Blip2Config(
@@ -116,7 +106,7 @@ def load_xraygpt(
         ),
         text_config=llm.config,
         num_query_tokens=queries,
-        image_token_index=tokenizer.convert_tokens_to_ids(FAMILY.token),
+        image_token_index=place_of(tokenizer, FAMILY.token),
     )
     with torch.device("meta"):
         model = Blip2ForConditionalGeneration(config)
@@ -125,19 +115,17 @@ def load_xraygpt(
     differ = [name for name in wanted.keys() & state.keys() if wanted[name] != state[name].shape]
     told = {"missing_keys": sorted(wanted.keys() - state.keys()), "mismatched_keys": differ}
     check_complete(told, where="the files of model.companions")
-    model.load_state_dict({name: state[name].to(dtype) for name in wanted}, strict=False, assign=True)
+    model.load_state_dict({name: state[name].to(release.dtype) for name in wanted}, strict=False, assign=True)
     # LAVIS normalises behind the tower with torch's default, within it with the configuration's epsilon.
     model.vision_model.post_layernorm.eps = 1e-5
     return SplicedVlm(
         model.eval(),
-        BlipImageProcessorPil(**{"size": {"height": side, "width": side}, **image_settings(processor_settings)}),
+        BlipImageProcessorPil(**{"size": {"height": side, "width": side}, **image_settings(conversation)}),
         tokenizer,
+        conversation,
         family=FAMILY,
         image_tokens=queries,
         ending="###",
-        chat_template=chat_template,
-        answer_prefix=answer_prefix,
-        max_length=max_length,
     )
 
 

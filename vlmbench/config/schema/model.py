@@ -42,7 +42,6 @@ class ModelConfig(FilesConfig):
         source: As `FilesConfig`, or `package:NAME` for a shipped checkpoint.
         loader: What reads the checkpoint; a name in `vlmbench.backbones.loaders`.
         companions: What else the checkpoint needs, by the name that the loader knows it by.
-        trust_remote_code: Run the repository's own code; refused unless `revision` is a commit.
         role: `generalist`, or `specialist` for one grown on medical data.
         pair: Name of the model of the other role grown from the same family.
         pretraining_modalities: Imaging modalities of the pre-training data; decides the exposure.
@@ -60,7 +59,6 @@ class ModelConfig(FilesConfig):
     kind: str = one_of("contrastive", "generative", "hosted")
     loader: str = MISSING
     companions: dict[str, FilesConfig] = field(default_factory=dict)
-    trust_remote_code: bool = False
     role: str = one_of("generalist", "specialist")
     pair: str = ""
     family: str = ""

@@ -14,8 +14,8 @@ from email.utils import parsedate_to_datetime
 from functools import cached_property
 from typing import Any
 
-from vlmbench.backbones.hosted.answers import Answer
 from vlmbench.errors import UserError
+from vlmbench.hosted.answers import Answer
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds of the back-off, which doubles in between
 LONGEST_ASKED = 600.0  # an endpoint that asks for a longer pause has a quota that is used up

@@ -19,8 +19,8 @@ from PIL import Image
 from torch import nn
 
 from vlmbench.backbones.base import Turn
-from vlmbench.backbones.hosted.answers import Answer, AnswerCache
-from vlmbench.backbones.hosted.endpoint import Endpoint, HostedError
+from vlmbench.hosted.answers import Answer, AnswerCache
+from vlmbench.hosted.endpoint import Endpoint, HostedError
 
 ENOUGH_TO_JUDGE = 8  # answers, of which more than half without a word mean a wrong budget
 
