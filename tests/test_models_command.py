@@ -184,10 +184,14 @@ def test_show_in_json_has_patterns_counts_and_memory(models):
 
 
 def test_a_companion_is_named_and_sizes_that_nobody_declared_are_guessed():
-    model = dataclasses.replace(MODELS["medclip"], parameters={})
-    out = show.text(show.facts("medclip", model, NONE, rank=8))
-    assert "needs      text: emilyalsentzer/Bio_ClinicalBERT" in out
-    assert "136.6 M: vision 27.9 M, text 108.7 M" in out
+    told = show.text(show.facts("medclip", MODELS["medclip"], NONE, rank=8))
+    assert "needs      text: emilyalsentzer/Bio_ClinicalBERT" in told
+    assert "136.6 M: vision 27.9 M, text 108.7 M" in told
+    assert "an estimate from the sizes alone" in told
+    silent = dataclasses.replace(MODELS["medclip"], parameters={})
+    told = show.text(show.facts("medclip", silent, NONE, rank=8))
+    assert "parameters   " not in told
+    assert "an estimate from the size of the download alone" in told
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))
