@@ -111,6 +111,10 @@ def test_a_cell_runs_without_a_network_after_its_model_was_fetched(place):
     assert "done  auroc" in trained.stdout
     assert len(place.hub.asked) == asked
     (record,) = place.folder.rglob("record.json")
+    # And where the hub is within reach nothing asks it: what is loaded is a folder.
+    record.unlink()
+    assert place.run("train", "model=real", *small).returncode == 0
+    assert len(place.hub.asked) == asked
     assert json.loads(record.read_text())["hashes"]["weights"] == f"owner/tiny@{'c' * 40}"
 
 
@@ -237,6 +241,19 @@ def test_every_model_of_a_grid_is_tried_and_one_that_is_missing_makes_the_status
     assert "'./nowhere' is no folder" in faults[3]
     assert set(place.lock) == {"owner/tiny", "owner/tokenizer"}
     assert set(place.lock["owner/tokenizer"]["files"]) == {"tokenizer.json", "tokenizer_config.json"}
+
+
+def test_a_named_grid_is_fetched_whole(place):
+    ran = place.run("fetch", "sweep=demo")
+    assert ran.returncode == 0, ran.stderr
+    assert [line.split()[0] for line in ran.stdout.splitlines()[-4:]] == [
+        "tiny_clip",
+        "tiny_medclip",
+        "tiny_llava",
+        "tiny_llava_med",
+    ]
+    assert "phantom_ultrasound: made on this machine" in ran.stdout
+    assert not place.hub.asked
 
 
 def test_the_lock_is_kept_until_an_update_is_asked_for(place):

@@ -1,5 +1,6 @@
 """`python -m vlmbench.models`: the table, one model in words, the memory estimate, and where LoRA goes."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -137,8 +138,6 @@ def test_the_readme_table_has_a_row_for_every_model():
 
 
 def test_the_cache_is_told_as_complete_partial_or_absent(place):
-    import dataclasses
-
     model = dataclasses.replace(MODELS["tiny_clip"], source="owner/name", revision=None)
     assert presence(model, NONE) == "absent"
     folder = snapshot(place)
@@ -184,11 +183,15 @@ def test_show_in_json_has_patterns_counts_and_memory(models):
     assert told["cached"] == "absent"
 
 
-def test_a_companion_is_named(models):
-    status, out, _ = models("show", "medclip")
-    assert status == 0
-    assert "needs      text: emilyalsentzer/Bio_ClinicalBERT" in out
-    assert "136.6 M: vision 27.9 M, text 108.7 M" in out
+def test_a_companion_is_named_and_sizes_that_nobody_declared_are_guessed():
+    told = show.text(show.facts("medclip", MODELS["medclip"], NONE, rank=8))
+    assert "needs      text: emilyalsentzer/Bio_ClinicalBERT" in told
+    assert "136.6 M: vision 27.9 M, text 108.7 M" in told
+    assert "an estimate from the sizes alone" in told
+    silent = dataclasses.replace(MODELS["medclip"], parameters={})
+    told = show.text(show.facts("medclip", silent, NONE, rank=8))
+    assert "parameters   " not in told
+    assert "an estimate from the size of the download alone" in told
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))

@@ -98,6 +98,8 @@ def network(path: Path) -> Any:
             return _open_clip(raw["model_cfg"])
         import transformers
 
+        # A published configuration leaves out what does not decide shapes, of which transformers would warn.
+        transformers.logging.set_verbosity_error()
         config = transformers.CONFIG_MAPPING[raw["model_type"]].from_dict(raw)
         return getattr(transformers, raw["architectures"][0])(config)
 
