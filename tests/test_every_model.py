@@ -2,6 +2,7 @@
 
 import models_table
 import pytest
+from conftest import SMALL
 from releases import makers
 
 from vlmbench.catalogue.read import read_models
@@ -84,8 +85,9 @@ def test_a_further_model_of_a_known_family_is_one_yaml(train, tmp_path, like, ki
     text = YAML.format(kind=kind, task=task, loader=MODELS[like].loader, source=folder, pair=like, more=more)
     (tmp_path / "conf" / "model").mkdir(parents=True)
     (tmp_path / "conf" / "model" / "ours.yaml").write_text(text)
-    own = ("--config-dir", str(tmp_path / "conf"), "model=ours")
-    ran = train(*own, "finetune=lora", "trainer.max_epochs=1")
+    # Hydra's flags go before the first key.
+    own = ("--config-dir", str(tmp_path / "conf"), "model=ours", "finetune=lora")
+    ran = train(*own, *SMALL, "trainer.max_epochs=1", small=False)
     assert ran.status == 0, ran.err
     assert ran.record["status"] == "done"
     assert ran.record["cell"]["model"] == "ours"

@@ -19,7 +19,6 @@ from vlmbench.config.checks import ConfigError
 from vlmbench.config.store import conf_dir
 from vlmbench.tuning.lora import add_lora
 from vlmbench.tuning.tuners import Full, Lora
-from vlmbench.weights.hub import endpoint
 from vlmbench.weights.lock import Lock
 
 __all__ = ["place"]  # a fixture of both
@@ -123,15 +122,6 @@ def test_an_unknown_name_is_told_with_the_nearest(models):
         model_files("/no/such/folder")
     assert models("show")[0] == 2
     assert models("list", "clip")[0] == 2
-
-
-def test_the_readme_table_has_a_row_for_every_model():
-    lines = table.markdown({name: MODELS[name] for name in ("tiny_clip", "clip", "medclip", "pmc_clip")}).splitlines()
-    assert len(lines) == 6
-    assert all(line.count("|") == 7 for line in lines)
-    assert "`package:tiny_clip` | the checkpoint itself |" in lines[2]
-    assert f"[openai/clip-vit-base-patch32]({endpoint()}/openai/clip-vit-base-patch32)" in lines[3]
-    assert f"({endpoint()}/datasets/axiong/pmc_oa)" in lines[5]
 
 
 # ------------------------------------------------------------------------------------------------ what is in the cache

@@ -24,7 +24,6 @@ def main() -> int:
     parser.add_argument("what", nargs="?", choices=["list", "show"], default="list")
     parser.add_argument("name", nargs="?", help="of the model to show")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--markdown", action="store_true", help="print the table of the README")
     parser.add_argument("--config-dir", "-cd", metavar="DIR", help="where YAML files of your own are, in DIR/model")
     parser.add_argument("--lock", default="vlmbench.lock", help="lock file of the weights (%(default)s)")
     parser.add_argument("--rank", type=int, default=8, help="of LoRA, for the counts of show (%(default)s)")
@@ -39,9 +38,6 @@ def main() -> int:
         print(json.dumps(told, indent=1) if asked.json else text(told))
         return 0
     models = read_models(asked.config_dir)
-    if asked.markdown:
-        print(table.markdown(models))
-        return 0
     rows = table.rows(models, lock)
     print(json.dumps(rows, indent=1) if asked.json else table.terminal(rows))
     return 0

@@ -1,19 +1,14 @@
-"""The table of all models: for a terminal, as JSON, and as Markdown for the README."""
+"""The table of all models, for a terminal and as JSON."""
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from vlmbench.catalogue.presence import presence
 from vlmbench.catalogue.sources import sources_of
 from vlmbench.config import schema
-from vlmbench.config.store import conf_dir
 from vlmbench.weights.fetch import Brought
-from vlmbench.weights.hub import page
-from vlmbench.weights.locate import MAIN
 from vlmbench.weights.lock import Lock
 
 HEAD = ("model", "kind", "role", "pair", "family", "source", "parameters", "GiB", "gated", "cached")
@@ -77,42 +72,6 @@ def columns(lines: Sequence[Sequence[str]], right: set[int]) -> str:
         for line in lines
     ]
     return "\n".join("  ".join(line).rstrip() for line in padded)
-
-
-def markdown(models: Mapping[str, schema.ModelConfig]) -> str:
-    """Return the README's table."""
-    makers = _makers()
-    lines = ["| model | role | pair | loader | source | proved by |", "|---|---|---|---|---|---|"]
-    for name, model in models.items():
-        source = source_text(model)
-        if model.kind != "hosted" and sources_of(model)[MAIN].kind == "hub":
-            source = f"[{source}]({page(sources_of(model)[MAIN])})"
-        elif source:
-            source = f"`{source}`"
-        pair = f"`{model.pair}`" if model.pair else ""
-        proof = _proof(name, model, makers)
-        lines.append(f"| `{name}` | {model.role} | {pair} | `{model.loader}` | {source} | {proof} |")
-    return "\n".join(lines)
-
-
-def _proof(name: str, model: schema.ModelConfig, makers: set[str]) -> str:
-    if model.source.startswith("package:"):
-        return "the checkpoint itself"
-    if name in makers:
-        return "a small checkpoint in the release's format"
-    return "a server on this machine" if model.kind == "hosted" else "nothing yet"
-
-
-def _makers() -> set[str]:
-    """Return the models for which the checkout can write a small checkpoint in the release's format."""
-    scripts = conf_dir().parent / "scripts"
-    if not (scripts / "releases").is_dir():
-        return set()
-    sys.path.insert(0, str(scripts))
-    try:
-        return set(importlib.import_module("releases").makers())
-    finally:
-        sys.path.remove(str(scripts))
 
 
 def _cell(key: str, value: Any) -> str:
