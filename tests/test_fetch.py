@@ -235,7 +235,7 @@ def test_every_model_of_a_grid_is_tried_and_one_that_is_missing_makes_the_status
     }
     faults = [line for line in ran.stderr.splitlines() if line.startswith("vlmbench: ")]
     assert len(faults) == 4
-    assert "no token is set here: Write to the owners." in faults[0]
+    assert "no token is set here. Write to the owners." in faults[0]
     assert "owner/tiny2 has no revision v9" in faults[1]
     assert "There is no repository owner/none" in faults[2]
     assert "'./nowhere' is no folder" in faults[3]

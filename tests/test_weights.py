@@ -339,7 +339,7 @@ def test_what_the_hub_refuses_is_one_line_that_says_what_to_do(server, monkeypat
         (Source("owner/none"), None, ["There is no repository owner/none", "model.source"]),
         (Source("owner/gated"), None, ["is gated, and no token is set here", "hf auth login"]),
         (Source("owner/gated", how_to_get="Ask the owners."), None, ["Ask the owners."]),
-        (Source("owner/gated"), "hf_other", ["the account of the token here has no access", "accept the terms on"]),
+        (Source("owner/gated"), "hf_other", ["the account of the token here has no access", "Accept the terms on"]),
         (Source("own er/x"), None, ["no hub id either"]),
         (Source("owner/tiny", files=("x.pth",)), None, ["has no file x.pth", "model.safetensors", "`files`"]),
     ]
@@ -393,7 +393,7 @@ def test_no_network_is_told_at_once(server, monkeypatch):
 
 
 def test_a_gated_model_says_how_to_ask_for_it(place):
-    with pytest.raises(WeightsUnavailableError, match="accept the terms on"):
+    with pytest.raises(WeightsUnavailableError, match="Accept the terms on"):
         locate.locate(Source("owner/name", gated=True))
     with pytest.raises(WeightsUnavailableError, match="Write to the owners"):
         locate.locate(Source("owner/name", gated=True, how_to_get="Write to the owners."))

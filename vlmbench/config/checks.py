@@ -103,11 +103,13 @@ def check_model(model: schema.ModelConfig) -> None:
     looks_local = model.source.startswith((".", "/", "~")) or model.source.count("/") > 1
     has_folder = model.kind != "hosted" and looks_local and not is_address
     if has_folder and not Path(model.source).expanduser().is_dir():
-        raise ConfigError(
-            f"model.source={model.source!r} is not a folder with a config.json. Give that of a checkpoint in the hub's "
-            "format (config.json, *.safetensors, tokenizer), a hub id such as openai/clip-vit-base-patch32, or "
-            "package:NAME."
+        hint = (
+            "Give that of a checkpoint in the hub's format (config.json, *.safetensors, tokenizer), a hub id such as "
+            "openai/clip-vit-base-patch32, or package:NAME."
         )
+        if model.how_to_get:
+            hint = f"To get the weights: {model.how_to_get}."
+        raise ConfigError(f"model.source={model.source!r} is not a folder. {hint}")
 
 
 def check_endpoint(model: schema.ModelConfig) -> None:

@@ -62,7 +62,7 @@ def absent(source: Source, reason: str) -> str:
     kind = " --repo-type dataset" if source.repo_type == "dataset" else ""
     size = f" ({source.download_gib:g} GiB)" if source.download_gib else ""
     where = cache_dir() if source.kind == "address" else cache_root()
-    consent = f"{source.how_to_get or _consent(source)} Then " if source.gated else "On a machine with network, "
+    consent = f"{told_how(source)} Then " if source.gated else "On a machine with network, "
     by_hand = f" (or `hf download {source.text}{pin}{kind}`)" if source.kind == "hub" else ""
     return (
         f"The weights of {source.name}{size} are neither in the cache ({where}) nor reachable ({reason}). {consent}run "
@@ -108,9 +108,9 @@ def _refusal(error: Exception, source: Source) -> str:
         if get_token():
             return (
                 f"{source.name} is gated, and the account of the token here has no access: "
-                f"{source.how_to_get or _consent(source)} The token must be allowed to read gated repositories."
+                f"{told_how(source)} The token must be allowed to read gated repositories."
             )
-        return f"{source.name} is gated, and no token is set here: {source.how_to_get or _consent(source)}"
+        return f"{source.name} is gated, and no token is set here. {told_how(source)}"
     if status:
         return f"{source.name}: the server answers {status} for {error.response.url}. Try later, or check the address."  # type: ignore[attr-defined]
     if is_offline():
@@ -122,8 +122,10 @@ def _mend(source: Source) -> str:
     return f" {FETCH} mends it." if source.remote else ""
 
 
-def _consent(source: Source) -> str:
-    return (
+def told_how(source: Source) -> str:
+    """Return, as a sentence, what a user does to be given gated weights."""
+    text = source.how_to_get or (
         f"accept the terms on {page(source)} with your account, then run `hf auth login` or set HF_TOKEN to a token "
-        "of that account."
+        "of that account"
     )
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
