@@ -1,12 +1,15 @@
 """Checkpoints in the formats that the hub holds, the older ones included, load and compute what the new ones do."""
 
 import json
+import pickle
 import shutil
 
 import numpy as np
 import pytest
 import torch
+from conftest import SMALL
 from PIL import Image
+from releases import makers
 from safetensors.torch import save_file
 
 from vlmbench.backbones.base import Turn
@@ -130,3 +133,45 @@ def test_the_image_takes_as_many_tokens_as_the_tower_gives(image, tower, strateg
     backbone.config.vision_feature_select_strategy = strategy
     complete_processor(backbone.processor, backbone.config)
     assert backbone.preprocess(image).tokens == expected
+
+
+@pytest.mark.parametrize(("like", "loader", "words"), [
+    ("tiny_clip", "hf_vlm", "cannot read"),
+    ("tiny_clip", "llava_original", "mlp2x_gelu"),
+])  # fmt: skip
+def test_another_models_checkpoint_is_one_line(train, tmp_path, like, loader, words):
+    kind = "generative" if loader in ("hf_vlm", "llava_original") else "contrastive"
+    task = "  - override /task@_global_.task: vqa\n  - _self_\n" if kind == "generative" else ""
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "conf" / "model" / "wrong.yaml").write_text(
+        f"# A mistake. Used by: train\ndefaults:\n  - /schema/model/{kind}@_here_\n{task}name: wrong\n"
+        f"loader: {loader}\nsource: package:{like}\nrole: generalist\n"
+    )
+    own = ("--config-dir", str(tmp_path / "conf"), "model=wrong", "finetune=zero_shot")
+    ran = train(*own, *SMALL, small=False)
+    assert ran.status == 1
+    assert words in ran.record["error"]["message"]
+    assert "\n" not in ran.record["error"]["message"]
+    assert ran.record["error"]["mendable"]
+
+
+def test_a_pickle_that_holds_code_is_one_line_and_is_not_run(train, tmp_path):
+    makers()["medclip"](tmp_path)
+    (tmp_path / "main" / "pytorch_model.bin").write_bytes(pickle.dumps(Trap(str(tmp_path / "sprung"))))
+    ran = train(
+        "model=medclip",
+        f"model.source={tmp_path / 'main'}",
+        f"model.companions.text.source={tmp_path / 'text'}",
+        "finetune=zero_shot",
+    )
+    assert ran.status == 1
+    assert "Nothing in it was executed" in ran.record["error"]["message"]
+    assert not (tmp_path / "sprung").exists()
+
+
+class Trap:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (self.path, "w"))

@@ -51,7 +51,7 @@ def build_backbone(model: schema.ModelConfig, *, precision: str, trains_all: boo
     settings = dict(model.settings)
     if isinstance(model, schema.GenerativeModelConfig):
         settings |= {key: getattr(model, key) for key in ("chat_template", "answer_prefix", "max_length", "processor")}
-    with loading(sources[MAIN], folder):
+    with loading(sources[MAIN], folder, model.loader):
         return load(
             model.loader,
             folder,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from vlmbench.errors import UserError
 from vlmbench.weights.download import disk_full
 from vlmbench.weights.hub import cache_root, is_offline, page
 from vlmbench.weights.source import Source, WeightsUnavailableError, cache_dir
@@ -28,20 +30,44 @@ def explained(source: Source) -> Iterator[None]:
 
 
 @contextmanager
-def loading(source: Source, folder: str) -> Iterator[None]:
-    """Turn what a loader raises for want of a file into one line that names the folder.
+def loading(source: Source, folder: str, loader: str) -> Iterator[None]:
+    """Turn what a loader raises into one line that names the folder; whatever it is, the files are not what it reads.
+
+    Args:
+        source: Where the files come from.
+        folder: Where they are.
+        loader: The loader's name.
 
     Raises:
-        WeightsUnavailableError: Instead of the block's OSError.
+        WeightsUnavailableError: Instead of the block's error, unless that is one for a user already or memory is full.
     """
     try:
         yield
-    except OSError as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    except (UserError, MemoryError):
+        raise
+    except pickle.UnpicklingError as error:
         raise WeightsUnavailableError(
-            f"The checkpoint in {folder} cannot be loaded: {reason} A checkpoint in transformers' format has "
-            f"config.json, the weights, a tokenizer and a preprocessor or processor configuration.{_mend(source)}"
+            f"A file of weights in {folder} is a pickle that holds more than tensors, or is damaged. Nothing in it was "
+            f"executed.{_mend(source) or ' Do not use it; get the release again from its owners.'}"
         ) from error
+    except OSError as error:
+        raise WeightsUnavailableError(
+            f"The checkpoint in {folder} cannot be loaded: {_first_line(error)} A checkpoint in transformers' format "
+            f"has config.json, the weights, a tokenizer and a preprocessor or processor configuration.{_mend(source)}"
+        ) from error
+    except Exception as error:
+        if "out of memory" in str(error):
+            raise
+        raise WeightsUnavailableError(
+            f"The loader {loader} cannot read the checkpoint in {folder}: {_first_line(error)} Check that model.source "
+            "is the model that model.loader is for; the record has the whole error."
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return f"{text.rstrip('.:! ')}."
 
 
 def incomplete(source: Source, folder: str, gone: Sequence[str]) -> str:
