@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from vlmbench.cell.grid import run_grid
 from vlmbench.config import schema
@@ -41,7 +43,7 @@ def test_a_failing_cell_never_takes_the_grid_with_it(command, tmp_path):
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "config.json").write_text((ASSETS / "tiny_clip" / "config.json").read_text())
-    (broken / "model.safetensors").write_bytes(b"not a checkpoint")
+    save_file({"logit_scale": torch.zeros(3)}, broken / "model.safetensors")  # whole, but of no CLIP
     output = tmp_path / "runs"
     sources = f"model.source={broken},package:tiny_clip"
     status, out, _ = command("train", "-m", sources, "finetune=zero_shot", "seed=0,1", *SMALL, f"output={output}")
@@ -111,3 +113,15 @@ def test_the_demo_grid_is_the_twenty_cells_it_says(command, monkeypatch):
     assert len(names) == 20
     assert {c.task.name for c in seen if c.model.name.startswith("tiny_llava")} == {"vqa"}
     assert ("tiny_llava", "linear_probe", "phantom_radiograph") not in names
+
+
+def test_weights_that_are_no_weights_are_told_of_and_the_grid_goes_on(command, tmp_path):
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_text((ASSETS / "tiny_clip" / "config.json").read_text())
+    (broken / "model.safetensors").write_bytes(b"not a checkpoint")
+    sources = f"model.source={broken},package:tiny_clip"
+    status, out, _ = command("train", "-m", sources, "finetune=zero_shot", *SMALL, f"output={tmp_path / 'runs'}")
+    assert status == 1
+    assert "1 of 2 cells done, 1 not:" in out
+    assert "model.safetensors" in out
