@@ -105,8 +105,9 @@ def table(model: Any, raw: dict[str, Any]) -> dict[str, tuple[str, ...]]:
         return {part: getattr(family, part) for part in ("vision", "connector", "language")}
     module, _, name = BACKBONES[type(model).__name__].partition(":")
     backbone = getattr(pytest.importorskip(f"vlmbench.backbones.contrastive.{module}"), name)
-    arguments = (None, None, raw) if "model_cfg" in raw else (SimpleNamespace(),)
-    return backbone(model, *arguments).part_prefixes
+    if "model_cfg" in raw:
+        return backbone.part_prefixes
+    return backbone(model, SimpleNamespace(tokenizer=None)).part_prefixes
 
 
 def family_of(model_type: str) -> Family:

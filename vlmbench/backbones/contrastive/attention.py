@@ -8,7 +8,6 @@ Linear layers of their own the projections take the same updates, of the same si
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -55,16 +54,6 @@ def unfuse(model: nn.Module) -> None:
         fused = getattr(module, "attn", None)
         if isinstance(fused, nn.MultiheadAttention) and fused.in_proj_weight is not None and fused.batch_first:
             module.attn = Attention(fused)
-
-
-def fused_state(model: nn.Module) -> dict[str, Tensor]:
-    """Return the weights of `model` under the names that they had before `unfuse`."""
-    state = dict(model.state_dict())
-    for path in [name for name, module in model.named_modules() if isinstance(module, Attention)]:
-        for kind in ("weight", "bias"):
-            parts = [state.pop(f"{path}.{part}_proj.{kind}") for part in "qkv"]
-            state[f"{path}.in_proj_{kind}"] = torch.cat(parts)
-    return state
 
 
 def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:

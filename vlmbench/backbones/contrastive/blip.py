@@ -25,11 +25,8 @@ class Itc(HfDual):
 
     inverse_temperature: Tensor
 
-    def __init__(self, model: nn.Module, processor: Any, *, context_length: int) -> None:
-        config: Any = model.config
-        super().__init__(
-            model, processor, feature_dim=int(config.vision_config.hidden_size), context_length=context_length
-        )
+    def __init__(self, model: nn.Module, processor: Any, *, context_length: int = 0) -> None:
+        super().__init__(model, processor, context_length=context_length)
         self.register_buffer("inverse_temperature", torch.tensor(1 / TEMPERATURE), persistent=False)
 
     @property
@@ -65,11 +62,9 @@ class HfBlip(Itc):
     }
 
     def __init__(self, model: nn.Module, processor: Any) -> None:
-        config: Any = model.config
-        text = config.text_config
-        super().__init__(model, processor, context_length=int(text.max_position_embeddings))
+        super().__init__(model, processor)
         # The text tower reads no image here.
-        layers = range(text.num_hidden_layers)
+        layers = range(self.model.config.text_config.num_hidden_layers)
         self.unreached = ("itm_head.", *(f"text_encoder.encoder.layer.{i}.crossattention." for i in layers))
 
     def encode_image(self, pixels: Tensor) -> Tensor:
@@ -104,7 +99,7 @@ class HfBlip2(Itc):
     def __init__(self, model: nn.Module, processor: Any) -> None:
         config: Any = model.config
         qformer = config.qformer_config
-        super().__init__(model, processor, context_length=int(qformer.max_position_embeddings))
+        super().__init__(model, processor, context_length=qformer.max_position_embeddings)
         self.processor.num_query_tokens = config.num_query_tokens
         layers = [f"qformer.encoder.layer.{i}." for i in range(qformer.num_hidden_layers)]
         shared = ("attention.", "crossattention.", "intermediate_query.", "output_query.")

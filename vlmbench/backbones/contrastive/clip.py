@@ -29,12 +29,7 @@ class HfClip(HfDual):
 
     def __init__(self, model: nn.Module, processor: Any) -> None:
         config: Any = model.config
-        super().__init__(
-            model,
-            processor,
-            feature_dim=int(config.projection_dim),
-            context_length=int(config.text_config.max_position_embeddings),
-        )
+        super().__init__(model, processor, feature_dim=config.projection_dim)
 
 
 load_clip = hf_loader(HfClip, "CLIPModel", "CLIPProcessor")

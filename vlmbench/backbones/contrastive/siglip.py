@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vlmbench.backbones.contrastive.clip import TOWER_LINEAR
 from vlmbench.backbones.contrastive.dual import HfDual, hf_loader
@@ -34,34 +32,19 @@ class HfSiglip(HfDual):
     linear: Mapping[str, str] = {"vision": r"vision_model" + TOWER_LINEAR, "text": r"text_model" + TOWER_LINEAR}
     unreached = ("logit_bias",)
 
-    def __init__(self, model: nn.Module, processor: Any) -> None:
-        config: Any = model.config
-        super().__init__(
-            model,
-            processor,
-            feature_dim=int(config.vision_config.hidden_size),
-            context_length=int(config.text_config.max_position_embeddings),
-        )
+    # The text tower pools its last position and attends to padding, as it was trained to.
+    token_inputs = ("input_ids",)
+    whole_context = True
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Return `input_ids` (C, T), lower case, padded on the right to the whole context, without a mask.
+        """Return `input_ids` (C, T) in lower case, which the text tower was trained on.
 
-        The text tower pools its last position and attends to padding, as it was trained to. It was trained on lower
-        case; the tokenizer that SigLIP 2 is released with (Gemma's) keeps capitals.
+        The tokenizer that SigLIP 2 is released with (Gemma's) keeps capitals.
 
         Raises:
             ValueError: A text is longer than the context.
         """
-        tokens = self.processor.tokenizer(
-            [text.lower() for text in texts],
-            padding="max_length",
-            max_length=self.context_length,
-            padding_side="right",
-            return_tensors=None,
-        )
-        longest = max(tokens["input_ids"], key=len)
-        self.check_length(texts, torch.tensor([longest]))
-        return {"input_ids": torch.tensor(tokens["input_ids"])}
+        return super().tokenize([text.lower() for text in texts])
 
 
 load_siglip = hf_loader(HfSiglip, "SiglipModel", "SiglipProcessor")

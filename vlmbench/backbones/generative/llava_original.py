@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-
 from vlmbench.backbones.base import Conversation, Release
 from vlmbench.backbones.generative.family import Family
-from vlmbench.backbones.generative.inputs import CheckpointError, check_complete
-from vlmbench.backbones.generative.spliced import SplicedVlm, image_settings, need, place_of
+from vlmbench.backbones.generative.spliced import SplicedVlm, image_settings, place_of
+from vlmbench.weights.release import CheckpointError, check_complete, described, shapes
 
 TOWER = "model.vision_tower.vision_tower.vision_model."
 # From the names of LLaVA's code to those of transformers.
@@ -56,11 +53,10 @@ def load_llava_original(
     )
 
     folder, tower = release.folder, release.companions.get("tower")
-    file = need(folder / "config.json", "the model's configuration")
-    raw = json.loads(file.read_text(encoding="utf-8"))
+    raw = described(folder / "config.json", "the model's configuration")
     if (raw.get("mm_projector_type"), raw.get("image_aspect_ratio")) != ("mlp2x_gelu", "pad"):
         raise CheckpointError(
-            f"{file} asks for the projector {raw.get('mm_projector_type')!r} and images made square by "
+            f"{folder} asks for the projector {raw.get('mm_projector_type')!r} and images made square by "
             f"{raw.get('image_aspect_ratio')!r}; this loader reads mlp2x_gelu and pad, as LLaVA 1.5 has them."
         )
     text_config = language_config(raw)
@@ -121,22 +117,18 @@ def tower_config(folder: Path, raw: Mapping[str, Any]) -> Any:
     """
     from transformers import CLIPVisionConfig
 
-    shapes: dict[str, list[int]] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(str(file), framework="pt") as opened:
-            own = [key for key in opened.keys() if key.startswith(TOWER)]  # noqa: SIM118 - no mapping
-            shapes |= {key.removeprefix(TOWER): opened.get_slice(key).get_shape() for key in own}
-    if "embeddings.class_embedding" not in shapes:
+    sizes = shapes(folder, TOWER)
+    if "embeddings.class_embedding" not in sizes:
         raise CheckpointError(
             f"No vision tower is among the weights in {folder}. Name the CLIP that it was trained with: "
             f"'+model.companions={{tower: {{source: {raw.get('mm_vision_tower')}}}}}'."
         )
-    width, _, patch, _ = shapes["embeddings.patch_embedding.weight"]
-    side = round((shapes["embeddings.position_embedding.weight"][0] - 1) ** 0.5)
+    width, _, patch, _ = sizes["embeddings.patch_embedding.weight"]
+    side = round((sizes["embeddings.position_embedding.weight"][0] - 1) ** 0.5)
     return CLIPVisionConfig(
         hidden_size=width,
-        intermediate_size=shapes["encoder.layers.0.mlp.fc1.weight"][0],
-        num_hidden_layers=len({key.split(".")[2] for key in shapes if key.startswith("encoder.layers.")}),
+        intermediate_size=sizes["encoder.layers.0.mlp.fc1.weight"][0],
+        num_hidden_layers=len({key.split(".")[2] for key in sizes if key.startswith("encoder.layers.")}),
         num_attention_heads=width // CLIP_HEAD,
         image_size=side * patch,
         patch_size=patch,

@@ -13,13 +13,12 @@ from torch import Tensor, nn
 from vlmbench.backbones.base import Conversation, Release, Turn, device_of
 from vlmbench.backbones.generative.family import Family, family_of
 from vlmbench.backbones.generative.inputs import (
-    CheckpointError,
     ImageInputs,
-    check_complete,
     join_images,
     load_processor,
     pad_rows,
 )
+from vlmbench.weights.release import CheckpointError, check_complete
 
 IGNORE = -100  # the label that torch's cross-entropy leaves out
 ITS_OWN = Conversation()

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vlmbench.backbones.base import Conversation, Release
 from vlmbench.backbones.generative.family import Family
-from vlmbench.backbones.generative.inputs import CheckpointError, check_complete
-from vlmbench.backbones.generative.spliced import SplicedVlm, image_settings, need, place_of
+from vlmbench.backbones.generative.spliced import SplicedVlm, image_settings, place_of
+from vlmbench.weights.release import CheckpointError, check_complete, described, need
 
 PARTS = {"llm": "the language model", "vision_tower": "the vision tower", "mm_projector": "the projector"}
 
@@ -67,9 +65,9 @@ def load_vila(
     )
 
     path, dtype = release.folder, release.dtype
-    files = {name: need(path / name / "config.json", f"of {what}") for name, what in PARTS.items()}
-    raw = json.loads(need(path / "config.json", "the model's configuration").read_text(encoding="utf-8"))
-    kind = json.loads(files["mm_projector"].read_text(encoding="utf-8")).get("mm_projector_type")
+    parts = {name: described(path / name / "config.json", f"of {what}") for name, what in PARTS.items()}
+    raw = described(path / "config.json", "the model's configuration")
+    kind = parts["mm_projector"].get("mm_projector_type")
     if kind != "mlp_downsample" or raw.get("s2"):
         raise CheckpointError(
             f"{path} has the projector {kind!r}{' and images at several scales' if raw.get('s2') else ''}; "

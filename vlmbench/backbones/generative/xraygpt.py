@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from vlmbench.backbones.base import Conversation, Release
 from vlmbench.backbones.generative.family import FAMILIES
-from vlmbench.backbones.generative.inputs import CheckpointError, check_complete
-from vlmbench.backbones.generative.spliced import SplicedVlm, image_settings, need, place_of
+from vlmbench.backbones.generative.spliced import SplicedVlm, image_settings, place_of
+from vlmbench.weights.release import CheckpointError, check_complete, need, unpickled
 
 # Of LAVIS's `create_eva_vit_g`: the published tower's last block is not used, and a head is 88 wide.
 BLOCKS, TOWER_HEAD, BERT_HEAD = 39, 88, 64
@@ -71,8 +70,10 @@ def load_xraygpt(
     )
 
     folder = release.folder
-    files = {name: need(release.companions.get(name), what, f"companions.{name}") for name, what in FILES.items()}
-    state = renamed({key: value for path in files.values() for key, value in read(path).items()})
+    state: dict[str, Tensor] = {}
+    for name, what in FILES.items():
+        held = unpickled(need(release.companions.get(name), what, f"companions.{name}"))
+        state |= renamed(held.get("model", held))
     try:
         width, _, patch, _ = state["vision_model.embeddings.patch_embedding.weight"].shape
         side = round((state["vision_model.embeddings.position_embedding"].shape[1] - 1) ** 0.5) * patch
@@ -127,20 +128,6 @@ def load_xraygpt(
         image_tokens=queries,
         ending="###",
     )
-
-
-def read(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a `.pth` file of LAVIS, given itself or its folder.
-
-    Raises:
-        CheckpointError: The folder holds other than one such file.
-    """
-    files = sorted(path.glob("*.pth")) if path.is_dir() else [path]
-    if len(files) != 1:
-        raise CheckpointError(f"{path} holds {len(files)} files *.pth instead of one.")
-    state = torch.load(files[0], map_location="cpu", weights_only=True, mmap=True)
-    tensors: dict[str, Tensor] = state.get("model", state)
-    return tensors
 
 
 def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
