@@ -7,7 +7,8 @@ fetches and locks weights works without it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
@@ -78,6 +79,67 @@ def shapes(folder: Path, prefix: str) -> dict[str, list[int]]:
             own = [key for key in opened.keys() if key.startswith(prefix)]  # noqa: SIM118 - no mapping
             found |= {key.removeprefix(prefix): opened.get_slice(key).get_shape() for key in own}
     return found
+
+
+def first_of(folder: Path, names: Sequence[str], setting: str) -> Path:
+    """Return the first file of those names that is in a folder.
+
+    Raises:
+        CheckpointError: None is.
+    """
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise CheckpointError(
+        f"{folder} holds none of {', '.join(names)}. Download the release's weights into it, or name their "
+        f"file in model.{setting}."
+    )
+
+
+def under(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Return the weights whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def depths(state: Mapping[str, Any], pattern: str) -> list[int]:
+    """Return how many blocks each stage has, from names that a pattern with two groups, stage and block, matches."""
+    found = {match.groups() for name in state if (match := re.match(pattern, name))}
+    return [sum(stage == other for other, _ in found) for stage in sorted({stage for stage, _ in found})]
+
+
+def fill(module: Any, state: Mapping[str, Any], path: Path) -> None:
+    """Load weights into a network of torch, which they must fit name by name.
+
+    Raises:
+        CheckpointError: They do not; the message has the first difference.
+    """
+    try:
+        module.load_state_dict(dict(state))
+    except RuntimeError as error:
+        raise other_release(path, str(error).splitlines()[1].strip()) from error
+
+
+def native(kind: Any, config: Any, state: Mapping[str, Any], path: Path) -> Any:
+    """Return a model of a class of transformers with weights whose names may be those of an older version.
+
+    `from_pretrained` maps them, `load_state_dict` does not.
+
+    Args:
+        kind: The class.
+        config: Its configuration.
+        state: The weights.
+        path: Where they are from.
+
+    Raises:
+        CheckpointError: A weight is missing.
+    """
+    # BERT's buffer of old, which the class computes.
+    weights = {name: value for name, value in state.items() if not name.endswith("position_ids")}
+    settings = {"config": config, "state_dict": weights, "dtype": "float32", "output_loading_info": True}
+    model, report = kind.from_pretrained(None, **settings)
+    if missing := sorted(report["missing_keys"]):
+        raise other_release(path, f"it lacks {missing[:3]}.")
+    return model
 
 
 def other_release(path: Path, difference: str) -> CheckpointError:

@@ -40,13 +40,9 @@ class Itc(HfDual):
 
 
 class HfBlip(Itc):
-    """A `BlipForImageTextRetrieval` with its own processor.
+    """A `BlipForImageTextRetrieval` with its `BlipProcessor`.
 
     The projections into the joint space belong to no tower and train where both towers do.
-
-    Args:
-        model: The network.
-        processor: Its `BlipProcessor`.
     """
 
     part_prefixes: Mapping[str, tuple[str, ...]] = {
@@ -77,15 +73,11 @@ class HfBlip(Itc):
 
 
 class HfBlip2(Itc):
-    """A `Blip2ForImageTextRetrieval` with its own processor: the best of Q query embeddings counts.
+    """A `Blip2ForImageTextRetrieval` with its `Blip2Processor`: the best of Q query embeddings counts.
 
     One Q-Former serves both sides: self-attention reads queries and text alike, cross-attention and one set of
     feed-forward layers serve the queries, another set the text. Only the last is text's own. The rest, with the
     queries and the projections, is the connector, which trains where both towers do.
-
-    Args:
-        model: The network.
-        processor: Its `Blip2Processor`.
     """
 
     linear: Mapping[str, str] = {

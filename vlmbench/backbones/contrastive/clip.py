@@ -13,12 +13,7 @@ TOWER_LINEAR = r"\.encoder\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12
 
 
 class HfClip(HfDual):
-    """A `CLIPModel` with its own processor.
-
-    Args:
-        model: The network.
-        processor: Its `CLIPProcessor`.
-    """
+    """A `CLIPModel` with its `CLIPProcessor`."""
 
     part_prefixes: Mapping[str, tuple[str, ...]] = {
         "vision": ("vision_model.", "visual_projection."),

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from vlmbench.backbones.base import Release
-from vlmbench.backbones.contrastive import released
 from vlmbench.backbones.contrastive.attention import unfuse
 from vlmbench.backbones.contrastive.dual import DualEncoder, cast
 from vlmbench.backbones.contrastive.open_clip import BLOCK
-from vlmbench.weights.release import need, unpickled
+from vlmbench.weights.release import fill, need, unpickled
 
 WEIGHTS, TOKENIZER = "pytorch_model.bin", "conch_byte_level_bpe_uncased.json"
 CAPTIONING = ("text_decoder.", "visual.attn_pool_caption.", "visual.ln_caption.")
@@ -104,7 +103,7 @@ def load_conch(release: Release) -> Conch:
         embed_cls=True,
     )
     network.logit_scale = nn.Parameter(torch.empty(()))
-    released.fill(network, state, path)
+    fill(network, state, path)
     unfuse(network.text)
     words = need(release.companions.get("tokenizer"), "the folder of CONCH's tokenizer", "companions.tokenizer")
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(words / TOKENIZER), **SPECIAL_TOKENS)

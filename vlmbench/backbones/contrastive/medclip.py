@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from vlmbench.backbones.base import Release
 from vlmbench.backbones.contrastive import released
+from vlmbench.backbones.contrastive.attention import linear
 from vlmbench.backbones.contrastive.dual import DualEncoder, cast
-from vlmbench.weights.release import unpickled
+from vlmbench.weights.release import depths, fill, native, under, unpickled
 
 WEIGHTS = "pytorch_model.bin"
 # The original's constants: side of the input, mean and deviation of its grey values, tokens of the longest text.
@@ -97,50 +98,42 @@ def load_medclip(release: Release, *, count_padding: bool = True) -> MedClip:
     """
     path = release.folder / WEIGHTS
     state = unpickled(path, "text_model.projection_head.weight", "logit_scale")
-    vision, text = (released.under(state, f"{tower}_model.") for tower in ("vision", "text"))
-    text_model, tokenizer = released.bert(released.under(text, "model."), release, path)
-    tower = _swin if "projection_head.weight" in vision else _resnet
-    network: Any = nn.Module()
-    network.vision_model = tower(released.under(vision, "model."), vision, path)
-    network.text_model = _projected(text_model, text["projection_head.weight"])
+    vision, text = (under(state, f"{tower}_model.") for tower in ("vision", "text"))
+    bert, tokenizer = released.bert(under(text, "model."), release, path)
+    tower = swin if "projection_head.weight" in vision else resnet
+    network: Any = nn.ModuleDict({"vision_model": tower(vision, path), "text_model": projected(bert, text)})
     network.logit_scale = nn.Parameter(state["logit_scale"].clamp(0, MAX_LOG_SCALE))
     return MedClip(network.to(release.dtype), tokenizer, count_padding=count_padding)
 
 
-def _projected(model: nn.Module, weight: Tensor) -> nn.Module:
-    tower: Any = nn.Module()
-    tower.model = model
-    tower.projection_head = _linear(weight)
-    return tower
+def projected(model: nn.Module, state: Mapping[str, Tensor]) -> nn.ModuleDict:
+    """Return a tower: a model, and the Linear layer behind it."""
+    return nn.ModuleDict({"model": model, "projection_head": linear(state["projection_head.weight"])})
 
 
-def _linear(weight: Tensor) -> nn.Linear:
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
-    layer.weight.data.copy_(weight)
-    return layer
-
-
-def _swin(weights: Mapping[str, Tensor], vision: Mapping[str, Tensor], path: Path) -> nn.Module:
+def swin(state: Mapping[str, Tensor], path: Path) -> nn.ModuleDict:
+    """Return a Swin tower with weights (of `path`) that tell its sizes."""
     from transformers import SwinConfig, SwinModel
 
+    weights = under(state, "model.")
     patches = weights["embeddings.patch_embeddings.projection.weight"]
     tables = {n: v for n, v in weights.items() if "blocks.0." in n and n.endswith("relative_position_bias_table")}
     config = SwinConfig(
         embed_dim=patches.shape[0],
         patch_size=patches.shape[-1],
-        depths=released.depths(weights, r"encoder\.layers\.(\d+)\.blocks\.(\d+)\."),
+        depths=depths(weights, r"encoder\.layers\.(\d+)\.blocks\.(\d+)\."),
         num_heads=[tables[name].shape[1] for name in sorted(tables)],
     )
-    return _projected(released.native(SwinModel, config, weights, path), vision["projection_head.weight"])
+    return projected(native(SwinModel, config, weights, path), state)
 
 
-def _resnet(weights: Mapping[str, Tensor], vision: Mapping[str, Tensor], path: Path) -> nn.Module:
+def resnet(state: Mapping[str, Tensor], path: Path) -> nn.ModuleDict:
+    """Return a residual tower; the projection is the network's own last layer, without its bias."""
     from torchvision.models.resnet import Bottleneck, ResNet
 
-    tower: Any = nn.Module()
-    stages = released.depths(weights, r"layer(\d)\.(\d+)\.")
-    tower.model = ResNet(Bottleneck, stages, width_per_group=weights["layer1.0.conv1.weight"].shape[0])
-    # The projection is the network's own last layer, without its bias.
-    tower.model.fc = _linear(weights["fc.weight"])
-    released.fill(tower, vision, path)
+    stages = depths(state, r"model\.layer(\d)\.(\d+)\.")
+    model = ResNet(Bottleneck, stages, width_per_group=state["model.layer1.0.conv1.weight"].shape[0])
+    model.fc = linear(state["model.fc.weight"])
+    tower = nn.ModuleDict({"model": model})
+    fill(tower, state, path)
     return tower

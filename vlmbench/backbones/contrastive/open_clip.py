@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from torch import Tensor
 from vlmbench.backbones.base import Release
 from vlmbench.backbones.contrastive.attention import unfuse
 from vlmbench.backbones.contrastive.dual import DualEncoder, cast
-from vlmbench.weights.release import CheckpointError, described, need
+from vlmbench.weights.release import CheckpointError, described, first_of, need
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
@@ -80,7 +79,7 @@ def load_open_clip(release: Release, *, model_name: str = "", weights: str = "")
 
     path = release.folder
     config = _config(path, model_name)
-    cfg = copy.deepcopy(config["model_cfg"])
+    cfg = config["model_cfg"]
     vision, text = cfg["vision_cfg"], cfg["text_cfg"]
     if "timm_model_name" in vision:
         vision["timm_model_pretrained"] = False
@@ -90,7 +89,8 @@ def load_open_clip(release: Release, *, model_name: str = "", weights: str = "")
         text |= {"hf_model_name": str(file.parent), "hf_model_pretrained": False}
     custom = cfg.pop("custom_text", False) or "hf_model_name" in text
     model = (CustomTextCLIP if custom else CLIP)(**cfg)
-    load_checkpoint(model, _weights(path, weights), weights_only=True)
+    names = [weights, *WEIGHTS] if weights else WEIGHTS
+    load_checkpoint(model, str(first_of(path, names, "settings.weights")), weights_only=True)
     unfuse(model)
     size = {"size": model.visual.image_size}
     transform = image_transform_v2(
@@ -109,7 +109,7 @@ def load_open_clip(release: Release, *, model_name: str = "", weights: str = "")
 
 def _config(folder: Path, model_name: str) -> dict[str, Any]:
     if (folder / CONFIG).is_file():
-        return described(folder / CONFIG, "its configuration")
+        return described(folder / CONFIG, "the model's configuration")
     from open_clip import get_model_config
 
     cfg = get_model_config(model_name) if model_name else None
@@ -119,14 +119,3 @@ def _config(folder: Path, model_name: str) -> dict[str, Any]:
             "open_clip's. Give the release's whole folder, or name the architecture, for example ViT-L-14."
         )
     return {"model_cfg": cfg, "preprocess_cfg": {}}
-
-
-def _weights(folder: Path, name: str) -> str:
-    candidates = [*([name] if name else []), *WEIGHTS]
-    for candidate in candidates:
-        if (folder / candidate).is_file():
-            return str(folder / candidate)
-    raise CheckpointError(
-        f"{folder} holds none of {', '.join(candidates)}. Download the release's weights into it, or name their "
-        "file in model.settings.weights."
-    )

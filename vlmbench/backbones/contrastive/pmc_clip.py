@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vlmbench.backbones.base import Release
 from vlmbench.backbones.contrastive import released
 from vlmbench.backbones.contrastive.dual import DualEncoder, cast
-from vlmbench.weights.release import unpickled
+from vlmbench.weights.release import depths, fill, unpickled
 
 IMAGE, TEXT, PROJECTION = "image_encoder(resnet50).pth", "text_encoder.pth", "text_projection_layer.pth"
 # Not released: the logarithm of the inverse temperature, here as the authors' demonstration sets it.
@@ -88,13 +88,13 @@ def load_pmc_clip(release: Release, *, heads: int = 32, pooler: bool = False) ->
     text, projection = (unpickled(release.folder / name) for name in (TEXT, PROJECTION))
     network: Any = nn.Module()
     network.image_encoder = ModifiedResNet(
-        layers=released.depths(image, r"layer(\d)\.(\d+)\."),
+        layers=depths(image, r"layer(\d)\.(\d+)\."),
         output_dim=image["attnpool.c_proj.weight"].shape[0],
         heads=heads,
         image_size=32 * round((image["attnpool.positional_embedding"].shape[0] - 1) ** 0.5),
         width=image["layer1.0.conv1.weight"].shape[0],
     )
-    released.fill(network.image_encoder, image, release.folder / IMAGE)
+    fill(network.image_encoder, image, release.folder / IMAGE)
     network.text_encoder, tokenizer = released.bert(text, release, release.folder / TEXT)
     network.text_projection_layer = nn.Parameter(projection.detach().clone())
     network.logit_scale = nn.Parameter(torch.tensor(LOG_SCALE))

@@ -11,17 +11,13 @@ from vlmbench.backbones.contrastive.dual import HfDual, hf_loader
 
 
 class HfSiglip(HfDual):
-    """A `SiglipModel` with its own processor.
+    """A `SiglipModel` with its `SiglipProcessor`.
 
     The model scores a pair by sigmoid(cosine x temperature + bias). Neither a softmax over classes nor the logit of a
     presence against its absence depends on the bias, so that it is left out, and no loss reaches it.
 
     LoRA adapts the encoders' layers. The pooling head of the vision tower holds a fused `nn.MultiheadAttention`, which
     PEFT (0.21) does not adapt faithfully (see `contrastive.attention`); it trains with `finetune=full`.
-
-    Args:
-        model: The network.
-        processor: Its `SiglipProcessor`.
     """
 
     part_prefixes: Mapping[str, tuple[str, ...]] = {

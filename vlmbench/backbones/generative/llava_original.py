@@ -43,14 +43,7 @@ def load_llava_original(
     Raises:
         CheckpointError: The folder lacks weights, no tower is there, or LLaVA 1.5 has no such projector or images.
     """
-    from transformers import (
-        AutoTokenizer,
-        CLIPVisionConfig,
-        CLIPVisionModel,
-        LlavaConfig,
-        LlavaForConditionalGeneration,
-        LlavaImageProcessorPil,
-    )
+    import transformers as hf
 
     folder, tower = release.folder, release.companions.get("tower")
     raw = described(folder / "config.json", "the model's configuration")
@@ -60,10 +53,10 @@ def load_llava_original(
             f"{raw.get('image_aspect_ratio')!r}; this loader reads mlp2x_gelu and pad, as LLaVA 1.5 has them."
         )
     text_config = language_config(raw)
-    tokenizer = AutoTokenizer.from_pretrained(folder, config=text_config)
-    vision_config = CLIPVisionConfig.from_pretrained(tower) if tower else tower_config(folder, raw)
+    tokenizer = hf.AutoTokenizer.from_pretrained(folder, config=text_config)
+    vision_config = hf.CLIPVisionConfig.from_pretrained(tower) if tower else tower_config(folder, raw)
     side, drops_class = vision_config.image_size, raw.get("mm_vision_select_feature", "patch") == "patch"
-    config = LlavaConfig(
+    config = hf.LlavaConfig(
         vision_config=vision_config,
         text_config=text_config,
         image_token_index=place_of(tokenizer, image_token),
@@ -72,18 +65,18 @@ def load_llava_original(
         vision_feature_select_strategy="default" if drops_class else "full",
     )
     reading = {"dtype": release.dtype, "weights_only": True, "output_loading_info": True}
-    model, info = LlavaForConditionalGeneration.from_pretrained(
+    model, info = hf.LlavaForConditionalGeneration.from_pretrained(
         folder, config=config, key_mapping=KEY_MAPPING, **reading
     )
     check_complete(info, where=folder, elsewhere=("model.vision_tower.",) if tower else ())
     if tower:
-        model.model.vision_tower, info = CLIPVisionModel.from_pretrained(tower, config=vision_config, **reading)
+        model.model.vision_tower, info = hf.CLIPVisionModel.from_pretrained(tower, config=vision_config, **reading)
         check_complete(info, where=tower)
     # Padded to a square with CLIP's mean colour, then CLIP's own preprocessing.
     sizes = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
     return SplicedVlm(
         model,
-        LlavaImageProcessorPil(**{"do_pad": True, **sizes, **image_settings(conversation)}),
+        hf.LlavaImageProcessorPil(**{"do_pad": True, **sizes, **image_settings(conversation)}),
         tokenizer,
         conversation,
         family=Family(token=image_token),

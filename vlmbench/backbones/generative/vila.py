@@ -55,14 +55,7 @@ def load_vila(
     Raises:
         CheckpointError: One of the folders is missing, its weights are not complete, or VILA 1.5 has no such projector.
     """
-    from transformers import (
-        AutoImageProcessor,
-        AutoModelForCausalLM,
-        AutoTokenizer,
-        LlavaConfig,
-        LlavaForConditionalGeneration,
-        SiglipVisionModel,
-    )
+    import transformers as hf
 
     path, dtype = release.folder, release.dtype
     parts = {name: described(path / name / "config.json", f"of {what}") for name, what in PARTS.items()}
@@ -74,12 +67,12 @@ def load_vila(
             "this loader reads mlp_downsample at one scale, as VILA 1.5 has it."
         )
     reading = {"dtype": dtype, "weights_only": True, "output_loading_info": True}
-    llm, of_llm = AutoModelForCausalLM.from_pretrained(path / "llm", **reading)
-    tower, of_tower = SiglipVisionModel.from_pretrained(path / "vision_tower", **reading)
+    llm, of_llm = hf.AutoModelForCausalLM.from_pretrained(path / "llm", **reading)
+    tower, of_tower = hf.SiglipVisionModel.from_pretrained(path / "vision_tower", **reading)
     check_complete(of_llm, of_tower, where=path)
-    tokenizer = AutoTokenizer.from_pretrained(path / "llm")
+    tokenizer = hf.AutoTokenizer.from_pretrained(path / "llm")
     side = -(-(tower.config.image_size // tower.config.patch_size) // 2)
-    config = LlavaConfig(
+    config = hf.LlavaConfig(
         vision_config=tower.config,
         text_config=llm.config,
         image_token_index=place_of(tokenizer, image_token),
@@ -88,14 +81,14 @@ def load_vila(
         vision_feature_select_strategy="full",
     )
     with torch.device("meta"):
-        model = LlavaForConditionalGeneration(config)
+        model = hf.LlavaForConditionalGeneration(config)
     model.model.language_model, model.lm_head, model.model.vision_tower = llm.model, llm.lm_head, tower
     model.generation_config = llm.generation_config
     connector = projector(tower.config.hidden_size, llm.config.hidden_size).to(dtype)
     weights = load_file(need(path / "mm_projector" / "model.safetensors", "the projector's weights"))
     connector.load_state_dict({name.removeprefix("layers."): value for name, value in weights.items()})
     model.model.multi_modal_projector = connector
-    images = AutoImageProcessor.from_pretrained(path / "vision_tower", backend="pil", **image_settings(conversation))
+    images = hf.AutoImageProcessor.from_pretrained(path / "vision_tower", backend="pil", **image_settings(conversation))
     return SplicedVlm(
         model.eval(),
         images,

@@ -46,10 +46,7 @@ FAMILY = replace(
 )
 
 
-def load_xraygpt(
-    release: Release,
-    conversation: Conversation,
-) -> SplicedVlm:
+def load_xraygpt(release: Release, conversation: Conversation) -> SplicedVlm:
     """Load XrayGPT from its parts; names are mapped while they are read, nothing is written and no code runs.
 
     Args:
@@ -59,15 +56,7 @@ def load_xraygpt(
     Raises:
         CheckpointError: One of the parts is missing or not complete.
     """
-    from transformers import (
-        AutoModelForCausalLM,
-        AutoTokenizer,
-        Blip2Config,
-        Blip2ForConditionalGeneration,
-        Blip2QFormerConfig,
-        Blip2VisionConfig,
-        BlipImageProcessorPil,
-    )
+    import transformers as hf
 
     folder = release.folder
     state: dict[str, Tensor] = {}
@@ -82,13 +71,13 @@ def load_xraygpt(
         query_mlp = state["qformer.encoder.layer.0.intermediate_query.dense.weight"].shape[0]
     except KeyError as error:
         raise CheckpointError(f"The files of model.companions do not hold {error}: check each source.") from error
-    llm, info = AutoModelForCausalLM.from_pretrained(
+    llm, info = hf.AutoModelForCausalLM.from_pretrained(
         folder, dtype=release.dtype, weights_only=True, output_loading_info=True
     )
     check_complete(info, where=folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    config = Blip2Config(
-        vision_config=Blip2VisionConfig(
+    tokenizer = hf.AutoTokenizer.from_pretrained(folder)
+    config = hf.Blip2Config(
+        vision_config=hf.Blip2VisionConfig(
             hidden_size=width,
             intermediate_size=mlp,
             num_hidden_layers=BLOCKS,
@@ -96,7 +85,7 @@ def load_xraygpt(
             image_size=side,
             patch_size=patch,
         ),
-        qformer_config=Blip2QFormerConfig(
+        qformer_config=hf.Blip2QFormerConfig(
             hidden_size=hidden,
             intermediate_size=query_mlp,
             num_hidden_layers=len([key for key in state if key.endswith(".attention.output.dense.weight")]),
@@ -110,7 +99,7 @@ def load_xraygpt(
         image_token_index=place_of(tokenizer, FAMILY.token),
     )
     with torch.device("meta"):
-        model = Blip2ForConditionalGeneration(config)
+        model = hf.Blip2ForConditionalGeneration(config)
     model.language_model = llm
     wanted = {name: value.shape for name, value in model.state_dict().items() if not name.startswith("language_model.")}
     differ = [name for name in wanted.keys() & state.keys() if wanted[name] != state[name].shape]
@@ -121,7 +110,7 @@ def load_xraygpt(
     model.vision_model.post_layernorm.eps = 1e-5
     return SplicedVlm(
         model.eval(),
-        BlipImageProcessorPil(**{"size": {"height": side, "width": side}, **image_settings(conversation)}),
+        hf.BlipImageProcessorPil(**{"size": {"height": side, "width": side}, **image_settings(conversation)}),
         tokenizer,
         conversation,
         family=FAMILY,
