@@ -28,7 +28,7 @@ COUNTED = sorted(name for name, model in MODELS.items() if model.get("architectu
 # The backbone of each class; one of a generative model is told by its configuration (`family.FAMILIES`).
 BACKBONES = {
     "CLIPModel": "clip:HfClip",
-    "SiglipModel": "siglip:HfSiglip",
+    "SiglipModel": "clip:HfSiglip",
     "BlipForImageTextRetrieval": "blip:HfBlip",
     "Blip2ForImageTextRetrieval": "blip:HfBlip2",
     "CLIP": "open_clip:OpenClip",

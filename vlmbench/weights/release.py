@@ -81,6 +81,38 @@ def shapes(folder: Path, prefix: str) -> dict[str, list[int]]:
     return found
 
 
+def loaded(kind: Any, folder: Path, dtype: Any, *, elsewhere: tuple[str, ...] = (), **settings: Any) -> Any:
+    """Return a model that a class of transformers reads from a folder, with every weight of it read.
+
+    Args:
+        kind: The class.
+        folder: Where the files are.
+        dtype: Type of the weights.
+        elsewhere: As for `check_complete`.
+        settings: Of `from_pretrained`.
+
+    Raises:
+        CheckpointError: As `check_complete`.
+    """
+    model, info = kind.from_pretrained(folder, dtype=dtype, weights_only=True, output_loading_info=True, **settings)
+    check_complete(info, where=folder, elsewhere=elsewhere)
+    return model
+
+
+def vit_sizes(shapes: Mapping[str, Sequence[int]], patches: str, positions: str, mlp: str) -> dict[str, int]:
+    """Return the sizes of a vision transformer with a class token, as transformers' configurations name them.
+
+    Args:
+        shapes: Of its weights.
+        patches: Name of the weight that embeds patches, (width, 3, patch, patch).
+        positions: Name of the learned positions, (..., 1 + patches of an image, width).
+        mlp: Name of the weight of a feed-forward layer's first half, (hidden, width).
+    """
+    width, _, patch, _ = shapes[patches]
+    side = patch * round((shapes[positions][-2] - 1) ** 0.5)
+    return {"hidden_size": width, "patch_size": patch, "image_size": side, "intermediate_size": shapes[mlp][0]}
+
+
 def first_of(folder: Path, names: Sequence[str], setting: str) -> Path:
     """Return the first file of those names that is in a folder.
 

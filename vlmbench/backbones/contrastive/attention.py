@@ -31,12 +31,8 @@ class Attention(nn.Module):
     ) -> tuple[Tensor, None]:
         """Return the attended values (B, T, E), and no weights.
 
-        Args:
-            query: (B, T, E).
-            key: (B, S, E).
-            value: (B, S, E).
-            need_weights: Not used; callers pass it.
-            attn_mask: (T, S), or (B * heads, T, S), added to the scores.
+        Queries are (B, T, E), keys and values (B, S, E); `attn_mask` (T, S), or (B * heads, T, S), is added to the
+        scores; callers pass `need_weights`, which is not used.
         """
         q, k, v = (
             layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)

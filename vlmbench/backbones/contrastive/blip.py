@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vlmbench.backbones.base import device_of
 from vlmbench.backbones.contrastive.dual import HfDual, hf_loader
+from vlmbench.backbones.contrastive.released import BERT_LINEAR
 
 # Where training starts the temperature (salesforce/BLIP, models/blip_retrieval.py; LAVIS, blip2_qformer.py). The value
 # it ends at is in neither released class; a ranking does not depend on it.
@@ -23,16 +25,10 @@ VISION_LINEAR = r"vision_model\.encoder\.layers\.\d+\.(self_attn\.(qkv|projectio
 class Itc(HfDual):
     """What both share: the constant temperature, and the vision tower's class token as what a probe sees."""
 
-    inverse_temperature: Tensor
-
-    def __init__(self, model: nn.Module, processor: Any, *, context_length: int = 0) -> None:
-        super().__init__(model, processor, context_length=context_length)
-        self.register_buffer("inverse_temperature", torch.tensor(1 / TEMPERATURE), persistent=False)
-
     @property
     def logit_scale(self) -> Tensor:
         """The inverse temperature, a constant."""
-        return self.inverse_temperature
+        return torch.tensor(1 / TEMPERATURE, device=device_of(self.model))
 
     def features(self, pixels: Tensor) -> Tensor:
         """Map (B, 3, H, W) to the class token of the vision tower's output (B, F), before any projection."""
@@ -53,8 +49,7 @@ class HfBlip(Itc):
     }
     linear: Mapping[str, str] = {
         "vision": VISION_LINEAR,
-        "text": r"text_encoder\.encoder\.layer\.\d+\."
-        r"(attention\.self\.(query|key|value)|attention\.output\.dense|intermediate\.dense|output\.dense)",
+        "text": r"text_encoder" + BERT_LINEAR,
     }
 
     def __init__(self, model: nn.Module, processor: Any) -> None:

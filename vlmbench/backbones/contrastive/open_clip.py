@@ -11,6 +11,7 @@ from torch import Tensor
 from vlmbench.backbones.base import Release
 from vlmbench.backbones.contrastive.attention import unfuse
 from vlmbench.backbones.contrastive.dual import DualEncoder, cast
+from vlmbench.backbones.contrastive.released import BERT_LINEAR
 from vlmbench.weights.release import CheckpointError, described, first_of, need
 
 CONFIG = "open_clip_config.json"
@@ -36,8 +37,7 @@ class OpenClip(DualEncoder):
     }
     linear: Mapping[str, str] = {
         "vision": rf"visual\.(transformer\.{BLOCK}|trunk\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12]))",
-        "text": rf"(text\.)?transformer\.({BLOCK}|encoder\.layer\.\d+\."
-        r"(attention\.self\.(query|key|value)|(attention\.output|intermediate|output)\.dense))",
+        "text": rf"(text\.)?transformer(\.{BLOCK}|{BERT_LINEAR})",
     }
     unreached = ("logit_bias",)
 

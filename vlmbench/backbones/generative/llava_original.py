@@ -10,7 +10,7 @@ from typing import Any
 from vlmbench.backbones.base import Conversation, Release
 from vlmbench.backbones.generative.family import Family
 from vlmbench.backbones.generative.spliced import SplicedVlm, image_settings, place_of
-from vlmbench.weights.release import CheckpointError, check_complete, described, shapes
+from vlmbench.weights.release import CheckpointError, described, loaded, shapes, vit_sizes
 
 TOWER = "model.vision_tower.vision_tower.vision_model."
 # From the names of LLaVA's code to those of transformers.
@@ -64,14 +64,16 @@ def load_llava_original(
         vision_feature_layer=raw["mm_vision_select_layer"],
         vision_feature_select_strategy="default" if drops_class else "full",
     )
-    reading = {"dtype": release.dtype, "weights_only": True, "output_loading_info": True}
-    model, info = hf.LlavaForConditionalGeneration.from_pretrained(
-        folder, config=config, key_mapping=KEY_MAPPING, **reading
+    model = loaded(
+        hf.LlavaForConditionalGeneration,
+        folder,
+        release.dtype,
+        elsewhere=("model.vision_tower.",) if tower else (),
+        config=config,
+        key_mapping=KEY_MAPPING,
     )
-    check_complete(info, where=folder, elsewhere=("model.vision_tower.",) if tower else ())
     if tower:
-        model.model.vision_tower, info = hf.CLIPVisionModel.from_pretrained(tower, config=vision_config, **reading)
-        check_complete(info, where=tower)
+        model.model.vision_tower = loaded(hf.CLIPVisionModel, tower, release.dtype, config=vision_config)
     # Padded to a square with CLIP's mean colour, then CLIP's own preprocessing.
     sizes = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
     return SplicedVlm(
@@ -116,13 +118,10 @@ def tower_config(folder: Path, raw: Mapping[str, Any]) -> Any:
             f"No vision tower is among the weights in {folder}. Name the CLIP that it was trained with: "
             f"'+model.companions={{tower: {{source: {raw.get('mm_vision_tower')}}}}}'."
         )
-    width, _, patch, _ = sizes["embeddings.patch_embedding.weight"]
-    side = round((sizes["embeddings.position_embedding.weight"][0] - 1) ** 0.5)
+    first, last = "embeddings.patch_embedding.weight", "embeddings.position_embedding.weight"
+    vision = vit_sizes(sizes, first, last, "encoder.layers.0.mlp.fc1.weight")
     return CLIPVisionConfig(
-        hidden_size=width,
-        intermediate_size=sizes["encoder.layers.0.mlp.fc1.weight"][0],
+        **vision,
         num_hidden_layers=len({key.split(".")[2] for key in sizes if key.startswith("encoder.layers.")}),
-        num_attention_heads=width // CLIP_HEAD,
-        image_size=side * patch,
-        patch_size=patch,
+        num_attention_heads=vision["hidden_size"] // CLIP_HEAD,
     )

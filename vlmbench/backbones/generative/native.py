@@ -12,13 +12,8 @@ from torch import Tensor, nn
 
 from vlmbench.backbones.base import Conversation, Release, Turn, device_of, joined, named
 from vlmbench.backbones.generative.family import Family, family_of, layers_read
-from vlmbench.backbones.generative.inputs import (
-    ImageInputs,
-    join_images,
-    load_processor,
-    pad_rows,
-)
-from vlmbench.weights.release import CheckpointError, check_complete
+from vlmbench.backbones.generative.inputs import ImageInputs, join_images, load_processor, pad_rows
+from vlmbench.weights.release import CheckpointError, loaded
 
 IGNORE = -100  # the label that torch's cross-entropy leaves out
 ITS_OWN = Conversation()
@@ -252,8 +247,5 @@ def load_vlm(release: Release, conversation: Conversation = ITS_OWN) -> HfVlm:
     """
     from transformers import AutoModelForImageTextToText
 
-    model, info = AutoModelForImageTextToText.from_pretrained(
-        release.folder, dtype=release.dtype, weights_only=True, output_loading_info=True
-    )
-    check_complete(info, where=release.folder)
+    model = loaded(AutoModelForImageTextToText, release.folder, release.dtype)
     return HfVlm(model, load_processor(release.folder, model.config, conversation.processor), conversation)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from vlmbench.backbones.base import Conversation, Release
 from vlmbench.backbones.generative.family import Family
 from vlmbench.backbones.generative.spliced import SplicedVlm, image_settings, place_of
-from vlmbench.weights.release import CheckpointError, check_complete, described, need
+from vlmbench.weights.release import CheckpointError, described, loaded, need
 
 PARTS = {"llm": "the language model", "vision_tower": "the vision tower", "mm_projector": "the projector"}
 
@@ -66,10 +66,8 @@ def load_vila(
             f"{path} has the projector {kind!r}{' and images at several scales' if raw.get('s2') else ''}; "
             "this loader reads mlp_downsample at one scale, as VILA 1.5 has it."
         )
-    reading = {"dtype": dtype, "weights_only": True, "output_loading_info": True}
-    llm, of_llm = hf.AutoModelForCausalLM.from_pretrained(path / "llm", **reading)
-    tower, of_tower = hf.SiglipVisionModel.from_pretrained(path / "vision_tower", **reading)
-    check_complete(of_llm, of_tower, where=path)
+    llm = loaded(hf.AutoModelForCausalLM, path / "llm", dtype)
+    tower = loaded(hf.SiglipVisionModel, path / "vision_tower", dtype)
     tokenizer = hf.AutoTokenizer.from_pretrained(path / "llm")
     side = -(-(tower.config.image_size // tower.config.patch_size) // 2)
     config = hf.LlavaConfig(

@@ -12,7 +12,7 @@ from torch import Tensor
 from vlmbench.backbones.base import Conversation, Release
 from vlmbench.backbones.generative.family import FAMILIES
 from vlmbench.backbones.generative.spliced import SplicedVlm, image_settings, place_of
-from vlmbench.weights.release import CheckpointError, check_complete, need, unpickled
+from vlmbench.weights.release import CheckpointError, check_complete, loaded, need, unpickled, vit_sizes
 
 # Of LAVIS's `create_eva_vit_g`: the published tower's last block is not used, and a head is 88 wide.
 BLOCKS, TOWER_HEAD, BERT_HEAD = 39, 88, 64
@@ -36,6 +36,11 @@ KEYS = {
     r"^Qformer\.bert\.": "qformer.",
     r"^llama_proj\.": "language_projection.",
 }
+VISION_SIZES = (
+    "vision_model.embeddings.patch_embedding.weight",
+    "vision_model.embeddings.position_embedding",
+    "vision_model.encoder.layers.0.mlp.fc1.weight",
+)
 FAMILY = replace(
     FAMILIES["blip-2"],
     language_linear=r"language_model\.model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)",
@@ -64,26 +69,18 @@ def load_xraygpt(release: Release, conversation: Conversation) -> SplicedVlm:
         held = unpickled(need(release.companions.get(name), what, f"companions.{name}"))
         state |= renamed(held.get("model", held))
     try:
-        width, _, patch, _ = state["vision_model.embeddings.patch_embedding.weight"].shape
-        side = round((state["vision_model.embeddings.position_embedding"].shape[1] - 1) ** 0.5) * patch
-        mlp = state["vision_model.encoder.layers.0.mlp.fc1.weight"].shape[0]
+        vision = vit_sizes({name: value.shape for name, value in state.items()}, *VISION_SIZES)
         _, queries, hidden = state["query_tokens"].shape
         query_mlp = state["qformer.encoder.layer.0.intermediate_query.dense.weight"].shape[0]
     except KeyError as error:
         raise CheckpointError(f"The files of model.companions do not hold {error}: check each source.") from error
-    llm, info = hf.AutoModelForCausalLM.from_pretrained(
-        folder, dtype=release.dtype, weights_only=True, output_loading_info=True
-    )
-    check_complete(info, where=folder)
+    llm = loaded(hf.AutoModelForCausalLM, folder, release.dtype)
     tokenizer = hf.AutoTokenizer.from_pretrained(folder)
     config = hf.Blip2Config(
         vision_config=hf.Blip2VisionConfig(
-            hidden_size=width,
-            intermediate_size=mlp,
+            **vision,
             num_hidden_layers=BLOCKS,
-            num_attention_heads=width // TOWER_HEAD,
-            image_size=side,
-            patch_size=patch,
+            num_attention_heads=vision["hidden_size"] // TOWER_HEAD,
         ),
         qformer_config=hf.Blip2QFormerConfig(
             hidden_size=hidden,
@@ -108,6 +105,7 @@ def load_xraygpt(release: Release, conversation: Conversation) -> SplicedVlm:
     model.load_state_dict({name: state[name].to(release.dtype) for name in wanted}, strict=False, assign=True)
     # LAVIS normalises behind the tower with torch's default, within it with the configuration's epsilon.
     model.vision_model.post_layernorm.eps = 1e-5
+    side = vision["image_size"]
     return SplicedVlm(
         model.eval(),
         hf.BlipImageProcessorPil(**{"size": {"height": side, "width": side}, **image_settings(conversation)}),
