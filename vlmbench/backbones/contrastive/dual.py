@@ -78,8 +78,8 @@ class DualEncoder(nn.Module, ContrastiveBackbone):
         Raises:
             ValueError: A text is longer than the context.
         """
-        to = {"padding": "max_length" if self.whole_context else "longest", "padding_side": "right"}
-        tokens = self.tokenizer(list(texts), max_length=self.context_length, **to)
+        padding = {"padding": "max_length" if self.whole_context else "longest", "padding_side": "right"}
+        tokens = self.tokenizer(list(texts), max_length=self.context_length, **padding)
         self.check_length(texts, max(map(len, tokens["input_ids"])))
         return {key: torch.tensor(tokens[key]) for key in self.token_inputs}
 

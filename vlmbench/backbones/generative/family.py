@@ -71,9 +71,15 @@ class Family:
         parts = {"vision": self.vision, "connector": self.connector, "language": self.language}
         return {part: tuple(one for prefix in own for one in each(prefix)) for part, own in parts.items()}
 
-    def reaches(self, name: str, read: int | None) -> bool:
-        """Tell whether a loss reaches a parameter, where the connector reads `read` vision layers (None: all)."""
-        layer = re.match(self.vision_layer, name)
+    def adapted(self, config: Any) -> dict[str, str]:
+        """Return the patterns of the Linear layers that LoRA adapts, those of the vision layers that are read."""
+        read = layers_read(config)
+        layers = r"\d+" if read is None else f"({'|'.join(map(str, range(read)))})"
+        return {"vision": self.vision_linear.replace("{layers}", layers), "language": self.language_linear}
+
+    def reaches(self, name: str, config: Any) -> bool:
+        """Tell whether a loss reaches a parameter."""
+        read, layer = layers_read(config), re.match(self.vision_layer, name)
         behind = read is not None and layer is not None and int(layer[1]) >= read
         return not behind and not re.fullmatch(self.unread, name)
 

@@ -118,8 +118,8 @@ def tower_config(folder: Path, raw: Mapping[str, Any]) -> Any:
             f"No vision tower is among the weights in {folder}. Name the CLIP that it was trained with: "
             f"'+model.companions={{tower: {{source: {raw.get('mm_vision_tower')}}}}}'."
         )
-    first, last = "embeddings.patch_embedding.weight", "embeddings.position_embedding.weight"
-    vision = vit_sizes(sizes, first, last, "encoder.layers.0.mlp.fc1.weight")
+    patches, positions = "embeddings.patch_embedding.weight", "embeddings.position_embedding.weight"
+    vision = vit_sizes(sizes, patches, positions, "encoder.layers.0.mlp.fc1.weight")
     return CLIPVisionConfig(
         **vision,
         num_hidden_layers=len({key.split(".")[2] for key in sizes if key.startswith("encoder.layers.")}),

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from vlmbench.backbones.base import Conversation, Release, Turn, device_of, joined, named
-from vlmbench.backbones.generative.family import Family, family_of, layers_read
+from vlmbench.backbones.base import Conversation, GenerativeBackbone, Release, Turn, device_of, joined, named
+from vlmbench.backbones.generative.family import Family, family_of
 from vlmbench.backbones.generative.inputs import ImageInputs, join_images, load_processor, pad_rows
 from vlmbench.weights.release import CheckpointError, loaded
 
@@ -20,7 +20,7 @@ ITS_OWN = Conversation()
 PARTS = {"V": "vision", "M": "connector", "L": "language"}
 
 
-class HfVlm(nn.Module):
+class HfVlm(nn.Module, GenerativeBackbone):
     """A vision tower, a connector and a language model in a class of transformers, with its own processor.
 
     Args:
@@ -206,10 +206,8 @@ class HfVlm(nn.Module):
 
         Vision layers above the one whose features the connector reads get no gradient and are left out.
         """
-        read = layers_read(self.config)
-        layers = r"\d+" if read is None else f"({'|'.join(map(str, range(read)))})"
-        linear = {"V": self.family.vision_linear.replace("{layers}", layers), "L": self.family.language_linear}
-        return joined(linear.get(letter, "") for letter in scope)
+        linear = self.family.adapted(self.config)
+        return joined(linear.get(PARTS[letter], "") for letter in scope)
 
     def connector_targets(self) -> str:
         """Return the pattern of the connector's Linear layers.
@@ -227,7 +225,7 @@ class HfVlm(nn.Module):
     def trainable_parameters(self, scope: str) -> list[str]:
         """Return the names of the parameters of `scope` that the loss reaches."""
         names = named(self.model, self.part_prefixes, (PARTS[letter] for letter in scope))
-        return [name for name in names if self.family.reaches(name, layers_read(self.config))]
+        return [name for name in names if self.family.reaches(name, self.config)]
 
     def save_pretrained(self, folder: str) -> None:
         """Write the checkpoint in the hub's format."""
