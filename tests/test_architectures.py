@@ -29,7 +29,7 @@ COUNTED = sorted(name for name, model in MODELS.items() if model.get("architectu
 # The backbone of each class; one of a generative model is told by its configuration (`family.FAMILIES`).
 BACKBONES = {
     "CLIPModel": "clip:HfClip",
-    "SiglipModel": "siglip:HfSiglip",
+    "SiglipModel": "clip:HfSiglip",
     "BlipForImageTextRetrieval": "blip:HfBlip",
     "Blip2ForImageTextRetrieval": "blip:HfBlip2",
     "CLIP": "open_clip:OpenClip",
@@ -106,8 +106,9 @@ def table(model: Any, raw: dict[str, Any]) -> dict[str, tuple[str, ...]]:
         return {part: getattr(family, part) for part in ("vision", "connector", "language")}
     module, _, name = BACKBONES[type(model).__name__].partition(":")
     backbone = getattr(importlib.import_module(f"vlmbench.backbones.contrastive.{module}"), name)
-    arguments = (None, None, raw) if "model_cfg" in raw else (SimpleNamespace(),)
-    return backbone(model, *arguments).part_prefixes
+    if "model_cfg" in raw:
+        return backbone.part_prefixes
+    return backbone(model, SimpleNamespace(tokenizer=None)).part_prefixes
 
 
 def millions(model: nn.Module) -> float:

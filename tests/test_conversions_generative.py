@@ -21,11 +21,11 @@ from releases.common import sample_image  # noqa: E402
 from releases.conversions_generative import MAKERS  # noqa: E402
 
 from vlmbench.backbones.base import Turn  # noqa: E402
-from vlmbench.backbones.generative.inputs import CheckpointError  # noqa: E402
 from vlmbench.backbones.generative.native import IGNORE  # noqa: E402
 from vlmbench.backbones.loaders import load  # noqa: E402
 from vlmbench.tuning.parameters import without_gradient  # noqa: E402
 from vlmbench.tuning.tuners import Full, Lora  # noqa: E402
+from vlmbench.weights.release import CheckpointError  # noqa: E402
 
 NAMES = ("llava_med", "huatuogpt_vision_llava", "llava15_original", "vila15", "vila_m3", "xraygpt")
 

@@ -19,12 +19,12 @@ from torch.nn import functional
 
 from vlmbench.backbones.base import PARTS, part_of
 from vlmbench.backbones.contrastive.attention import Attention
-from vlmbench.backbones.contrastive.open_clip import CheckpointError
 from vlmbench.backbones.loaders import load
 from vlmbench.tuning.heads import text_logits
 from vlmbench.tuning.lora import targeted
 from vlmbench.tuning.parameters import without_gradient
 from vlmbench.tuning.tuners import Full, Lora
+from vlmbench.weights.release import CheckpointError
 
 MAKERS = contrastive.MAKERS | contrastive_open.MAKERS
 CONF = Path(__file__).parents[1] / "conf" / "model"
@@ -340,7 +340,7 @@ def test_each_scope_trains_is_saved_and_put_back(loaded, tmp_path, name, scope, 
         torch.testing.assert_close(outputs_of(fresh, pixels, tokens), after, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", contrastive.MAKERS)
 def test_a_saved_checkpoint_is_the_same_model(loaded, tmp_path, name):
     backbone = loaded(name)
     backbone.save_pretrained(str(tmp_path / "saved"))
@@ -391,7 +391,7 @@ def test_an_architecture_of_open_clips_stands_in_for_a_missing_configuration(rel
 
 
 @pytest.mark.parametrize(("name", "lost", "message"), [
-    ("biomedclip", "", "described by the config.json of microsoft/BiomedNLP.*model.companions.text.source"),
+    ("biomedclip", "", "which describes the text tower as microsoft/BiomedNLP.*model.companions.text.source"),
     ("quiltnet", "open_clip_config.json", "holds no open_clip_config.json.*for example ViT-L-14"),
     ("quiltnet", "open_clip_pytorch_model.bin", "holds none of .*model.settings.weights"),
 ])  # fmt: skip

@@ -13,8 +13,8 @@ from releases.common import sample_image
 from safetensors.torch import load_file, save_file
 
 from vlmbench.backbones.base import Turn
-from vlmbench.backbones.generative.inputs import CheckpointError
 from vlmbench.backbones.generative.native import IGNORE
+from vlmbench.weights.release import CheckpointError
 
 NAMES = sorted({**generative.MAKERS, **generative_dynamic.MAKERS})
 # One of each architecture; the others differ in files and templates.

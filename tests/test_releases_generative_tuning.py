@@ -5,11 +5,11 @@ import torch
 from released import backbone_of, turns_of
 from test_releases_generative import KINDS
 
-from vlmbench.backbones.generative.inputs import CheckpointError
 from vlmbench.config.checks import GENERATIVE_SCOPES
 from vlmbench.tuning.lora import targeted
 from vlmbench.tuning.parameters import without_gradient
 from vlmbench.tuning.tuners import Full, Lora
+from vlmbench.weights.release import CheckpointError
 
 PARTS = {"V": "vision", "M": "connector", "L": "language"}
 

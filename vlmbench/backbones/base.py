@@ -5,7 +5,7 @@ B images, C texts, D the joint embedding, F the features a probe sees, T tokens,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -94,10 +94,6 @@ class Backbone(Protocol):
         """Return the names of the parameters of `scope` that the loss reaches."""
         ...
 
-    def save_pretrained(self, folder: str) -> None:
-        """Write a checkpoint in the hub's format: config, weights, tokenizer, processor."""
-        ...
-
 
 class ContrastiveBackbone(Backbone, Protocol):
     """A dual encoder."""
@@ -165,6 +161,17 @@ def part_of(name: str, part_prefixes: Mapping[str, tuple[str, ...]]) -> str:
         if plain.startswith(prefixes):
             return part
     raise KeyError(f"parameter {name!r} belongs to no part of {dict(part_prefixes)}")
+
+
+def named(model: nn.Module, part_prefixes: Mapping[str, tuple[str, ...]], parts: Iterable[str]) -> list[str]:
+    """Return the names of the parameters that belong to `parts`."""
+    wanted = tuple(prefix for part in parts for prefix in part_prefixes.get(part, ()))
+    return [name for name, _ in model.named_parameters() if name.startswith(wanted)]
+
+
+def joined(patterns: Iterable[str]) -> str:
+    """Return one pattern for what any of `patterns` matches; empty ones are left out."""
+    return "|".join(f"({pattern})" for pattern in patterns if pattern)
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -16,7 +16,7 @@ from vlmbench.errors import UserError
 
 LOADERS = {
     "hf_clip": "contrastive.clip:load_clip",
-    "hf_siglip": "contrastive.siglip:load_siglip",
+    "hf_siglip": "contrastive.clip:load_siglip",
     "hf_blip": "contrastive.blip:load_blip",
     "hf_blip2": "contrastive.blip:load_blip2",
     "open_clip": "contrastive.open_clip:load_open_clip",

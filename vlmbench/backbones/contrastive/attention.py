@@ -8,7 +8,6 @@ Linear layers of their own the projections take the same updates, of the same si
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -24,20 +23,16 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = fused.num_heads
         parts = zip(fused.in_proj_weight.chunk(3), fused.in_proj_bias.chunk(3), strict=True)
-        self.q_proj, self.k_proj, self.v_proj = (_linear(weight, bias) for weight, bias in parts)
-        self.out_proj = _linear(fused.out_proj.weight, fused.out_proj.bias)
+        self.q_proj, self.k_proj, self.v_proj = (linear(weight, bias) for weight, bias in parts)
+        self.out_proj = linear(fused.out_proj.weight, fused.out_proj.bias)
 
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False, attn_mask: Tensor | None = None
     ) -> tuple[Tensor, None]:
         """Return the attended values (B, T, E), and no weights.
 
-        Args:
-            query: (B, T, E).
-            key: (B, S, E).
-            value: (B, S, E).
-            need_weights: Not used; callers pass it.
-            attn_mask: (T, S), or (B * heads, T, S), added to the scores.
+        Queries are (B, T, E), keys and values (B, S, E); `attn_mask` (T, S), or (B * heads, T, S), is added to the
+        scores; callers pass `need_weights`, which is not used.
         """
         q, k, v = (
             layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -57,18 +52,9 @@ def unfuse(model: nn.Module) -> None:
             module.attn = Attention(fused)
 
 
-def fused_state(model: nn.Module) -> dict[str, Tensor]:
-    """Return the weights of `model` under the names that they had before `unfuse`."""
-    state = dict(model.state_dict())
-    for path in [name for name, module in model.named_modules() if isinstance(module, Attention)]:
-        for kind in ("weight", "bias"):
-            parts = [state.pop(f"{path}.{part}_proj.{kind}") for part in "qkv"]
-            state[f"{path}.in_proj_{kind}"] = torch.cat(parts)
-    return state
-
-
-def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+def linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
+    """Return a Linear layer with a copy of a weight (outputs, inputs) and bias."""
     outputs, inputs = weight.shape
-    layer = nn.Linear(inputs, outputs, device=weight.device, dtype=weight.dtype)
-    layer.load_state_dict({"weight": weight, "bias": bias})
+    layer = nn.Linear(inputs, outputs, bias=bias is not None, device=weight.device, dtype=weight.dtype)
+    layer.load_state_dict({"weight": weight} if bias is None else {"weight": weight, "bias": bias})
     return layer

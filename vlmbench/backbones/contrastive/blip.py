@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vlmbench.backbones.base import device_of
 from vlmbench.backbones.contrastive.dual import HfDual, hf_loader
+from vlmbench.backbones.contrastive.released import BERT_LINEAR
 
 # Where training starts the temperature (salesforce/BLIP, models/blip_retrieval.py; LAVIS, blip2_qformer.py). The value
 # it ends at is in neither released class; a ranking does not depend on it.
@@ -23,19 +25,10 @@ VISION_LINEAR = r"vision_model\.encoder\.layers\.\d+\.(self_attn\.(qkv|projectio
 class Itc(HfDual):
     """What both share: the constant temperature, and the vision tower's class token as what a probe sees."""
 
-    inverse_temperature: Tensor
-
-    def __init__(self, model: nn.Module, processor: Any, *, context_length: int) -> None:
-        config: Any = model.config
-        super().__init__(
-            model, processor, feature_dim=int(config.vision_config.hidden_size), context_length=context_length
-        )
-        self.register_buffer("inverse_temperature", torch.tensor(1 / TEMPERATURE), persistent=False)
-
     @property
     def logit_scale(self) -> Tensor:
         """The inverse temperature, a constant."""
-        return self.inverse_temperature
+        return torch.tensor(1 / TEMPERATURE, device=device_of(self.model))
 
     def features(self, pixels: Tensor) -> Tensor:
         """Map (B, 3, H, W) to the class token of the vision tower's output (B, F), before any projection."""
@@ -43,13 +36,9 @@ class Itc(HfDual):
 
 
 class HfBlip(Itc):
-    """A `BlipForImageTextRetrieval` with its own processor.
+    """A `BlipForImageTextRetrieval` with its `BlipProcessor`.
 
     The projections into the joint space belong to no tower and train where both towers do.
-
-    Args:
-        model: The network.
-        processor: Its `BlipProcessor`.
     """
 
     part_prefixes: Mapping[str, tuple[str, ...]] = {
@@ -60,16 +49,13 @@ class HfBlip(Itc):
     }
     linear: Mapping[str, str] = {
         "vision": VISION_LINEAR,
-        "text": r"text_encoder\.encoder\.layer\.\d+\."
-        r"(attention\.self\.(query|key|value)|attention\.output\.dense|intermediate\.dense|output\.dense)",
+        "text": r"text_encoder" + BERT_LINEAR,
     }
 
     def __init__(self, model: nn.Module, processor: Any) -> None:
-        config: Any = model.config
-        text = config.text_config
-        super().__init__(model, processor, context_length=int(text.max_position_embeddings))
+        super().__init__(model, processor)
         # The text tower reads no image here.
-        layers = range(text.num_hidden_layers)
+        layers = range(self.model.config.text_config.num_hidden_layers)
         self.unreached = ("itm_head.", *(f"text_encoder.encoder.layer.{i}.crossattention." for i in layers))
 
     def encode_image(self, pixels: Tensor) -> Tensor:
@@ -82,15 +68,11 @@ class HfBlip(Itc):
 
 
 class HfBlip2(Itc):
-    """A `Blip2ForImageTextRetrieval` with its own processor: the best of Q query embeddings counts.
+    """A `Blip2ForImageTextRetrieval` with its `Blip2Processor`: the best of Q query embeddings counts.
 
     One Q-Former serves both sides: self-attention reads queries and text alike, cross-attention and one set of
     feed-forward layers serve the queries, another set the text. Only the last is text's own. The rest, with the
     queries and the projections, is the connector, which trains where both towers do.
-
-    Args:
-        model: The network.
-        processor: Its `Blip2Processor`.
     """
 
     linear: Mapping[str, str] = {
@@ -104,7 +86,7 @@ class HfBlip2(Itc):
     def __init__(self, model: nn.Module, processor: Any) -> None:
         config: Any = model.config
         qformer = config.qformer_config
-        super().__init__(model, processor, context_length=int(qformer.max_position_embeddings))
+        super().__init__(model, processor, context_length=qformer.max_position_embeddings)
         self.processor.num_query_tokens = config.num_query_tokens
         layers = [f"qformer.encoder.layer.{i}." for i in range(qformer.num_hidden_layers)]
         shared = ("attention.", "crossattention.", "intermediate_query.", "output_query.")

@@ -6,19 +6,17 @@ code at commit 141cc09, of which nothing is used: its licence allows no derivati
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from vlmbench.backbones.base import Release
-from vlmbench.backbones.contrastive import released
-from vlmbench.backbones.contrastive.attention import fused_state, unfuse
+from vlmbench.backbones.contrastive.attention import unfuse
 from vlmbench.backbones.contrastive.dual import DualEncoder, cast
 from vlmbench.backbones.contrastive.open_clip import BLOCK
+from vlmbench.weights.release import fill, need, unpickled
 
 WEIGHTS, TOKENIZER = "pytorch_model.bin", "conch_byte_level_bpe_uncased.json"
 CAPTIONING = ("text_decoder.", "visual.attn_pool_caption.", "visual.ln_caption.")
@@ -41,28 +39,9 @@ class Conch(DualEncoder):
         "text": rf"text\.transformer\.{BLOCK}",
     }
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
-        from open_clip.transform import image_transform
-
-        width = model.visual.proj_contrast.shape[0]
-        super().__init__(model, feature_dim=width, context_length=model.text.context_length)
-        self.tokenizer = tokenizer
-        self.transform: Any = image_transform(model.visual.trunk.patch_embed.img_size, is_train=False)
-
-    def preprocess(self, image: Image.Image) -> Tensor:
-        """Return (3, H, W) by CLIP's evaluation transform: shorter side, centre crop, mean and deviation."""
-        return self.transform(image)
-
-    def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Return `text` (C, 127), always padded: the class token has the position behind it.
-
-        Raises:
-            ValueError: A text is longer than that.
-        """
-        settings = {"padding": "max_length", "max_length": self.context_length, "return_tensors": "pt"}
-        ids = self.tokenizer(list(texts), **settings)["input_ids"]
-        self.check_length(texts, ids)
-        return {"text": ids}
+    # Always padded: the class token has the position behind the text's 127.
+    token_inputs = ("input_ids",)
+    whole_context = True
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Map (B, 3, H, W) to projected embeddings (B, D)."""
@@ -70,19 +49,13 @@ class Conch(DualEncoder):
 
     def encode_text(self, tokens: Mapping[str, Tensor]) -> Tensor:
         """Map tokens (C, T) to projected embeddings (C, D)."""
-        return self.model.text(**self.placed(tokens))
+        return self.model.text(self.placed(tokens)["input_ids"])
 
     def features(self, pixels: Tensor) -> Tensor:
         """Map (B, 3, H, W) to the pooled features before the projection, which the authors probe, (B, F)."""
         visual = self.model.visual
         states = visual.trunk.forward_features(cast(pixels, visual))
         return visual.ln_contrast(visual.attn_pool_contrast(states)[:, 0])
-
-    def save_pretrained(self, folder: str) -> None:
-        """Write the weights as the release does, and the tokenizer's file in `tokenizer`."""
-        (Path(folder) / "tokenizer").mkdir(parents=True, exist_ok=True)
-        self.tokenizer.backend_tokenizer.save(str(Path(folder) / "tokenizer" / TOKENIZER))
-        torch.save(fused_state(self.model), Path(folder) / WEIGHTS)
 
 
 def load_conch(release: Release) -> Conch:
@@ -93,22 +66,24 @@ def load_conch(release: Release) -> Conch:
             from the code's repository.
 
     Raises:
-        IncompatibleWeightsError: The file holds other weights.
+        CheckpointError: The file holds other weights, or the companion is not there.
     """
+    from open_clip.transform import image_transform
     from open_clip.transformer import AttentionalPooler, TextTransformer
     from timm.models.vision_transformer import VisionTransformer
     from transformers import PreTrainedTokenizerFast
 
     path = release.folder / WEIGHTS
-    state = released.read(path, "visual.attn_pool_contrast.query", "text.positional_embedding", "logit_scale")
+    state = unpickled(path, "visual.attn_pool_contrast.query", "text.positional_embedding", "logit_scale")
     state = {name: value for name, value in state.items() if not name.startswith(CAPTIONING)}
     width, _, _, patch = state["visual.trunk.patch_embed.proj.weight"].shape
     queries, dim = state["visual.attn_pool_contrast.query"].shape
     positions, text_width = state["text.positional_embedding"].shape
+    side = patch * round((state["visual.trunk.pos_embed"].shape[1] - 1) ** 0.5)
     network: Any = nn.Module()
     network.visual = nn.Module()
     network.visual.trunk = VisionTransformer(
-        img_size=patch * round((state["visual.trunk.pos_embed"].shape[1] - 1) ** 0.5),
+        img_size=side,
         patch_size=patch,
         num_classes=0,
         embed_dim=width,
@@ -128,8 +103,14 @@ def load_conch(release: Release) -> Conch:
         embed_cls=True,
     )
     network.logit_scale = nn.Parameter(torch.empty(()))
-    released.fill(network, state, path)
+    fill(network, state, path)
     unfuse(network.text)
-    tokenizer_file = released.companion(release, "tokenizer") / TOKENIZER
-    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(tokenizer_file), **SPECIAL_TOKENS)
-    return Conch(network.to(release.dtype), tokenizer)
+    words = need(release.companions.get("tokenizer"), "the folder of CONCH's tokenizer", "companions.tokenizer")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(words / TOKENIZER), **SPECIAL_TOKENS)
+    return Conch(
+        network.to(release.dtype),
+        tokenizer,
+        image_transform(side, is_train=False),  # CLIP's
+        feature_dim=dim,
+        context_length=positions - 1,
+    )

@@ -3,36 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from vlmbench.backbones.base import Release, device_of
+from vlmbench.backbones.base import ContrastiveBackbone, Release, device_of, joined, named
 
 
-class DualEncoder(nn.Module):
-    """A dual encoder; a family gives `preprocess`, `tokenize`, `encode_image`, `encode_text` and the tables.
+class DualEncoder(nn.Module, ContrastiveBackbone):
+    """A dual encoder; a family gives `encode_image`, `encode_text` and the tables.
 
     Attributes:
         part_prefixes: For each part the prefixes of its parameters.
         linear: For each part (vision, text, connector) the pattern of its Linear layers, matched against whole paths.
         unreached: Prefixes of parameters that no loss reaches: heads of other tasks, poolers that are not read.
+        token_inputs: What the text tower takes of what the tokenizer gives.
+        whole_context: Whether texts are padded to the context, and not to the longest beside them.
 
     Args:
         model: The network.
+        tokenizer: Its tokenizer.
+        transform: The checkpoint's own preprocessing, PIL image to float32 (3, H, W).
         feature_dim: Width F of what `features` gives.
         context_length: Most tokens of a text.
     """
 
-    part_prefixes: Mapping[str, tuple[str, ...]]
     linear: Mapping[str, str]
     unreached: tuple[str, ...] = ()
+    token_inputs: tuple[str, ...] = ("input_ids", "attention_mask")
+    whole_context = False
 
-    def __init__(self, model: nn.Module, *, feature_dim: int, context_length: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        transform: Callable[[Image.Image], Tensor],
+        *,
+        feature_dim: int,
+        context_length: int,
+    ) -> None:
         super().__init__()
         self.model: Any = model
+        self.tokenizer = tokenizer
+        self.transform = transform
         self.feature_dim = feature_dim
         self.context_length = context_length
 
@@ -51,19 +67,21 @@ class DualEncoder(nn.Module):
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """Return (3, H, W) by the checkpoint's own preprocessing."""
-        raise NotImplementedError
+        return self.transform(image)
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Return the text encoder's inputs, each (C, T)."""
-        raise NotImplementedError
+        """Return `token_inputs`, each (C, T), padded on the right; a silently cut prompt would be another prompt.
 
-    def encode_image(self, pixels: Tensor) -> Tensor:
-        """Map (B, 3, H, W) to embeddings (B, D), or (B, Q, D) of which the best of Q counts."""
-        raise NotImplementedError
+        Without `whole_context` padding must not change an embedding: towers are causal and pool at the end token, or
+        mask it.
 
-    def encode_text(self, tokens: Mapping[str, Tensor]) -> Tensor:
-        """Map tokens (C, T) to embeddings (C, D)."""
-        raise NotImplementedError
+        Raises:
+            ValueError: A text is longer than the context.
+        """
+        padding = {"padding": "max_length" if self.whole_context else "longest", "padding_side": "right"}
+        tokens = self.tokenizer(list(texts), max_length=self.context_length, **padding)
+        self.check_length(texts, max(map(len, tokens["input_ids"])))
+        return {key: torch.tensor(tokens[key]) for key in self.token_inputs}
 
     def features(self, pixels: Tensor) -> Tensor:
         """Map (B, 3, H, W) to what a probe sees, (B, F); the projected embedding unless a family says otherwise."""
@@ -71,25 +89,22 @@ class DualEncoder(nn.Module):
 
     def lora_targets(self, scope: str) -> str:
         """Return the pattern of every Linear layer inside the parts of `scope`."""
-        return "|".join(f"({self.linear[part]})" for part in parts_of(scope) if part in self.linear)
+        return joined(self.linear.get(part, "") for part in parts_of(scope))
 
     def trainable_parameters(self, scope: str) -> list[str]:
         """Return the names under the parts of `scope` that the loss reaches."""
-        wanted = tuple(prefix for part in parts_of(scope) for prefix in self.part_prefixes.get(part, ()))
-        names = [name for name, _ in self.model.named_parameters() if name.startswith(wanted)]
-        return [name for name in names if not name.startswith(self.unreached)] if self.unreached else names
+        names = named(self.model, self.part_prefixes, parts_of(scope))
+        return [name for name in names if not name.startswith(self.unreached)]
 
-    def check_length(self, texts: Sequence[str], tokens: Tensor) -> None:
-        """Refuse tokens (C, T) that exceed the context; a silently cut prompt is another prompt.
+    def check_length(self, texts: Sequence[str], longest: int) -> None:
+        """Refuse texts the longest of which has more tokens than the context.
 
         Raises:
             ValueError: Naming the longest text.
         """
-        if tokens.shape[1] > self.context_length:
+        if longest > self.context_length:
             worst = max(texts, key=len)
-            raise ValueError(
-                f"{tokens.shape[1]} tokens exceed the text tower's {self.context_length}: {worst!r}. Shorten it."
-            )
+            raise ValueError(f"{longest} tokens exceed the text tower's {self.context_length}: {worst!r}. Shorten it.")
 
     def placed(self, tokens: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return `tokens` where the model is."""
@@ -103,30 +118,20 @@ class HfDual(DualEncoder):
     Args:
         model: The network.
         processor: Image processor and tokenizer.
-        feature_dim: As in `DualEncoder`.
-        context_length: As in `DualEncoder`.
+        feature_dim: As in `DualEncoder`; 0 takes the vision tower's width.
+        context_length: As in `DualEncoder`; 0 takes the text tower's positions.
     """
 
-    def __init__(self, model: nn.Module, processor: Any, *, feature_dim: int, context_length: int) -> None:
-        super().__init__(model, feature_dim=feature_dim, context_length=context_length)
+    def __init__(self, model: nn.Module, processor: Any, *, feature_dim: int = 0, context_length: int = 0) -> None:
+        config: Any = model.config
+        super().__init__(
+            model,
+            processor.tokenizer,
+            partial(pixels_of, processor),
+            feature_dim=feature_dim or config.vision_config.hidden_size,
+            context_length=context_length or config.text_config.max_position_embeddings,
+        )
         self.processor = processor
-
-    def preprocess(self, image: Image.Image) -> Tensor:
-        """Return (3, H, W): resized, cropped and normalised by the checkpoint's own constants."""
-        return self.processor.image_processor(images=image, return_tensors="pt")["pixel_values"][0].float()
-
-    def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Return `input_ids` and `attention_mask`, each (C, T), padded to the longest.
-
-        For towers in which padding does not change an embedding: causal ones that pool at the end token, and
-        bidirectional ones that mask it.
-
-        Raises:
-            ValueError: A text is longer than the context.
-        """
-        tokens = self.processor.tokenizer(list(texts), padding=True, return_tensors="pt")
-        self.check_length(texts, tokens["input_ids"])
-        return {key: tokens[key] for key in ("input_ids", "attention_mask")}
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Map (B, 3, H, W) to projected embeddings (B, D)."""
@@ -164,6 +169,11 @@ def hf_loader(family: Callable[[Any, Any], HfDual], model_class: str, processor_
 
     load_hf.__annotations__["return"] = family  # who asks where LoRA goes reads the tables of this class
     return load_hf
+
+
+def pixels_of(processor: Any, image: Image.Image) -> Tensor:
+    """Return (3, H, W): resized, cropped and normalised by the constants of a processor of transformers."""
+    return processor.image_processor(images=image, return_tensors="pt")["pixel_values"][0].float()
 
 
 def parts_of(scope: str) -> list[str]:

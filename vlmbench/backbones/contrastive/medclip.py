@@ -1,12 +1,12 @@
 """MedCLIP (Wang et al., EMNLP 2022, arXiv 2210.10163): chest radiographs; a Swin or ResNet-50 tower and ClinicalBERT.
 
-Modules have the names of the release, so that what is saved is again in its format; transformers and torchvision give
+Modules have the names of the release; transformers and torchvision give
 the towers. What the original computes was read in its code, version 0.0.3.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from vlmbench.backbones.base import Release
 from vlmbench.backbones.contrastive import released
+from vlmbench.backbones.contrastive.attention import linear
 from vlmbench.backbones.contrastive.dual import DualEncoder, cast
+from vlmbench.weights.release import depths, fill, native, under, unpickled
 
 WEIGHTS = "pytorch_model.bin"
 # The original's constants: side of the input, mean and deviation of its grey values, tokens of the longest text.
@@ -51,28 +53,9 @@ class MedClip(DualEncoder):
     unreached = ("text_model.model.pooler.",)
 
     def __init__(self, model: Any, tokenizer: Any, *, count_padding: bool) -> None:
-        super().__init__(model, feature_dim=model.text_model.projection_head.out_features, context_length=CONTEXT)
-        self.tokenizer = tokenizer
+        width = model.text_model.projection_head.out_features
+        super().__init__(model, tokenizer, grey_square, feature_dim=width, context_length=CONTEXT)
         self.count_padding = count_padding
-
-    def preprocess(self, image: Image.Image) -> Tensor:
-        """Return (3, 224, 224): grey, padded to a square with black, resized, normalised, one channel thrice."""
-        grey = image.convert("L")
-        side = max(SIDE, *grey.size)
-        square = Image.new("L", (side, side))
-        square.paste(grey, ((side - grey.width) // 2, (side - grey.height) // 2))
-        resized = np.asarray(square.resize((SIDE, SIDE), Image.Resampling.BICUBIC), dtype=np.float32)
-        return torch.from_numpy((resized * np.float32(1 / 255) - MEAN) / STD).repeat(3, 1, 1)
-
-    def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Return `input_ids` and `attention_mask`, each (C, T), padded to the longest.
-
-        Raises:
-            ValueError: A text is longer than the training's 77 tokens.
-        """
-        tokens = self.tokenizer(list(texts), padding=True, return_tensors="pt")
-        self.check_length(texts, tokens["input_ids"])
-        return {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Map (B, 3, H, W) to projected embeddings (B, D)."""
@@ -92,11 +75,15 @@ class MedClip(DualEncoder):
         counted = torch.ones_like(mask) if self.count_padding else mask
         return tower.projection_head((layers * counted).sum(1) / counted.sum(1))
 
-    def save_pretrained(self, folder: str) -> None:
-        """Write the weights as the release does, and the text tower's configuration and tokenizer in `text`."""
-        self.model.text_model.model.config.save_pretrained(Path(folder) / "text")
-        self.tokenizer.save_pretrained(Path(folder) / "text")
-        torch.save(self.model.state_dict(), Path(folder) / WEIGHTS)
+
+def grey_square(image: Image.Image) -> Tensor:
+    """Return (3, 224, 224): grey, padded to a square with black, resized, normalised, one channel thrice."""
+    grey = image.convert("L")
+    side = max(SIDE, *grey.size)
+    square = Image.new("L", (side, side))
+    square.paste(grey, ((side - grey.width) // 2, (side - grey.height) // 2))
+    resized = np.asarray(square.resize((SIDE, SIDE), Image.Resampling.BICUBIC), dtype=np.float32)
+    return torch.from_numpy((resized * np.float32(1 / 255) - MEAN) / STD).repeat(3, 1, 1)
 
 
 def load_medclip(release: Release, *, count_padding: bool = True) -> MedClip:
@@ -107,55 +94,46 @@ def load_medclip(release: Release, *, count_padding: bool = True) -> MedClip:
         count_padding: As the original does; false averages a text's own tokens, whatever stands beside it.
 
     Raises:
-        IncompatibleWeightsError: The file holds other weights.
+        CheckpointError: The file holds other weights, or a companion is not there.
     """
     path = release.folder / WEIGHTS
-    state = released.read(path, "text_model.projection_head.weight", "logit_scale")
-    vision, text = (released.under(state, f"{tower}_model.") for tower in ("vision", "text"))
-    text_folder = released.companion(release, "text")
-    text_model, tokenizer = released.bert(released.under(text, "model."), text_folder, path)
-    tower = _swin if "projection_head.weight" in vision else _resnet
-    network: Any = nn.Module()
-    network.vision_model = tower(released.under(vision, "model."), vision, path)
-    network.text_model = _projected(text_model, text["projection_head.weight"])
+    state = unpickled(path, "text_model.projection_head.weight", "logit_scale")
+    vision, text = (under(state, f"{tower}_model.") for tower in ("vision", "text"))
+    bert, tokenizer = released.bert(under(text, "model."), release, path)
+    tower = swin if "projection_head.weight" in vision else resnet
+    network: Any = nn.ModuleDict({"vision_model": tower(vision, path), "text_model": projected(bert, text)})
     network.logit_scale = nn.Parameter(state["logit_scale"].clamp(0, MAX_LOG_SCALE))
     return MedClip(network.to(release.dtype), tokenizer, count_padding=count_padding)
 
 
-def _projected(model: nn.Module, weight: Tensor) -> nn.Module:
-    tower: Any = nn.Module()
-    tower.model = model
-    tower.projection_head = _linear(weight)
-    return tower
+def projected(model: nn.Module, state: Mapping[str, Tensor]) -> nn.ModuleDict:
+    """Return a tower: a model, and the Linear layer behind it."""
+    return nn.ModuleDict({"model": model, "projection_head": linear(state["projection_head.weight"])})
 
 
-def _linear(weight: Tensor) -> nn.Linear:
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
-    layer.weight.data.copy_(weight)
-    return layer
-
-
-def _swin(weights: Mapping[str, Tensor], vision: Mapping[str, Tensor], path: Path) -> nn.Module:
+def swin(state: Mapping[str, Tensor], path: Path) -> nn.ModuleDict:
+    """Return a Swin tower with weights (of `path`) that tell its sizes."""
     from transformers import SwinConfig, SwinModel
 
+    weights = under(state, "model.")
     patches = weights["embeddings.patch_embeddings.projection.weight"]
     tables = {n: v for n, v in weights.items() if "blocks.0." in n and n.endswith("relative_position_bias_table")}
     config = SwinConfig(
         embed_dim=patches.shape[0],
         patch_size=patches.shape[-1],
-        depths=released.depths(weights, r"encoder\.layers\.(\d+)\.blocks\.(\d+)\."),
+        depths=depths(weights, r"encoder\.layers\.(\d+)\.blocks\.(\d+)\."),
         num_heads=[tables[name].shape[1] for name in sorted(tables)],
     )
-    return _projected(released.native(SwinModel, config, weights, path), vision["projection_head.weight"])
+    return projected(native(SwinModel, config, weights, path), state)
 
 
-def _resnet(weights: Mapping[str, Tensor], vision: Mapping[str, Tensor], path: Path) -> nn.Module:
+def resnet(state: Mapping[str, Tensor], path: Path) -> nn.ModuleDict:
+    """Return a residual tower; the projection is the network's own last layer, without its bias."""
     from torchvision.models.resnet import Bottleneck, ResNet
 
-    tower: Any = nn.Module()
-    stages = released.depths(weights, r"layer(\d)\.(\d+)\.")
-    tower.model = ResNet(Bottleneck, stages, width_per_group=weights["layer1.0.conv1.weight"].shape[0])
-    # The projection is the network's own last layer, without its bias.
-    tower.model.fc = _linear(weights["fc.weight"])
-    released.fill(tower, vision, path)
+    stages = depths(state, r"model\.layer(\d)\.(\d+)\.")
+    model = ResNet(Bottleneck, stages, width_per_group=state["model.layer1.0.conv1.weight"].shape[0])
+    model.fc = linear(state["model.fc.weight"])
+    tower = nn.ModuleDict({"model": model})
+    fill(tower, state, path)
     return tower

@@ -5,21 +5,20 @@ The release is three files. What the training computes was read in its code at c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from vlmbench.backbones.base import Release
 from vlmbench.backbones.contrastive import released
 from vlmbench.backbones.contrastive.dual import DualEncoder, cast
+from vlmbench.weights.release import depths, fill, unpickled
 
 IMAGE, TEXT, PROJECTION = "image_encoder(resnet50).pth", "text_encoder.pth", "text_projection_layer.pth"
 # Not released: the logarithm of the inverse temperature, here as the authors' demonstration sets it.
-SCALE, LOG_SCALE = "logit_scale.pth", 4.4292
+LOG_SCALE = 4.4292
 CONTEXT = 77
 
 
@@ -43,28 +42,18 @@ class PmcClip(DualEncoder):
         "text": r"text_encoder" + released.BERT_LINEAR,
     }
 
+    # The training had no mask, so that padding is part of what the tower reads.
+    token_inputs = ("input_ids",)
+    whole_context = True
+
     def __init__(self, model: Any, tokenizer: Any, *, pooler: bool) -> None:
         from open_clip.transform import image_transform
 
-        super().__init__(model, feature_dim=model.image_encoder.output_dim, context_length=CONTEXT)
-        self.tokenizer = tokenizer
+        tower = model.image_encoder
+        transform = image_transform(tower.image_size, is_train=False)
+        super().__init__(model, tokenizer, transform, feature_dim=tower.output_dim, context_length=CONTEXT)
         self.pooler = pooler
         self.unreached = () if pooler else ("text_encoder.pooler.",)
-        self.transform: Any = image_transform(model.image_encoder.image_size, is_train=False)
-
-    def preprocess(self, image: Image.Image) -> Tensor:
-        """Return (3, H, W) by CLIP's evaluation transform: shorter side, centre crop, mean and deviation."""
-        return self.transform(image)
-
-    def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Return `input_ids` (C, 77): the training had no mask, so that padding is part of what the tower reads.
-
-        Raises:
-            ValueError: A text is longer than that.
-        """
-        ids = self.tokenizer(list(texts), padding="max_length", max_length=CONTEXT, return_tensors="pt")["input_ids"]
-        self.check_length(texts, ids)
-        return {"input_ids": ids}
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Map (B, 3, H, W) to embeddings (B, D)."""
@@ -76,15 +65,6 @@ class PmcClip(DualEncoder):
         output = self.model.text_encoder(input_ids=ids, attention_mask=torch.ones_like(ids))
         pooled = output.pooler_output if self.pooler else output.last_hidden_state[:, 0]
         return pooled @ self.model.text_projection_layer
-
-    def save_pretrained(self, folder: str) -> None:
-        """Write the release's files and the temperature, and the configuration and tokenizer in `text`."""
-        self.model.text_encoder.config.save_pretrained(Path(folder) / "text")
-        self.tokenizer.save_pretrained(Path(folder) / "text")
-        towers = {IMAGE: self.model.image_encoder.state_dict(), TEXT: self.model.text_encoder.state_dict()}
-        scalars = {PROJECTION: self.model.text_projection_layer.data, SCALE: self.model.logit_scale.data}
-        for name, value in (towers | scalars).items():
-            torch.save(value, Path(folder) / name)
 
 
 def load_pmc_clip(release: Release, *, heads: int = 32, pooler: bool = False) -> PmcClip:
@@ -100,24 +80,22 @@ def load_pmc_clip(release: Release, *, heads: int = 32, pooler: bool = False) ->
         pooler: Take the pooler's output for a text, as the demonstration does.
 
     Raises:
-        IncompatibleWeightsError: A file holds other weights.
+        CheckpointError: A file holds other weights, or the companion is not there.
     """
     from open_clip.modified_resnet import ModifiedResNet
 
-    image = released.read(release.folder / IMAGE, "attnpool.c_proj.weight", "attnpool.positional_embedding")
-    text, projection = (released.read(release.folder / name) for name in (TEXT, PROJECTION))
-    scale = release.folder / SCALE
-    text_folder = released.companion(release, "text")
+    image = unpickled(release.folder / IMAGE, "attnpool.c_proj.weight", "attnpool.positional_embedding")
+    text, projection = (unpickled(release.folder / name) for name in (TEXT, PROJECTION))
     network: Any = nn.Module()
     network.image_encoder = ModifiedResNet(
-        layers=released.depths(image, r"layer(\d)\.(\d+)\."),
+        layers=depths(image, r"layer(\d)\.(\d+)\."),
         output_dim=image["attnpool.c_proj.weight"].shape[0],
         heads=heads,
         image_size=32 * round((image["attnpool.positional_embedding"].shape[0] - 1) ** 0.5),
         width=image["layer1.0.conv1.weight"].shape[0],
     )
-    released.fill(network.image_encoder, image, release.folder / IMAGE)
-    network.text_encoder, tokenizer = released.bert(text, text_folder, release.folder / TEXT)
+    fill(network.image_encoder, image, release.folder / IMAGE)
+    network.text_encoder, tokenizer = released.bert(text, release, release.folder / TEXT)
     network.text_projection_layer = nn.Parameter(projection.detach().clone())
-    network.logit_scale = nn.Parameter(released.read(scale) if scale.is_file() else torch.tensor(LOG_SCALE))
+    network.logit_scale = nn.Parameter(torch.tensor(LOG_SCALE))
     return PmcClip(network.to(release.dtype), tokenizer, pooler=pooler)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import Any
+
+from torch import nn
 
 _LAYERS = r"model\.language_model\.layers\.\d+\."
 _DECODER = _LAYERS + r"(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
@@ -53,6 +56,32 @@ class Family:
     type_ids: str = ""
     end: str = ""
     thought: str = ""
+
+    def prefixes(self, model: nn.Module) -> dict[str, tuple[str, ...]]:
+        """Return, for each part of a network, the prefixes of its parameters.
+
+        A list of modules gives way to its modules: a list cannot be trained as one module.
+        """
+        modules = dict(model.named_modules())
+
+        def each(prefix: str) -> list[str]:
+            found = modules.get(prefix.rstrip("."))
+            return [f"{prefix}{i}." for i in range(len(found))] if isinstance(found, nn.ModuleList) else [prefix]
+
+        parts = {"vision": self.vision, "connector": self.connector, "language": self.language}
+        return {part: tuple(one for prefix in own for one in each(prefix)) for part, own in parts.items()}
+
+    def adapted(self, config: Any) -> dict[str, str]:
+        """Return the patterns of the Linear layers that LoRA adapts, those of the vision layers that are read."""
+        read = layers_read(config)
+        layers = r"\d+" if read is None else f"({'|'.join(map(str, range(read)))})"
+        return {"vision": self.vision_linear.replace("{layers}", layers), "language": self.language_linear}
+
+    def reaches(self, name: str, config: Any) -> bool:
+        """Tell whether a loss reaches a parameter."""
+        read, layer = layers_read(config), re.match(self.vision_layer, name)
+        behind = read is not None and layer is not None and int(layer[1]) >= read
+        return not behind and not re.fullmatch(self.unread, name)
 
 
 LLAVA = Family()
@@ -131,3 +160,13 @@ def family_of(config: Any) -> Family:
             f"Known: {', '.join(FAMILIES)}."
         )
     return FAMILIES[config.model_type]
+
+
+def layers_read(config: Any) -> int | None:
+    """Return how many vision layers the connector's features pass through; None for all of them."""
+    selected = getattr(config, "vision_feature_layer", None)
+    if selected is None:
+        return None
+    deepest = max(selected) if isinstance(selected, list | tuple) else selected
+    # hidden_states[0] is the embedding: hidden_states[k] is what layer k-1 leaves.
+    return int(deepest) if deepest >= 0 else config.vision_config.num_hidden_layers + 1 + int(deepest)

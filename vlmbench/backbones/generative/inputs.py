@@ -10,11 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlmbench.errors import UserError
-
-
-class CheckpointError(UserError):
-    """A checkpoint that loads, but not into what answers questions: no template, weights that are not in its files."""
+from vlmbench.weights.release import CheckpointError
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,26 +50,6 @@ def join_images(images: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
             values = [torch.cat(pair, dim=1) for pair in zip(values, blank, strict=True)]
         joined[key] = torch.cat(values)
     return joined
-
-
-def check_complete(*infos: Mapping[str, Any], where: str | Path, elsewhere: tuple[str, ...] = ()) -> None:
-    """Check that every weight was read.
-
-    Args:
-        infos: What transformers' `from_pretrained` tells of each reading.
-        where: The folder that was read.
-        elsewhere: Prefixes of weights that come from another place.
-
-    Raises:
-        CheckpointError: Weights are missing, or of other shapes, and would stay random.
-    """
-    rows = [row for info in infos for key in ("missing_keys", "mismatched_keys") for row in info[key]]
-    names = {row if isinstance(row, str) else str(row[0]) for row in rows}
-    if missing := sorted(name for name in names if not name.startswith(elsewhere)):
-        raise CheckpointError(
-            f"{len(missing)} weights of the model are not in {where}, or of other shapes, and would stay random: "
-            f"{', '.join(missing[:3])}. Fetch the checkpoint again, or check model.loader."
-        )
 
 
 def complete_processor(processor: Any, config: Any) -> None:

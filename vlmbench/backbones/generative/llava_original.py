@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-
 from vlmbench.backbones.base import Conversation, Release
 from vlmbench.backbones.generative.family import Family
-from vlmbench.backbones.generative.inputs import CheckpointError, check_complete
-from vlmbench.backbones.generative.spliced import SplicedVlm, image_settings, need, place_of
+from vlmbench.backbones.generative.spliced import SplicedVlm, image_settings, place_of
+from vlmbench.weights.release import CheckpointError, described, loaded, shapes, vit_sizes
 
 TOWER = "model.vision_tower.vision_tower.vision_model."
 # From the names of LLaVA's code to those of transformers.
@@ -46,28 +43,20 @@ def load_llava_original(
     Raises:
         CheckpointError: The folder lacks weights, no tower is there, or LLaVA 1.5 has no such projector or images.
     """
-    from transformers import (
-        AutoTokenizer,
-        CLIPVisionConfig,
-        CLIPVisionModel,
-        LlavaConfig,
-        LlavaForConditionalGeneration,
-        LlavaImageProcessorPil,
-    )
+    import transformers as hf
 
     folder, tower = release.folder, release.companions.get("tower")
-    file = need(folder / "config.json", "the model's configuration")
-    raw = json.loads(file.read_text(encoding="utf-8"))
+    raw = described(folder / "config.json", "the model's configuration")
     if (raw.get("mm_projector_type"), raw.get("image_aspect_ratio")) != ("mlp2x_gelu", "pad"):
         raise CheckpointError(
-            f"{file} asks for the projector {raw.get('mm_projector_type')!r} and images made square by "
+            f"{folder} asks for the projector {raw.get('mm_projector_type')!r} and images made square by "
             f"{raw.get('image_aspect_ratio')!r}; this loader reads mlp2x_gelu and pad, as LLaVA 1.5 has them."
         )
     text_config = language_config(raw)
-    tokenizer = AutoTokenizer.from_pretrained(folder, config=text_config)
-    vision_config = CLIPVisionConfig.from_pretrained(tower) if tower else tower_config(folder, raw)
+    tokenizer = hf.AutoTokenizer.from_pretrained(folder, config=text_config)
+    vision_config = hf.CLIPVisionConfig.from_pretrained(tower) if tower else tower_config(folder, raw)
     side, drops_class = vision_config.image_size, raw.get("mm_vision_select_feature", "patch") == "patch"
-    config = LlavaConfig(
+    config = hf.LlavaConfig(
         vision_config=vision_config,
         text_config=text_config,
         image_token_index=place_of(tokenizer, image_token),
@@ -75,19 +64,21 @@ def load_llava_original(
         vision_feature_layer=raw["mm_vision_select_layer"],
         vision_feature_select_strategy="default" if drops_class else "full",
     )
-    reading = {"dtype": release.dtype, "weights_only": True, "output_loading_info": True}
-    model, info = LlavaForConditionalGeneration.from_pretrained(
-        folder, config=config, key_mapping=KEY_MAPPING, **reading
+    model = loaded(
+        hf.LlavaForConditionalGeneration,
+        folder,
+        release.dtype,
+        elsewhere=("model.vision_tower.",) if tower else (),
+        config=config,
+        key_mapping=KEY_MAPPING,
     )
-    check_complete(info, where=folder, elsewhere=("model.vision_tower.",) if tower else ())
     if tower:
-        model.model.vision_tower, info = CLIPVisionModel.from_pretrained(tower, config=vision_config, **reading)
-        check_complete(info, where=tower)
+        model.model.vision_tower = loaded(hf.CLIPVisionModel, tower, release.dtype, config=vision_config)
     # Padded to a square with CLIP's mean colour, then CLIP's own preprocessing.
     sizes = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
     return SplicedVlm(
         model,
-        LlavaImageProcessorPil(**{"do_pad": True, **sizes, **image_settings(conversation)}),
+        hf.LlavaImageProcessorPil(**{"do_pad": True, **sizes, **image_settings(conversation)}),
         tokenizer,
         conversation,
         family=Family(token=image_token),
@@ -121,23 +112,16 @@ def tower_config(folder: Path, raw: Mapping[str, Any]) -> Any:
     """
     from transformers import CLIPVisionConfig
 
-    shapes: dict[str, list[int]] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(str(file), framework="pt") as opened:
-            own = [key for key in opened.keys() if key.startswith(TOWER)]  # noqa: SIM118 - no mapping
-            shapes |= {key.removeprefix(TOWER): opened.get_slice(key).get_shape() for key in own}
-    if "embeddings.class_embedding" not in shapes:
+    sizes = shapes(folder, TOWER)
+    if "embeddings.class_embedding" not in sizes:
         raise CheckpointError(
             f"No vision tower is among the weights in {folder}. Name the CLIP that it was trained with: "
             f"'+model.companions={{tower: {{source: {raw.get('mm_vision_tower')}}}}}'."
         )
-    width, _, patch, _ = shapes["embeddings.patch_embedding.weight"]
-    side = round((shapes["embeddings.position_embedding.weight"][0] - 1) ** 0.5)
+    patches, positions = "embeddings.patch_embedding.weight", "embeddings.position_embedding.weight"
+    vision = vit_sizes(sizes, patches, positions, "encoder.layers.0.mlp.fc1.weight")
     return CLIPVisionConfig(
-        hidden_size=width,
-        intermediate_size=shapes["encoder.layers.0.mlp.fc1.weight"][0],
-        num_hidden_layers=len({key.split(".")[2] for key in shapes if key.startswith("encoder.layers.")}),
-        num_attention_heads=width // CLIP_HEAD,
-        image_size=side * patch,
-        patch_size=patch,
+        **vision,
+        num_hidden_layers=len({key.split(".")[2] for key in sizes if key.startswith("encoder.layers.")}),
+        num_attention_heads=vision["hidden_size"] // CLIP_HEAD,
     )

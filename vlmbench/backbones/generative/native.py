@@ -10,22 +10,17 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from vlmbench.backbones.base import Conversation, Release, Turn, device_of
+from vlmbench.backbones.base import Conversation, GenerativeBackbone, Release, Turn, device_of, joined, named
 from vlmbench.backbones.generative.family import Family, family_of
-from vlmbench.backbones.generative.inputs import (
-    CheckpointError,
-    ImageInputs,
-    check_complete,
-    join_images,
-    load_processor,
-    pad_rows,
-)
+from vlmbench.backbones.generative.inputs import ImageInputs, join_images, load_processor, pad_rows
+from vlmbench.weights.release import CheckpointError, loaded
 
 IGNORE = -100  # the label that torch's cross-entropy leaves out
 ITS_OWN = Conversation()
+PARTS = {"V": "vision", "M": "connector", "L": "language"}
 
 
-class HfVlm(nn.Module):
+class HfVlm(nn.Module, GenerativeBackbone):
     """A vision tower, a connector and a language model in a class of transformers, with its own processor.
 
     Args:
@@ -60,14 +55,7 @@ class HfVlm(nn.Module):
         self.answer_prefix, self.max_length = conversation.answer_prefix, conversation.max_length
         self.config: Any = model.config
         self.family = family or family_of(self.config)
-        self.part_prefixes: Mapping[str, tuple[str, ...]] = {
-            part: tuple(one for prefix in prefixes for one in _each(model, prefix))
-            for part, prefixes in (
-                ("vision", self.family.vision),
-                ("connector", self.family.connector),
-                ("language", self.family.language),
-            )
-        }
+        self.part_prefixes = self.family.prefixes(model)
         self.image_token_id = int(self.tokenizer.convert_tokens_to_ids(self.family.token))
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
@@ -218,14 +206,8 @@ class HfVlm(nn.Module):
 
         Vision layers above the one whose features the connector reads get no gradient and are left out.
         """
-        patterns = []
-        if "V" in scope:
-            read = self._layers_read()
-            layers = r"\d+" if read is None else f"({'|'.join(map(str, range(read)))})"
-            patterns.append(self.family.vision_linear.replace("{layers}", layers))
-        if "L" in scope:
-            patterns.append(self.family.language_linear)
-        return "|".join(f"({pattern})" for pattern in patterns)
+        linear = self.family.adapted(self.config)
+        return joined(linear.get(PARTS[letter], "") for letter in scope)
 
     def connector_targets(self) -> str:
         """Return the pattern of the connector's Linear layers.
@@ -242,10 +224,8 @@ class HfVlm(nn.Module):
 
     def trainable_parameters(self, scope: str) -> list[str]:
         """Return the names of the parameters of `scope` that the loss reaches."""
-        parts = {"V": "vision", "M": "connector", "L": "language"}
-        wanted = tuple(prefix for letter in scope for prefix in self.part_prefixes[parts[letter]])
-        names = [name for name, _ in self.model.named_parameters() if name.startswith(wanted)]
-        return [name for name in names if self._reached(name)]
+        names = named(self.model, self.part_prefixes, (PARTS[letter] for letter in scope))
+        return [name for name in names if self.family.reaches(name, self.config)]
 
     def save_pretrained(self, folder: str) -> None:
         """Write the checkpoint in the hub's format."""
@@ -256,27 +236,6 @@ class HfVlm(nn.Module):
         device, dtype = device_of(self.model), self.model.dtype
         return {k: v.to(device, dtype) if v.is_floating_point() else v.to(device) for k, v in batch.items()}
 
-    def _layers_read(self) -> int | None:
-        """Return how many vision layers the connector's features pass through; None for all of them."""
-        selected = getattr(self.config, "vision_feature_layer", None)
-        if selected is None:
-            return None
-        deepest = max(selected) if isinstance(selected, list | tuple) else selected
-        # hidden_states[0] is the embedding: hidden_states[k] is what layer k-1 leaves.
-        return int(deepest) if deepest >= 0 else self.config.vision_config.num_hidden_layers + 1 + int(deepest)
-
-    def _reached(self, name: str) -> bool:
-        if re.fullmatch(self.family.unread, name):
-            return False
-        read, layer = self._layers_read(), re.match(self.family.vision_layer, name)
-        return read is None or layer is None or int(layer[1]) < read
-
-
-def _each(model: nn.Module, prefix: str) -> list[str]:
-    """Return a prefix, or those of its modules where it is that of a list: a list cannot be trained as one module."""
-    modules = dict(model.named_modules()).get(prefix.rstrip("."))
-    return [f"{prefix}{index}." for index in range(len(modules))] if isinstance(modules, nn.ModuleList) else [prefix]
-
 
 def load_vlm(release: Release, conversation: Conversation = ITS_OWN) -> HfVlm:
     """Load a checkpoint in transformers' format.
@@ -286,8 +245,5 @@ def load_vlm(release: Release, conversation: Conversation = ITS_OWN) -> HfVlm:
     """
     from transformers import AutoModelForImageTextToText
 
-    model, info = AutoModelForImageTextToText.from_pretrained(
-        release.folder, dtype=release.dtype, weights_only=True, output_loading_info=True
-    )
-    check_complete(info, where=release.folder)
+    model = loaded(AutoModelForImageTextToText, release.folder, release.dtype)
     return HfVlm(model, load_processor(release.folder, model.config, conversation.processor), conversation)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -11,8 +10,9 @@ from torch import Tensor, nn
 
 from vlmbench.backbones.base import Conversation
 from vlmbench.backbones.generative.family import Family
-from vlmbench.backbones.generative.inputs import CheckpointError, ImageInputs
+from vlmbench.backbones.generative.inputs import ImageInputs
 from vlmbench.backbones.generative.native import HfVlm
+from vlmbench.weights.release import CheckpointError
 
 
 class SplicedVlm(HfVlm):
@@ -89,23 +89,6 @@ class SplicedVlm(HfVlm):
         """Return the greedy answers, without the text that ends them."""
         answers = super().generate(batch, max_new_tokens=max_new_tokens)
         return [answer.split(self.ending)[0].strip() for answer in answers] if self.ending else answers
-
-
-def need(path: str | Path | None, what: str, setting: str = "source") -> Path:
-    """Return a part of a release, if it is there.
-
-    Args:
-        path: The file or folder; None where the model's YAML names none.
-        what: What it holds.
-        setting: Which setting of the model names it.
-
-    Raises:
-        CheckpointError: It is not there.
-    """
-    if path is None or not Path(path).exists():
-        told = f"{what} is not named" if path is None else f"{path}, {what}, is not there"
-        raise CheckpointError(f"{told}. Fetch the whole release; model.{setting} says where it is.")
-    return Path(path)
 
 
 def place_of(tokenizer: Any, word: str) -> int:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vlmbench.backbones.base import Conversation, Release
 from vlmbench.backbones.generative.family import Family
-from vlmbench.backbones.generative.inputs import CheckpointError, check_complete
-from vlmbench.backbones.generative.spliced import SplicedVlm, image_settings, need, place_of
+from vlmbench.backbones.generative.spliced import SplicedVlm, image_settings, place_of
+from vlmbench.weights.release import CheckpointError, described, loaded, need
 
 PARTS = {"llm": "the language model", "vision_tower": "the vision tower", "mm_projector": "the projector"}
 
@@ -57,31 +55,22 @@ def load_vila(
     Raises:
         CheckpointError: One of the folders is missing, its weights are not complete, or VILA 1.5 has no such projector.
     """
-    from transformers import (
-        AutoImageProcessor,
-        AutoModelForCausalLM,
-        AutoTokenizer,
-        LlavaConfig,
-        LlavaForConditionalGeneration,
-        SiglipVisionModel,
-    )
+    import transformers as hf
 
     path, dtype = release.folder, release.dtype
-    files = {name: need(path / name / "config.json", f"of {what}") for name, what in PARTS.items()}
-    raw = json.loads(need(path / "config.json", "the model's configuration").read_text(encoding="utf-8"))
-    kind = json.loads(files["mm_projector"].read_text(encoding="utf-8")).get("mm_projector_type")
+    parts = {name: described(path / name / "config.json", f"of {what}") for name, what in PARTS.items()}
+    raw = described(path / "config.json", "the model's configuration")
+    kind = parts["mm_projector"].get("mm_projector_type")
     if kind != "mlp_downsample" or raw.get("s2"):
         raise CheckpointError(
             f"{path} has the projector {kind!r}{' and images at several scales' if raw.get('s2') else ''}; "
             "this loader reads mlp_downsample at one scale, as VILA 1.5 has it."
         )
-    reading = {"dtype": dtype, "weights_only": True, "output_loading_info": True}
-    llm, of_llm = AutoModelForCausalLM.from_pretrained(path / "llm", **reading)
-    tower, of_tower = SiglipVisionModel.from_pretrained(path / "vision_tower", **reading)
-    check_complete(of_llm, of_tower, where=path)
-    tokenizer = AutoTokenizer.from_pretrained(path / "llm")
+    llm = loaded(hf.AutoModelForCausalLM, path / "llm", dtype)
+    tower = loaded(hf.SiglipVisionModel, path / "vision_tower", dtype)
+    tokenizer = hf.AutoTokenizer.from_pretrained(path / "llm")
     side = -(-(tower.config.image_size // tower.config.patch_size) // 2)
-    config = LlavaConfig(
+    config = hf.LlavaConfig(
         vision_config=tower.config,
         text_config=llm.config,
         image_token_index=place_of(tokenizer, image_token),
@@ -90,14 +79,14 @@ def load_vila(
         vision_feature_select_strategy="full",
     )
     with torch.device("meta"):
-        model = LlavaForConditionalGeneration(config)
+        model = hf.LlavaForConditionalGeneration(config)
     model.model.language_model, model.lm_head, model.model.vision_tower = llm.model, llm.lm_head, tower
     model.generation_config = llm.generation_config
     connector = projector(tower.config.hidden_size, llm.config.hidden_size).to(dtype)
     weights = load_file(need(path / "mm_projector" / "model.safetensors", "the projector's weights"))
     connector.load_state_dict({name.removeprefix("layers."): value for name, value in weights.items()})
     model.model.multi_modal_projector = connector
-    images = AutoImageProcessor.from_pretrained(path / "vision_tower", backend="pil", **image_settings(conversation))
+    images = hf.AutoImageProcessor.from_pretrained(path / "vision_tower", backend="pil", **image_settings(conversation))
     return SplicedVlm(
         model.eval(),
         images,

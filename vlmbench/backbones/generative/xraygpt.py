@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from vlmbench.backbones.base import Conversation, Release
 from vlmbench.backbones.generative.family import FAMILIES
-from vlmbench.backbones.generative.inputs import CheckpointError, check_complete
-from vlmbench.backbones.generative.spliced import SplicedVlm, image_settings, need, place_of
+from vlmbench.backbones.generative.spliced import SplicedVlm, image_settings, place_of
+from vlmbench.weights.release import CheckpointError, check_complete, loaded, need, unpickled, vit_sizes
 
 # Of LAVIS's `create_eva_vit_g`: the published tower's last block is not used, and a head is 88 wide.
 BLOCKS, TOWER_HEAD, BERT_HEAD = 39, 88, 64
@@ -37,6 +36,11 @@ KEYS = {
     r"^Qformer\.bert\.": "qformer.",
     r"^llama_proj\.": "language_projection.",
 }
+VISION_SIZES = (
+    "vision_model.embeddings.patch_embedding.weight",
+    "vision_model.embeddings.position_embedding",
+    "vision_model.encoder.layers.0.mlp.fc1.weight",
+)
 FAMILY = replace(
     FAMILIES["blip-2"],
     language_linear=r"language_model\.model\.layers\.\d+\.(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)",
@@ -47,10 +51,7 @@ FAMILY = replace(
 )
 
 
-def load_xraygpt(
-    release: Release,
-    conversation: Conversation,
-) -> SplicedVlm:
+def load_xraygpt(release: Release, conversation: Conversation) -> SplicedVlm:
     """Load XrayGPT from its parts; names are mapped while they are read, nothing is written and no code runs.
 
     Args:
@@ -60,42 +61,28 @@ def load_xraygpt(
     Raises:
         CheckpointError: One of the parts is missing or not complete.
     """
-    from transformers import (
-        AutoModelForCausalLM,
-        AutoTokenizer,
-        Blip2Config,
-        Blip2ForConditionalGeneration,
-        Blip2QFormerConfig,
-        Blip2VisionConfig,
-        BlipImageProcessorPil,
-    )
+    import transformers as hf
 
     folder = release.folder
-    files = {name: need(release.companions.get(name), what, f"companions.{name}") for name, what in FILES.items()}
-    state = renamed({key: value for path in files.values() for key, value in read(path).items()})
+    state: dict[str, Tensor] = {}
+    for name, what in FILES.items():
+        held = unpickled(need(release.companions.get(name), what, f"companions.{name}"))
+        state |= renamed(held.get("model", held))
     try:
-        width, _, patch, _ = state["vision_model.embeddings.patch_embedding.weight"].shape
-        side = round((state["vision_model.embeddings.position_embedding"].shape[1] - 1) ** 0.5) * patch
-        mlp = state["vision_model.encoder.layers.0.mlp.fc1.weight"].shape[0]
+        vision = vit_sizes({name: value.shape for name, value in state.items()}, *VISION_SIZES)
         _, queries, hidden = state["query_tokens"].shape
         query_mlp = state["qformer.encoder.layer.0.intermediate_query.dense.weight"].shape[0]
     except KeyError as error:
         raise CheckpointError(f"The files of model.companions do not hold {error}: check each source.") from error
-    llm, info = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=release.dtype, weights_only=True, output_loading_info=True
-    )
-    check_complete(info, where=folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    config = Blip2Config(
-        vision_config=Blip2VisionConfig(
-            hidden_size=width,
-            intermediate_size=mlp,
+    llm = loaded(hf.AutoModelForCausalLM, folder, release.dtype)
+    tokenizer = hf.AutoTokenizer.from_pretrained(folder)
+    config = hf.Blip2Config(
+        vision_config=hf.Blip2VisionConfig(
+            **vision,
             num_hidden_layers=BLOCKS,
-            num_attention_heads=width // TOWER_HEAD,
-            image_size=side,
-            patch_size=patch,
+            num_attention_heads=vision["hidden_size"] // TOWER_HEAD,
         ),
-        qformer_config=Blip2QFormerConfig(
+        qformer_config=hf.Blip2QFormerConfig(
             hidden_size=hidden,
             intermediate_size=query_mlp,
             num_hidden_layers=len([key for key in state if key.endswith(".attention.output.dense.weight")]),
@@ -109,7 +96,7 @@ def load_xraygpt(
         image_token_index=place_of(tokenizer, FAMILY.token),
     )
     with torch.device("meta"):
-        model = Blip2ForConditionalGeneration(config)
+        model = hf.Blip2ForConditionalGeneration(config)
     model.language_model = llm
     wanted = {name: value.shape for name, value in model.state_dict().items() if not name.startswith("language_model.")}
     differ = [name for name in wanted.keys() & state.keys() if wanted[name] != state[name].shape]
@@ -118,29 +105,16 @@ def load_xraygpt(
     model.load_state_dict({name: state[name].to(release.dtype) for name in wanted}, strict=False, assign=True)
     # LAVIS normalises behind the tower with torch's default, within it with the configuration's epsilon.
     model.vision_model.post_layernorm.eps = 1e-5
+    side = vision["image_size"]
     return SplicedVlm(
         model.eval(),
-        BlipImageProcessorPil(**{"size": {"height": side, "width": side}, **image_settings(conversation)}),
+        hf.BlipImageProcessorPil(**{"size": {"height": side, "width": side}, **image_settings(conversation)}),
         tokenizer,
         conversation,
         family=FAMILY,
         image_tokens=queries,
         ending="###",
     )
-
-
-def read(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a `.pth` file of LAVIS, given itself or its folder.
-
-    Raises:
-        CheckpointError: The folder holds other than one such file.
-    """
-    files = sorted(path.glob("*.pth")) if path.is_dir() else [path]
-    if len(files) != 1:
-        raise CheckpointError(f"{path} holds {len(files)} files *.pth instead of one.")
-    state = torch.load(files[0], map_location="cpu", weights_only=True, mmap=True)
-    tensors: dict[str, Tensor] = state.get("model", state)
-    return tensors
 
 
 def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
