@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from torch.nn import functional
 
 from vlmbench.backbones.base import PARTS, part_of
-from vlmbench.backbones.contrastive.attention import Attention
 from vlmbench.backbones.loaders import load
+from vlmbench.tuning.attention import Attention
 from vlmbench.tuning.heads import text_logits
 from vlmbench.tuning.lora import targeted
 from vlmbench.tuning.parameters import without_gradient

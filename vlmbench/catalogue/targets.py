@@ -108,7 +108,7 @@ def _open_clip(cfg: dict[str, Any]) -> Any:
     import open_clip
     from transformers import BertConfig
 
-    from vlmbench.backbones.contrastive.attention import unfuse
+    from vlmbench.tuning.attention import unfuse
 
     with tempfile.TemporaryDirectory() as folder:
         made = open_clip.CLIP

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from vlmbench.tuning.attention import unfuse
 from vlmbench.tuning.parameters import freeze, hold_in_float32
 
 
@@ -45,6 +46,7 @@ def add_lora(
     settings: dict[str, Any] = {"r": rank, "lora_alpha": alpha, "lora_dropout": dropout, "bias": "none"}
 
     config = LoraConfig(target_modules=targets, modules_to_save=list(train_in_full) or None, **settings)
+    unfuse(model)
     return get_peft_model(model, config)
 
 
@@ -53,6 +55,7 @@ def load_lora(model: nn.Module, folder: Path) -> nn.Module:
     from peft import PeftModel
     from peft.utils import load_peft_weights, set_peft_model_state_dict
 
+    unfuse(model)
     wrapped = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
     hold_in_float32(p for p in wrapped.parameters() if p.requires_grad)
     # Once more: the first time, modules trained in full were rounded to the type of a half-precision network.

@@ -39,7 +39,7 @@ class HfSiglip(HfDual):
     presence against its absence depends on the bias, so that it is left out, and no loss reaches it.
 
     LoRA adapts the encoders' layers. The pooling head of the vision tower holds a fused `nn.MultiheadAttention`, which
-    PEFT (0.21) does not adapt faithfully (see `contrastive.attention`); it trains with `finetune=full`.
+    PEFT (0.21) does not adapt faithfully (see `tuning.attention`); it trains with `finetune=full`.
     """
 
     part_prefixes: Mapping[str, tuple[str, ...]] = {

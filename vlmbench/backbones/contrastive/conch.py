@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from vlmbench.backbones.base import Release
-from vlmbench.backbones.contrastive.attention import unfuse
 from vlmbench.backbones.contrastive.dual import DualEncoder, cast
 from vlmbench.backbones.contrastive.open_clip import BLOCK
 from vlmbench.weights.release import fill, need, unpickled
@@ -104,7 +103,6 @@ def load_conch(release: Release) -> Conch:
     )
     network.logit_scale = nn.Parameter(torch.empty(()))
     fill(network, state, path)
-    unfuse(network.text)
     words = need(release.companions.get("tokenizer"), "the folder of CONCH's tokenizer", "companions.tokenizer")
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(words / TOKENIZER), **SPECIAL_TOKENS)
     return Conch(

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from vlmbench.backbones.base import Release
 from vlmbench.backbones.contrastive import released
-from vlmbench.backbones.contrastive.attention import linear
 from vlmbench.backbones.contrastive.dual import DualEncoder, cast
 from vlmbench.weights.release import depths, fill, native, under, unpickled
 
@@ -108,7 +107,7 @@ def load_medclip(release: Release, *, count_padding: bool = True) -> MedClip:
 
 def projected(model: nn.Module, state: Mapping[str, Tensor]) -> nn.ModuleDict:
     """Return a tower: a model, and the Linear layer behind it."""
-    return nn.ModuleDict({"model": model, "projection_head": linear(state["projection_head.weight"])})
+    return nn.ModuleDict({"model": model, "projection_head": released.linear(state["projection_head.weight"])})
 
 
 def swin(state: Mapping[str, Tensor], path: Path) -> nn.ModuleDict:
@@ -133,7 +132,7 @@ def resnet(state: Mapping[str, Tensor], path: Path) -> nn.ModuleDict:
 
     stages = depths(state, r"model\.layer(\d)\.(\d+)\.")
     model = ResNet(Bottleneck, stages, width_per_group=state["model.layer1.0.conv1.weight"].shape[0])
-    model.fc = linear(state["model.fc.weight"])
+    model.fc = released.linear(state["model.fc.weight"])
     tower = nn.ModuleDict({"model": model})
     fill(tower, state, path)
     return tower

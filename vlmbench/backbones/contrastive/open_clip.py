@@ -9,7 +9,6 @@ from typing import Any
 from torch import Tensor
 
 from vlmbench.backbones.base import Release
-from vlmbench.backbones.contrastive.attention import unfuse
 from vlmbench.backbones.contrastive.dual import DualEncoder, cast
 from vlmbench.backbones.contrastive.released import BERT_LINEAR
 from vlmbench.weights.release import CheckpointError, described, first_of, need
@@ -91,7 +90,6 @@ def load_open_clip(release: Release, *, model_name: str = "", weights: str = "")
     model = (CustomTextCLIP if custom else CLIP)(**cfg)
     names = [weights, *WEIGHTS] if weights else WEIGHTS
     load_checkpoint(model, str(first_of(path, names, "settings.weights")), weights_only=True)
-    unfuse(model)
     size = {"size": model.visual.image_size}
     transform = image_transform_v2(
         PreprocessCfg(**merge_preprocess_dict(PreprocessCfg(), config.get("preprocess_cfg", {}) | size)), is_train=False

@@ -23,8 +23,8 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = fused.num_heads
         parts = zip(fused.in_proj_weight.chunk(3), fused.in_proj_bias.chunk(3), strict=True)
-        self.q_proj, self.k_proj, self.v_proj = (linear(weight, bias) for weight, bias in parts)
-        self.out_proj = linear(fused.out_proj.weight, fused.out_proj.bias)
+        self.q_proj, self.k_proj, self.v_proj = (_linear(weight, bias) for weight, bias in parts)
+        self.out_proj = _linear(fused.out_proj.weight, fused.out_proj.bias)
 
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False, attn_mask: Tensor | None = None
@@ -52,9 +52,8 @@ def unfuse(model: nn.Module) -> None:
             module.attn = Attention(fused)
 
 
-def linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
-    """Return a Linear layer with a copy of a weight (outputs, inputs) and bias."""
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
     outputs, inputs = weight.shape
-    layer = nn.Linear(inputs, outputs, bias=bias is not None, device=weight.device, dtype=weight.dtype)
-    layer.load_state_dict({"weight": weight} if bias is None else {"weight": weight, "bias": bias})
+    layer = nn.Linear(inputs, outputs, device=weight.device, dtype=weight.dtype)
+    layer.load_state_dict({"weight": weight, "bias": bias})
     return layer
