@@ -85,7 +85,8 @@ def export(cell: Path, folder: Path) -> None:
     build_tuner(config.finetune).load(backbone, cell / "saved")
     backbone.model.to(torch.float16)
     shutil.rmtree(folder, ignore_errors=True)
-    backbone.save_pretrained(str(folder))
+    for part in (backbone.model, backbone.processor):
+        part.save_pretrained(str(folder))
 
 
 def make(name: str, work: Path) -> list[list[str]]:

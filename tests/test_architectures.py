@@ -17,10 +17,10 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from vlmbench.backbones.base import part_of
 from vlmbench.backbones.generative.family import FAMILIES
 from vlmbench.config.store import conf_dir
 from vlmbench.tuning.lora import add_lora
+from vlmbench.tuning.parameters import part_of
 from vlmbench.weights.source import ASSETS
 
 ARCHITECTURES = sorted(path.stem for path in (ASSETS / "architectures").glob("*.json"))

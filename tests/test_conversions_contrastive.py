@@ -16,11 +16,10 @@ from omegaconf import OmegaConf
 from releases import common, conversions_contrastive
 from torch.nn import functional
 
-from vlmbench.backbones.base import part_of
 from vlmbench.backbones.loaders import load
 from vlmbench.config.store import conf_dir
 from vlmbench.tuning.lora import targeted
-from vlmbench.tuning.parameters import without_gradient
+from vlmbench.tuning.parameters import part_of, without_gradient
 from vlmbench.tuning.tuners import Full, Lora
 from vlmbench.weights.release import CheckpointError
 

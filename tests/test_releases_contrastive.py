@@ -17,12 +17,12 @@ from releases.common import sample_image
 from safetensors.torch import load_file
 from torch.nn import functional
 
-from vlmbench.backbones.base import PARTS, part_of
+from vlmbench.backbones.base import PARTS
 from vlmbench.backbones.loaders import load
 from vlmbench.tuning.attention import Attention
 from vlmbench.tuning.heads import text_logits
 from vlmbench.tuning.lora import targeted
-from vlmbench.tuning.parameters import without_gradient
+from vlmbench.tuning.parameters import part_of, without_gradient
 from vlmbench.tuning.tuners import Full, Lora
 from vlmbench.weights.release import CheckpointError
 

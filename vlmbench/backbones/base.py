@@ -1,35 +1,19 @@
-"""The two interfaces of a backbone; the shapes are the contract.
+"""What every backbone offers; `contrastive.dual.DualEncoder` and `generative.native.HfVlm` add what their kind does.
 
-B images, C texts, D the joint embedding, F the features a probe sees, T tokens, O options.
+The shapes are the contract: B images, C texts, D the joint embedding, F the features a probe sees, T tokens, O options.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 PARTS = ("vision", "connector", "language", "text", "head")
-
-
-@dataclass(frozen=True)
-class Release:
-    """A checkpoint on this machine, as its owners released it, and how it is wanted.
-
-    Attributes:
-        folder: Where its files are.
-        dtype: Type of the weights.
-        companions: Where further files are, by the name that the loader knows them by.
-    """
-
-    folder: Path
-    dtype: torch.dtype
-    companions: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -93,74 +77,6 @@ class Backbone(Protocol):
     def trainable_parameters(self, scope: str) -> list[str]:
         """Return the names of the parameters of `scope` that the loss reaches."""
         ...
-
-
-class ContrastiveBackbone(Backbone, Protocol):
-    """A dual encoder."""
-
-    feature_dim: int
-
-    @property
-    def logit_scale(self) -> Tensor:
-        """The factor, a scalar, that turns cosine similarities into logits."""
-        ...
-
-    def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Return the encoder's inputs, each (C, T).
-
-        Raises:
-            ValueError: A text is longer than the context.
-        """
-        ...
-
-    def encode_image(self, pixels: Tensor) -> Tensor:
-        """Map (B, 3, H, W) to embeddings (B, D), not normalised; or (B, Q, D), of which the best of Q counts."""
-        ...
-
-    def encode_text(self, tokens: Mapping[str, Tensor]) -> Tensor:
-        """Map token tensors (C, T) to embeddings (C, D), not normalised."""
-        ...
-
-    def features(self, pixels: Tensor) -> Tensor:
-        """Map (B, 3, H, W) to the features (B, F) that a linear classifier sees."""
-        ...
-
-
-class GenerativeBackbone(Backbone, Protocol):
-    """A model that answers in text."""
-
-    def collate(self, turns: Sequence[Turn], *, supervise: bool) -> dict[str, Tensor]:
-        """Return a batch: right-padded with `labels` on the answers if supervised, else left-padded prompts.
-
-        Raises:
-            ValueError: A row is longer than the model's context; nothing is ever cut.
-        """
-        ...
-
-    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the mean loss over supervised tokens and the logits (B, T, vocabulary) of a supervised batch."""
-        ...
-
-    def generate(self, batch: Mapping[str, Tensor], *, max_new_tokens: int) -> list[str]:
-        """Return the greedy answer to each prompt of an unsupervised batch."""
-        ...
-
-    def score(self, turns: Sequence[Turn], options: Sequence[Sequence[str]]) -> Tensor:
-        """Return log-likelihoods (B, O) of each row's options as answers, -inf where a row has fewer."""
-        ...
-
-
-def part_of(name: str, part_prefixes: Mapping[str, tuple[str, ...]]) -> str:
-    """Return the part that a parameter belongs to, whatever adapters wrap it.
-
-    Raises:
-        KeyError: No part claims the name; the backbone's table is incomplete.
-    """
-    plain = name.removeprefix("base_model.model.")
-    for part, prefixes in part_prefixes.items():
-        if plain.startswith(prefixes):
-            return part
-    raise KeyError(f"parameter {name!r} belongs to no part of {dict(part_prefixes)}")
 
 
 def named(model: nn.Module, part_prefixes: Mapping[str, tuple[str, ...]], parts: Iterable[str]) -> list[str]:

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
-from vlmbench.backbones.base import Conversation, Release
+from vlmbench.backbones.base import Conversation
 from vlmbench.errors import UserError
+from vlmbench.weights.release import Release
 
 LOADERS = {
     "hf_clip": "contrastive.clip:load_clip",

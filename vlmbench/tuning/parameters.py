@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from vlmbench.backbones.base import part_of
-
 
 class UntrainedError(Exception):
     """A tensor that was meant to train got no usable gradient; the run is worth nothing and stops."""
@@ -43,6 +41,19 @@ def hold_in_float32(parameters: Iterable[Tensor]) -> None:
     """
     for parameter in parameters:
         parameter.data = parameter.data.float()
+
+
+def part_of(name: str, part_prefixes: Mapping[str, tuple[str, ...]]) -> str:
+    """Return the part that a parameter belongs to, whatever adapters wrap it.
+
+    Raises:
+        KeyError: No part claims the name; the backbone's table is incomplete.
+    """
+    plain = name.removeprefix("base_model.model.")
+    for part, prefixes in part_prefixes.items():
+        if plain.startswith(prefixes):
+            return part
+    raise KeyError(f"parameter {name!r} belongs to no part of {dict(part_prefixes)}")
 
 
 def count_by_part(

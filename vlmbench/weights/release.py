@@ -9,11 +9,27 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
 
 from vlmbench.errors import UserError
+
+
+@dataclass(frozen=True)
+class Release:
+    """A checkpoint on this machine, as its owners released it, and how it is wanted.
+
+    Attributes:
+        folder: Where its files are.
+        dtype: Type of the weights, a `torch.dtype`.
+        companions: Where further files are, by the name that the loader knows them by.
+    """
+
+    folder: Path
+    dtype: Any
+    companions: Mapping[str, Path] = field(default_factory=dict)
 
 
 class CheckpointError(UserError):

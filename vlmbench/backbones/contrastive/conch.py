@@ -12,10 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vlmbench.backbones.base import Release
 from vlmbench.backbones.contrastive.dual import DualEncoder, cast
 from vlmbench.backbones.contrastive.open_clip import BLOCK
-from vlmbench.weights.release import fill, need, unpickled
+from vlmbench.weights.release import Release, fill, need, unpickled
 
 WEIGHTS, TOKENIZER = "pytorch_model.bin", "conch_byte_level_bpe_uncased.json"
 CAPTIONING = ("text_decoder.", "visual.attn_pool_caption.", "visual.ln_caption.")

@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from vlmbench.backbones.base import ContrastiveBackbone, Release, device_of, joined, named
+from vlmbench.backbones.base import Backbone, device_of, joined, named
+from vlmbench.weights.release import Release, loaded
 
 
-class DualEncoder(nn.Module, ContrastiveBackbone):
+class DualEncoder(nn.Module, Backbone):
     """A dual encoder; a family gives `encode_image`, `encode_text` and the tables.
 
     Attributes:
@@ -83,6 +84,14 @@ class DualEncoder(nn.Module, ContrastiveBackbone):
         self.check_length(texts, max(map(len, tokens["input_ids"])))
         return {key: torch.tensor(tokens[key]) for key in self.token_inputs}
 
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Map (B, 3, H, W) to embeddings (B, D), not normalised; or (B, Q, D), of which the best of Q counts."""
+        raise NotImplementedError
+
+    def encode_text(self, tokens: Mapping[str, Tensor]) -> Tensor:
+        """Map token tensors (C, T) to embeddings (C, D), not normalised."""
+        raise NotImplementedError
+
     def features(self, pixels: Tensor) -> Tensor:
         """Map (B, 3, H, W) to what a probe sees, (B, F); the projected embedding unless a family says otherwise."""
         return self.encode_image(pixels)
@@ -141,11 +150,6 @@ class HfDual(DualEncoder):
         """Map tokens (C, T) to projected embeddings (C, D)."""
         return self.model.get_text_features(**self.placed(tokens)).pooler_output
 
-    def save_pretrained(self, folder: str) -> None:
-        """Write the checkpoint in the hub's format."""
-        self.model.save_pretrained(folder)
-        self.processor.save_pretrained(folder)
-
 
 def hf_loader(family: Callable[[Any, Any], HfDual], model_class: str, processor_class: str) -> Callable[..., Any]:
     """Return what loads the checkpoints of a family.
@@ -160,7 +164,7 @@ def hf_loader(family: Callable[[Any, Any], HfDual], model_class: str, processor_
         import transformers
 
         path = release.folder
-        model = getattr(transformers, model_class).from_pretrained(path, dtype=release.dtype, weights_only=True)
+        model = loaded(getattr(transformers, model_class), path, release.dtype)
         # Pinned: torchvision and PIL resize to different pixels, and whichever is installed would otherwise decide.
         image_processor = transformers.AutoImageProcessor.from_pretrained(path, backend="pil")
         tokenizer = transformers.AutoTokenizer.from_pretrained(path)

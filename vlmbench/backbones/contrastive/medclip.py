@@ -15,10 +15,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from vlmbench.backbones.base import Release
 from vlmbench.backbones.contrastive import released
 from vlmbench.backbones.contrastive.dual import DualEncoder, cast
-from vlmbench.weights.release import depths, fill, native, under, unpickled
+from vlmbench.weights.release import Release, depths, fill, native, under, unpickled
 
 WEIGHTS = "pytorch_model.bin"
 # The original's constants: side of the input, mean and deviation of its grey values, tokens of the longest text.

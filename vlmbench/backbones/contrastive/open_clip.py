@@ -8,10 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from vlmbench.backbones.base import Release
 from vlmbench.backbones.contrastive.dual import DualEncoder, cast
 from vlmbench.backbones.contrastive.released import BERT_LINEAR
-from vlmbench.weights.release import CheckpointError, described, first_of, need
+from vlmbench.weights.release import CheckpointError, Release, described, first_of, need
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")

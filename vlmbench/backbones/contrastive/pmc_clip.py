@@ -11,10 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vlmbench.backbones.base import Release
 from vlmbench.backbones.contrastive import released
 from vlmbench.backbones.contrastive.dual import DualEncoder, cast
-from vlmbench.weights.release import depths, fill, unpickled
+from vlmbench.weights.release import Release, depths, fill, unpickled
 
 IMAGE, TEXT, PROJECTION = "image_encoder(resnet50).pth", "text_encoder.pth", "text_projection_layer.pth"
 # Not released: the logarithm of the inverse temperature, here as the authors' demonstration sets it.

@@ -8,8 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vlmbench.backbones.base import Release
-from vlmbench.weights.release import native, need
+from vlmbench.weights.release import Release, native, need
 
 # LoRA's places in transformers' `BertModel`; in a residual network they are the convolutions of its blocks, where PEFT
 # puts a k x k convolution of low rank and a 1 x 1 one behind it.

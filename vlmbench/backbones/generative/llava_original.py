@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vlmbench.backbones.base import Conversation, Release
+from vlmbench.backbones.base import Conversation
 from vlmbench.backbones.generative.family import Family
 from vlmbench.backbones.generative.spliced import SplicedVlm, image_settings, place_of
-from vlmbench.weights.release import CheckpointError, described, loaded, shapes, vit_sizes
+from vlmbench.weights.release import CheckpointError, Release, described, loaded, shapes, vit_sizes
 
 TOWER = "model.vision_tower.vision_tower.vision_model."
 # From the names of LLaVA's code to those of transformers.

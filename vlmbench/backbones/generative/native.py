@@ -10,17 +10,17 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from vlmbench.backbones.base import Conversation, GenerativeBackbone, Release, Turn, device_of, joined, named
+from vlmbench.backbones.base import Backbone, Conversation, Turn, device_of, joined, named
 from vlmbench.backbones.generative.family import Family, family_of
 from vlmbench.backbones.generative.inputs import ImageInputs, join_images, load_processor, pad_rows
-from vlmbench.weights.release import CheckpointError, loaded
+from vlmbench.weights.release import CheckpointError, Release, loaded
 
 IGNORE = -100  # the label that torch's cross-entropy leaves out
 ITS_OWN = Conversation()
 PARTS = {"V": "vision", "M": "connector", "L": "language"}
 
 
-class HfVlm(nn.Module, GenerativeBackbone):
+class HfVlm(nn.Module, Backbone):
     """A vision tower, a connector and a language model in a class of transformers, with its own processor.
 
     Args:
@@ -226,11 +226,6 @@ class HfVlm(nn.Module, GenerativeBackbone):
         """Return the names of the parameters of `scope` that the loss reaches."""
         names = named(self.model, self.part_prefixes, (PARTS[letter] for letter in scope))
         return [name for name in names if self.family.reaches(name, self.config)]
-
-    def save_pretrained(self, folder: str) -> None:
-        """Write the checkpoint in the hub's format."""
-        self.model.save_pretrained(folder)
-        self.processor.save_pretrained(folder)
 
     def _placed(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         device, dtype = device_of(self.model), self.model.dtype

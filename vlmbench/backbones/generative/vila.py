@@ -6,10 +6,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from vlmbench.backbones.base import Conversation, Release
+from vlmbench.backbones.base import Conversation
 from vlmbench.backbones.generative.family import Family
 from vlmbench.backbones.generative.spliced import SplicedVlm, image_settings, place_of
-from vlmbench.weights.release import CheckpointError, described, loaded, need
+from vlmbench.weights.release import CheckpointError, Release, described, loaded, need
 
 PARTS = {"llm": "the language model", "vision_tower": "the vision tower", "mm_projector": "the projector"}
 

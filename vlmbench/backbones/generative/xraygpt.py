@@ -9,10 +9,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from vlmbench.backbones.base import Conversation, Release
+from vlmbench.backbones.base import Conversation
 from vlmbench.backbones.generative.family import FAMILIES
 from vlmbench.backbones.generative.spliced import SplicedVlm, image_settings, place_of
-from vlmbench.weights.release import CheckpointError, check_complete, loaded, need, unpickled, vit_sizes
+from vlmbench.weights.release import CheckpointError, Release, check_complete, loaded, need, unpickled, vit_sizes
 
 # Of LAVIS's `create_eva_vit_g`: the published tower's last block is not used, and a head is 88 wide.
 BLOCKS, TOWER_HEAD, BERT_HEAD = 39, 88, 64
