@@ -17,8 +17,8 @@ from releases.common import sample_image
 from safetensors.torch import load_file
 from torch.nn import functional
 
-from vlmbench.backbones.base import PARTS
 from vlmbench.backbones.loaders import load
+from vlmbench.reporting.tables import PARTS
 from vlmbench.tuning.attention import Attention
 from vlmbench.tuning.heads import text_logits
 from vlmbench.tuning.lora import targeted

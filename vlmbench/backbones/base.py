@@ -13,8 +13,6 @@ import torch
 from PIL import Image
 from torch import nn
 
-PARTS = ("vision", "connector", "language", "text", "head")
-
 
 @dataclass(frozen=True)
 class Conversation:

@@ -36,12 +36,7 @@ class SettingsError(UserError):
 
 
 def load(
-    loader: str,
-    folder: str | Path,
-    *,
-    dtype: torch.dtype,
-    companions: Mapping[str, str] | None = None,
-    **settings: Any,
+    loader: str, folder: str | Path, *, dtype: torch.dtype, companions: Mapping[str, str] | None = None, **settings: Any
 ) -> Any:
     """Return the backbone that `loader` makes of the files in `folder`; no code of the repository is run.
 

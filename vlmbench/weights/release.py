@@ -155,6 +155,15 @@ def depths(state: Mapping[str, Any], pattern: str) -> list[int]:
     return [sum(stage == other for other, _ in found) for stage in sorted({stage for stage, _ in found})]
 
 
+def linear(weight: Any) -> Any:
+    """Return a Linear layer without a bias of a weight (outputs, inputs)."""
+    from torch import nn
+
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+    layer.weight.data.copy_(weight)
+    return layer
+
+
 def fill(module: Any, state: Mapping[str, Any], path: Path) -> None:
     """Load weights into a network of torch, which they must fit name by name.
 

@@ -47,10 +47,7 @@ class HfBlip(Itc):
         "connector": ("vision_proj.", "text_proj."),
         "head": ("itm_head.",),
     }
-    linear: Mapping[str, str] = {
-        "vision": VISION_LINEAR,
-        "text": r"text_encoder" + BERT_LINEAR,
-    }
+    linear: Mapping[str, str] = {"vision": VISION_LINEAR, "text": r"text_encoder" + BERT_LINEAR}
 
     def __init__(self, model: nn.Module, processor: Any) -> None:
         super().__init__(model, processor)

@@ -163,11 +163,10 @@ def hf_loader(family: Callable[[Any, Any], HfDual], model_class: str, processor_
     def load_hf(release: Release) -> HfDual:
         import transformers
 
-        path = release.folder
-        model = loaded(getattr(transformers, model_class), path, release.dtype)
+        model = loaded(getattr(transformers, model_class), release.folder, release.dtype)
         # Pinned: torchvision and PIL resize to different pixels, and whichever is installed would otherwise decide.
-        image_processor = transformers.AutoImageProcessor.from_pretrained(path, backend="pil")
-        tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+        image_processor = transformers.AutoImageProcessor.from_pretrained(release.folder, backend="pil")
+        tokenizer = transformers.AutoTokenizer.from_pretrained(release.folder)
         processor = getattr(transformers, processor_class)(image_processor=image_processor, tokenizer=tokenizer)
         return family(model, processor)
 

@@ -1,7 +1,7 @@
 """MedCLIP (Wang et al., EMNLP 2022, arXiv 2210.10163): chest radiographs; a Swin or ResNet-50 tower and ClinicalBERT.
 
-Modules have the names of the release; transformers and torchvision give
-the towers. What the original computes was read in its code, version 0.0.3.
+Modules have the names of the release; transformers and torchvision give the towers. What the original computes was read
+in its code, version 0.0.3.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vlmbench.backbones.contrastive import released
 from vlmbench.backbones.contrastive.dual import DualEncoder, cast
-from vlmbench.weights.release import Release, depths, fill, native, under, unpickled
+from vlmbench.weights.release import Release, depths, fill, linear, native, under, unpickled
 
 WEIGHTS = "pytorch_model.bin"
 # The original's constants: side of the input, mean and deviation of its grey values, tokens of the longest text.
@@ -106,7 +106,7 @@ def load_medclip(release: Release, *, count_padding: bool = True) -> MedClip:
 
 def projected(model: nn.Module, state: Mapping[str, Tensor]) -> nn.ModuleDict:
     """Return a tower: a model, and the Linear layer behind it."""
-    return nn.ModuleDict({"model": model, "projection_head": released.linear(state["projection_head.weight"])})
+    return nn.ModuleDict({"model": model, "projection_head": linear(state["projection_head.weight"])})
 
 
 def swin(state: Mapping[str, Tensor], path: Path) -> nn.ModuleDict:
@@ -131,7 +131,7 @@ def resnet(state: Mapping[str, Tensor], path: Path) -> nn.ModuleDict:
 
     stages = depths(state, r"model\.layer(\d)\.(\d+)\.")
     model = ResNet(Bottleneck, stages, width_per_group=state["model.layer1.0.conv1.weight"].shape[0])
-    model.fc = released.linear(state["model.fc.weight"])
+    model.fc = linear(state["model.fc.weight"])
     tower = nn.ModuleDict({"model": model})
     fill(tower, state, path)
     return tower

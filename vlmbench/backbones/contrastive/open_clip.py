@@ -21,8 +21,6 @@ class OpenClip(DualEncoder):
     """A `CLIP` or `CustomTextCLIP` of open_clip.
 
     LoRA adapts the Linear layers of every block; those of a vision trunk by timm keep query, key and value in one.
-
-    Its tokenizer is open_clip's, texts to (C, T).
     """
 
     part_prefixes: Mapping[str, tuple[str, ...]] = {
@@ -105,14 +103,10 @@ def load_open_clip(release: Release, *, model_name: str = "", weights: str = "")
 
 
 def _config(folder: Path, model_name: str) -> dict[str, Any]:
-    if (folder / CONFIG).is_file():
-        return described(folder / CONFIG, "the model's configuration")
     from open_clip import get_model_config
 
-    cfg = get_model_config(model_name) if model_name else None
-    if cfg is None:
-        raise CheckpointError(
-            f"{folder} holds no {CONFIG}, and model.settings.model_name={model_name!r} is no architecture of "
-            "open_clip's. Give the release's whole folder, or name the architecture, for example ViT-L-14."
-        )
-    return {"model_cfg": cfg, "preprocess_cfg": {}}
+    if (folder / CONFIG).is_file() or not model_name:
+        return described(folder / CONFIG, "the model's configuration")
+    if (cfg := get_model_config(model_name)) is None:
+        raise CheckpointError(f"model.settings.model_name={model_name!r} is no architecture of open_clip's.")
+    return {"model_cfg": cfg}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from vlmbench.weights.release import Release, native, need
 
@@ -14,13 +14,6 @@ from vlmbench.weights.release import Release, native, need
 # puts a k x k convolution of low rank and a 1 x 1 one behind it.
 BERT_LINEAR = r"\.encoder\.layer\.\d+\.(attention\.self\.(query|key|value)|((attention\.)?output|intermediate)\.dense)"
 RESNET_CONVOLUTION = r"\.layer\d\.\d+\.(conv\d|downsample\.0)"
-
-
-def linear(weight: Tensor) -> nn.Linear:
-    """Return a Linear layer without a bias of a weight (outputs, inputs)."""
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
-    layer.weight.data.copy_(weight)
-    return layer
 
 
 def bert(state: Mapping[str, Tensor], release: Release, path: Path) -> tuple[Any, Any]:

@@ -155,10 +155,7 @@ def family_of(config: Any) -> Family:
         ValueError: No family of that `model_type`; the message lists those that there are.
     """
     if config.model_type not in FAMILIES:
-        raise ValueError(
-            f"model_type {config.model_type!r} is no generative architecture that is known here. "
-            f"Known: {', '.join(FAMILIES)}."
-        )
+        raise ValueError(f"model_type {config.model_type!r} is not known here. Known: {', '.join(FAMILIES)}.")
     return FAMILIES[config.model_type]
 
 

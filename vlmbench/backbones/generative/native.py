@@ -34,12 +34,7 @@ class HfVlm(nn.Module, Backbone):
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        processor: Any,
-        conversation: Conversation = ITS_OWN,
-        *,
-        family: Family | None = None,
+        self, model: nn.Module, processor: Any, conversation: Conversation = ITS_OWN, *, family: Family | None = None
     ) -> None:
         super().__init__()
         self.model: Any = model
@@ -68,6 +63,7 @@ class HfVlm(nn.Module, Backbone):
         self.end_id = int(ends[0])
         stops = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
         stops = stops if isinstance(stops, list) else [stops]
+        self.stop_text: dict[str, Any] = {}  # what transformers' `generate` takes where text ends an answer
         self.stop_ids = sorted({self.end_id, self.tokenizer.eos_token_id, *stops} - {None})
 
     def preprocess(self, image: Image.Image) -> ImageInputs:
@@ -172,15 +168,12 @@ class HfVlm(nn.Module, Backbone):
             top_k=None,
             repetition_penalty=1.0,
             pad_token_id=self.tokenizer.pad_token_id,
-            **self.stop_settings(),
+            eos_token_id=self.stop_ids,
+            **self.stop_text,
         )
         answers = tokens[:, inputs["input_ids"].shape[1] :]
         texts = self.tokenizer.batch_decode(answers, skip_special_tokens=True)
         return [re.sub(self.family.thought, "", text, flags=re.DOTALL).strip() for text in texts]
-
-    def stop_settings(self) -> dict[str, Any]:
-        """Return the arguments of transformers' `generate` that say where an answer ends."""
-        return {"eos_token_id": self.stop_ids}
 
     @torch.no_grad()
     def score(self, turns: Sequence[Turn], options: Sequence[Sequence[str]]) -> Tensor:

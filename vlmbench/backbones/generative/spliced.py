@@ -49,6 +49,7 @@ class SplicedVlm(HfVlm):
         processor = LlavaProcessor(images, tokenizer, image_token=family.token)
         super().__init__(model, processor, conversation, family=family)
         self.image_tokens, self.ending = image_tokens, ending
+        self.stop_text = {"stop_strings": [ending], "tokenizer": tokenizer} if ending else {}
         self.stop_ids = sorted({*self.stop_ids, *self.tokenizer.convert_tokens_to_ids(list(stops))})
         if self.tokenizer.pad_token_id == self.image_token_id:
             self.tokenizer.pad_token = self.tokenizer.eos_token  # padding must not be taken for an image
@@ -79,11 +80,6 @@ class SplicedVlm(HfVlm):
         if not self.ending:
             return super().answer_ids(answer)
         return list(self.tokenizer(self.answer_prefix + answer + self.ending, add_special_tokens=False)["input_ids"])
-
-    def stop_settings(self) -> dict[str, Any]:
-        """Return where generation ends."""
-        text = {"stop_strings": [self.ending], "tokenizer": self.tokenizer} if self.ending else {}
-        return super().stop_settings() | text
 
     def generate(self, batch: Mapping[str, Tensor], *, max_new_tokens: int) -> list[str]:
         """Return the greedy answers, without the text that ends them."""

@@ -78,9 +78,7 @@ def load_xraygpt(release: Release, conversation: Conversation) -> SplicedVlm:
     tokenizer = hf.AutoTokenizer.from_pretrained(folder)
     config = hf.Blip2Config(
         vision_config=hf.Blip2VisionConfig(
-            **vision,
-            num_hidden_layers=BLOCKS,
-            num_attention_heads=vision["hidden_size"] // TOWER_HEAD,
+            **vision, num_hidden_layers=BLOCKS, num_attention_heads=vision["hidden_size"] // TOWER_HEAD
         ),
         qformer_config=hf.Blip2QFormerConfig(
             hidden_size=hidden,
