@@ -136,6 +136,7 @@ def test_the_image_takes_as_many_tokens_as_the_tower_gives(image, tower, strateg
 
 
 @pytest.mark.parametrize(("like", "loader", "words"), [
+    ("tiny_llava", "hf_clip", "would stay random"),
     ("tiny_clip", "hf_vlm", "cannot read"),
     ("tiny_clip", "llava_original", "mlp2x_gelu"),
 ])  # fmt: skip

@@ -153,7 +153,8 @@ def test_every_architecture_is_tested():
 @pytest.mark.parametrize("name", KINDS)
 def test_what_is_saved_is_a_checkpoint_that_computes_the_same(name, tmp_path):
     first = backbone_of(name).eval()
-    first.save_pretrained(tmp_path)
+    for part in (first.model, first.processor):
+        part.save_pretrained(tmp_path)
     second = backbone_of(name, tmp_path).eval()
     ours, theirs = (model.collate(turns_of(model), supervise=True) for model in (first, second))
     for key, value in ours.items():
