@@ -393,7 +393,7 @@ def test_an_architecture_of_open_clips_stands_in_for_a_missing_configuration(rel
 
 @pytest.mark.parametrize(("name", "lost", "message"), [
     ("biomedclip", "", "which describes the text tower as microsoft/BiomedNLP.*model.companions.text.source"),
-    ("quiltnet", "open_clip_config.json", "open_clip_config.json, the model's configuration, is not there. Fetch the whole release"),
+    ("quiltnet", "open_clip_config.json", "the model's configuration, is not there. Fetch the whole release"),
     ("quiltnet", "open_clip_pytorch_model.bin", "holds none of .*model.settings.weights"),
 ])  # fmt: skip
 def test_an_incomplete_folder_says_what_it_lacks(releases, tmp_path, name, lost, message):
