@@ -43,7 +43,7 @@ def table(models: Mapping[str, ModelConfig]) -> str:
                 continue
             pair = f"`{model.pair}`" if model.pair else ""
             what = f"`{model.source}`" if model.source not in ("", MISSING) else "whatever your endpoint serves"
-            gate = " (gated)" if model.gated else ""
+            gate = " (gated)" if model.gated else " (by hand: `models show`)" if model.how_to_get else ""
             lines.append(
                 f"| `{name}` | {what}{gate} | {model.role} | {pair} | `{model.loader}` | {proofs(name, model)} |"
             )
