@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -60,12 +61,12 @@ def golden(name):
     return json.loads((ROOT / "tests" / "golden" / f"{same.get(name, name)}.json").read_text())
 
 
-def build(name, release):
-    """Load a release as the model's YAML says."""
+def build(name, release, **changes):
+    """Load a release as the model's YAML says, but for `changes`."""
     model = yaml.safe_load((ROOT / "conf" / "model" / f"{name}.yaml").read_text())
     settings = {key: model[key] for key in ("chat_template", "answer_prefix", "max_length") if key in model}
     companions = {key: str(release / key) for key in model.get("companions", {})}
-    settings |= model.get("settings", {})
+    settings |= model.get("settings", {}) | changes
     loaded = load(model["loader"], str(release / "main"), dtype=torch.float32, companions=companions, **settings)
     return loaded.eval()
 
@@ -347,3 +348,23 @@ def test_an_image_of_the_released_vila_takes_196_tokens():
     from vlmbench.backbones.generative.vila import projector
 
     assert projector(8, 4)(torch.zeros(1, 27 * 27, 8)).shape == (1, 196, 4)
+
+
+@pytest.mark.parametrize("name", ["vila15", "llava_med", "xraygpt"])
+def test_a_misspelt_setting_of_images_is_refused(name, releases):
+    folder = releases(name)
+    with pytest.raises(CheckpointError, match=r"image_processor\.sizes: .* has no such setting"):
+        build(name, folder, processor={"image_processor": {"sizes": 3}})
+
+
+def test_a_tower_among_pickled_weights_is_found(releases, tmp_path):
+    shutil.copytree(releases("llava_med") / "main", tmp_path / "main")
+    state: dict[str, torch.Tensor] = {}
+    for file in sorted((tmp_path / "main").glob("*.safetensors")):
+        state |= load_file(file)
+        file.unlink()
+    (tmp_path / "main" / "model.safetensors.index.json").unlink()
+    torch.save(state, tmp_path / "main" / "pytorch_model.bin")
+    ours, theirs = build("llava_med", tmp_path), build("llava_med", releases("llava_med"))
+    for key, value in ours.model.state_dict().items():
+        assert torch.equal(value, theirs.model.state_dict()[key]), key

@@ -13,9 +13,9 @@ from releases import makers
 from safetensors.torch import save_file
 
 from vlmbench.backbones.base import Turn
-from vlmbench.backbones.generative.inputs import complete_processor
 from vlmbench.backbones.loaders import load
 from vlmbench.weights.locate import content_digest, locate
+from vlmbench.weights.processor import complete_processor
 from vlmbench.weights.source import ASSETS, Source
 
 

@@ -386,7 +386,7 @@ def test_a_fault_that_stays_is_one_message_and_keeps_what_was_answered(server, h
 
 def test_a_cache_that_cannot_be_written_is_found_out_before_anything_is_paid_for(server, hosted, tmp_path):
     (tmp_path / "answers").write_text("a file where the folder should be")
-    with pytest.raises((NotADirectoryError, FileExistsError)):
+    with pytest.raises(HostedError, match="model.cache=.* cannot be written"):
         ask(hosted(), 3)
     assert server.asked == []
 
@@ -591,3 +591,41 @@ def test_the_hosted_models_of_the_study_ask_for_their_key_before_anything_heavy_
     assert len(lines) == 4
     for line, word in zip(lines, ("OPENAI_API_KEY", "GEMINI_API_KEY", "finetune=lora", "model.source"), strict=True):
         assert word in line
+
+
+def test_an_answer_in_parts_or_with_half_a_letter_is_text():
+    parts = [{"type": "text", "text": "no "}, {"type": "text", "text": "nodule"}, {"type": "refusal"}]
+    for content, text in ((parts, "no nodule"), ("yes \ud83d", "yes ?")):
+        reply = {"choices": [{"message": {"content": content}, "finish_reason": "stop"}]}
+        assert read_answer(reply, 8).text == text
+
+
+@pytest.mark.parametrize("settings", ["{access_token: x}", "{provider: {api_key: x}}", "{extra: [{secret: x}]}"])
+def test_a_credential_anywhere_in_the_settings_is_refused(command, settings):
+    status, _, err = command("train", "model=hosted_local", "model.source=m", f"+model.settings.more={settings}")
+    assert status == 2
+    assert "looks like a credential" in err
+
+
+def test_a_key_in_the_place_of_its_name_is_not_repeated(command):
+    status, _, err = command("train", "model=o3", "model.api_key_env=AKIA9Z8Y7X6W5V4U3T2S")
+    assert status == 2
+    assert "AKIA9Z8Y7X6W5V4U3T2S" not in err
+
+
+def test_nothing_else_of_the_environment_goes_to_an_endpoint(monkeypatch):
+    for name in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+        monkeypatch.setenv(name, "ours")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Secret: ours")
+    headers = Endpoint("http://localhost:1/v1").client.default_headers
+    assert "ours" not in [str(value) for value in headers.values()]
+
+
+def test_a_key_across_the_cut_of_a_message_is_struck_out(monkeypatch):
+    monkeypatch.setenv("SOME_KEY", "sk-test-0123456789")
+    endpoint = Endpoint("http://localhost:1/v1", "SOME_KEY", retries=0)
+    long = "x" * 290 + "sk-test-0123456789"
+    monkeypatch.setattr(endpoint, "_send", lambda body: {"error": long})
+    with pytest.raises(HostedError) as error:
+        endpoint.ask({}, 8, threading.Event())
+    assert "sk-test" not in str(error.value)

@@ -12,7 +12,7 @@ import open_clip
 import pytest
 import torch
 import yaml
-from releases import contrastive, contrastive_open
+from releases import contrastive, contrastive_open, makers
 from releases.common import sample_image
 from safetensors.torch import load_file
 from torch.nn import functional
@@ -420,3 +420,36 @@ def test_a_cell_runs_from_end_to_end(train, releases, tmp_path, name, finetune):
     scores = ran.predictions.filter(like="score_").to_numpy()
     assert np.isfinite(scores).all()
     assert scores.std(0).max() > 0
+
+
+def test_a_temperature_above_clips_cap_still_trains(train, releases):
+    ran = train(
+        "model=siglip",
+        f"model.source={releases('siglip') / 'main'}",
+        "task=pretrain",
+        "finetune=full",
+        "finetune.scope=vision+text",
+        "domain=phantom_shapes",
+        "domain.patients=12",
+        "trainer.max_epochs=1",
+    )
+    assert ran.status == 0, ran.err
+    assert ran.record["status"] == "done"
+
+
+@pytest.mark.parametrize("name", ["medclip", "conch"])
+def test_a_release_without_its_file_of_weights_is_told(releases_all, name):
+    release = releases_all(name)
+    (release / "main" / "pytorch_model.bin").rename(release / "main" / "elsewhere.bin")
+    companions = {part.name: str(part) for part in release.iterdir() if part.name != "main"}
+    with pytest.raises(CheckpointError, match="a file of the release's weights, is not there"):
+        load(name, str(release / "main"), dtype=torch.float32, companions=companions)
+
+
+@pytest.fixture
+def releases_all(tmp_path):
+    def release(name):
+        makers()[name](tmp_path)
+        return tmp_path
+
+    return release

@@ -185,6 +185,18 @@ def test_a_setting_that_the_processor_does_not_have_is_refused():
         backbone_of("llava", processor={"patchsize": 14})
 
 
+@pytest.mark.parametrize("name", ["qwen25_vl", "internvl3", "llava"])
+def test_a_misspelt_setting_of_images_is_refused(name):
+    with pytest.raises(CheckpointError, match=r"model\.processor\.image_processor\.max_pixelz: .* has no such setting"):
+        backbone_of(name, processor={"image_processor": {"max_pixelz": 3136}})
+
+
+def test_a_question_with_the_word_of_the_images_features_is_refused():
+    backbone = backbone_of("gemma3")
+    with pytest.raises(ValueError, match="on whose places images stand"):
+        backbone.prompt_ids("what is <image_soft_token>?", backbone.preprocess(sample_image()).tokens)
+
+
 def test_weights_that_are_not_in_the_files_are_an_error(tmp_path):
     folder = tmp_path / "half"
     shutil.copytree(released("llava"), folder)

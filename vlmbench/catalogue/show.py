@@ -57,6 +57,7 @@ def facts(name: str, model: schema.ModelConfig, lock: Lock, *, rank: int) -> dic
         "learning_rates": dict(model.learning_rates),
         "default_scope": model.default_scope,
         "memory_gib": _memory(model, lora),
+        "tiles": _tiled(model),
         "lora": {"rank": rank, "note": note, "targets": [asdict(target) for target in lora]},
     }
 
@@ -79,13 +80,15 @@ def text(told: Mapping[str, Any]) -> str:
         parts = ", ".join(f"{part} {count:,.1f} M" for part, count in told["parameters"].items())
         lines.append(f"parameters   {sum(told['parameters'].values()):,.1f} M: {parts}")
     lines += [f"download     {told['download_gib']:g} GiB", f"weights      {_weights(told)}"]
-    if told["gated"]:
-        lines.append(f"gated        {told['how_to_get'] or 'accept the terms on its page, then `hf auth login`'}")
+    if told["gated"] or told["how_to_get"]:
+        how = told["how_to_get"] or "accept the terms on its page, then `hf auth login`"
+        lines.append(f"{'gated' if told['gated'] else 'by hand':<12} {how}")
     if told["memory_gib"]:
         each = {method: f"{row['gib']:.1f}" for method, row in told["memory_gib"].items()}
         batch = next(iter(told["memory_gib"].values()))["batch"]
         basis = "the sizes alone" if told["parameters"] else "the size of the download alone"
-        lines += ["", f"GPU memory in GiB, an estimate from {basis}: bfloat16, {batch} example(s) a step"]
+        tile = ", one tile an image (a large image takes several)" if told["tiles"] else ""
+        lines += ["", f"GPU memory in GiB, an estimate from {basis}: bfloat16, {batch} example(s) a step{tile}"]
         lines.append(columns([["finetune", *each], ["", *each.values()]], set(range(1, len(each) + 1))))
     if told["lora"]["targets"]:
         lines += ["", f"LoRA (rank {told['lora']['rank']}); the pattern matches whole paths of modules"]
@@ -95,6 +98,13 @@ def text(told: Mapping[str, Any]) -> str:
     if told["lora"]["note"]:
         lines.append(told["lora"]["note"])
     return "\n".join(lines)
+
+
+def _tiled(model: schema.ModelConfig) -> bool:
+    """Tell whether a model cuts a large image into tiles, each of which takes tokens of its own."""
+    path = configuration(model.architecture, model.source)
+    raw = json.loads(path.read_text(encoding="utf-8")) if path else {}
+    return "image_grid_pinpoints" in raw or raw.get("model_type") == "internvl"
 
 
 def _weights(told: Mapping[str, Any]) -> str:

@@ -119,7 +119,7 @@ def check_endpoint(model: schema.ModelConfig) -> None:
         ConfigError: It cannot; the message never repeats a key.
     """
     if isinstance(model, schema.HostedModelConfig):
-        fault = endpoint_fault(model.base_url, model.api_key_env, [*model.settings], os.environ)
+        fault = endpoint_fault(model.base_url, model.api_key_env, model.settings, os.environ)
         if fault:
             raise ConfigError(f"{model.name}: {fault}")
 

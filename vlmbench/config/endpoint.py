@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 # What the client itself puts into a request, or what would change the form of the answer.
 RESERVED = {"model", "messages", "stream", "n", "max_tokens", "max_completion_tokens"}
 # Settings are written into the record.
-SECRET = {"apikey", "key", "token", "authorization", "headers", "extraheaders", "password", "secret"}
+SECRET = re.compile(r"(key|token|secret|password|authorization|credentials?|headers)$")
 
 
-def endpoint_fault(base_url: str, api_key_env: str, settings: Iterable[str], environ: Mapping[str, str]) -> str:
+def endpoint_fault(base_url: str, api_key_env: str, settings: Mapping[str, Any], environ: Mapping[str, str]) -> str:
     """Return what is wrong with a hosted model's configuration and how to mend it; empty where nothing is.
 
     No message repeats what may be a key in the wrong place.
@@ -21,7 +22,7 @@ def endpoint_fault(base_url: str, api_key_env: str, settings: Iterable[str], env
     Args:
         base_url: Address of the endpoint.
         api_key_env: Name of the environment variable that holds the key.
-        settings: Names of the further fields of each request.
+        settings: Further fields of each request.
         environ: The environment.
     """
     if re.search(r"[@?#\s]", base_url):
@@ -36,9 +37,8 @@ def endpoint_fault(base_url: str, api_key_env: str, settings: Iterable[str], env
         host = None
     if not host or parts.scheme not in ("http", "https"):
         return f"model.base_url={base_url!r} is not an address such as https://host/v1 or http://localhost:8000/v1."
-    for name in settings:
-        plain = re.sub(r"[-_]", "", name).lower()
-        if plain in SECRET:
+    for name in names_in(settings):
+        if SECRET.search(re.sub(r"[-_]", "", name).lower()):
             return (
                 f"model.settings.{name} looks like a credential, and settings are written into the record. Keys are "
                 "read from the environment variable that model.api_key_env names, and from nowhere else."
@@ -51,6 +51,15 @@ def endpoint_fault(base_url: str, api_key_env: str, settings: Iterable[str], env
     return _key_fault(api_key_env, environ) or _transport_fault(parts.scheme, host, api_key_env)
 
 
+def names_in(settings: object) -> list[str]:
+    """Return every key of nested settings."""
+    if isinstance(settings, Mapping):
+        return [name for key, value in settings.items() for name in (str(key), *names_in(value))]
+    if isinstance(settings, list | tuple):
+        return [name for value in settings for name in names_in(value)]
+    return []
+
+
 def endpoint_name(base_url: str, model: str) -> str:
     """Return what stands in for the hash of weights that nobody can see: where a hosted model is and its name there."""
     parts = urlsplit(base_url)
@@ -60,7 +69,10 @@ def endpoint_name(base_url: str, model: str) -> str:
 def _key_fault(api_key_env: str, environ: Mapping[str, str]) -> str:
     if not api_key_env:
         return ""
-    if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", api_key_env):
+    # A name of the environment ends in a word; a key that happens to be in capitals has digits in it.
+    if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", api_key_env) or (
+        api_key_env not in environ and len(re.findall(r"\d", api_key_env)) > 3
+    ):
         return (
             "model.api_key_env is the name of an environment variable in capitals, such as OPENAI_API_KEY, not the key "
             "itself. If what was given is a key, take it out of the file or the shell's history."

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from typing import Any
@@ -37,7 +38,7 @@ class TryAgain(Exception):  # noqa: N818 - a request, not an error
 
     def __init__(self, reason: str, said: object = "", after: float = 0.0) -> None:
         super().__init__(reason)
-        self.reason, self.said, self.after = reason, brief(said), after
+        self.reason, self.said, self.after = reason, str(said), after
 
 
 class Endpoint:
@@ -46,7 +47,7 @@ class Endpoint:
     Args:
         base_url: Its address.
         api_key_env: Environment variable that holds the key; empty for none.
-        timeout: Seconds until a request counts as lost.
+        timeout: Seconds without a byte until a request counts as lost.
         retries: Tries after the first.
     """
 
@@ -62,7 +63,11 @@ class Endpoint:
         from openai import OpenAI
 
         # Without a key the SDK would send OPENAI_API_KEY, whoever the address belongs to.
-        return OpenAI(base_url=self.base_url, api_key=self._key or "none", timeout=self.timeout, max_retries=0)
+        client = OpenAI(base_url=self.base_url, api_key=self._key or "none", timeout=self.timeout, max_retries=0)
+        # Nor what else the environment holds for another address: account, project, headers with secrets in them.
+        client.organization = client.project = None
+        client._custom_headers = {}
+        return client
 
     def ask(self, body: Mapping[str, Any], budget: int, stop: threading.Event) -> Answer:
         """Return the answer to one request, tried again with growing, jittered pauses while its fault may pass.
@@ -77,9 +82,12 @@ class Endpoint:
         """
         for tried in range(1, self.retries + 2):
             try:
-                return read_answer(self._send(body), budget)
+                answer = read_answer(self._send(body), budget)
+                text, model, fingerprint = map(self._without_key, (answer.text, answer.model, answer.fingerprint))
+                return replace(answer, text=text, model=model, fingerprint=fingerprint)
             except TryAgain as again:
                 fault = again
+                fault.said = brief(self._without_key(fault.said))
             if tried <= self.retries:
                 self._note(fault.reason)
                 if stop.wait(fault.after + min(LONGEST_WAIT, FIRST_WAIT * 2 ** (tried - 1)) * random.uniform(0.5, 1)):
@@ -105,26 +113,30 @@ class Endpoint:
             if error.code == "content_filter":  # Azure's way of declining a question
                 return {"choices": [{"finish_reason": "content_filter"}]}
             raise self._judged(error) from None
-        except ValueError:
+        except (ValueError, RecursionError):
             raise TryAgain("an answer that is not JSON") from None
         return reply.to_dict(warnings=False) if hasattr(reply, "to_dict") else reply
 
     def _judged(self, error: Any) -> Exception:
         """Return what a status of 4xx or 5xx means: a fault that may pass, or the run's end."""
         status, headers = error.status_code, error.response.headers
-        said = brief(table(error.body).get("message") or error.body or error.message)
+        said = brief(self._without_key(table(error.body).get("message") or error.body or error.message))
         after = retry_after(headers.get("retry-after", ""))
         final = error.code == "insufficient_quota" or headers.get("x-should-retry") == "false" or after > LONGEST_ASKED
         if (status in PASSING or status >= 500) and not final:
             return TryAgain(f"status {status}", said, after)
         hint = "Check model.source, model.token_field and model.settings." if status < 429 else ""
+        hint = "The image is too large for it: lower model.max_side." if status == 413 else hint
         hint = f"Check the key in {self.api_key_env or 'model.api_key_env'}." if status in (401, 403) else hint
         hint = f"It asks to wait {after:,.0f} s." if after else hint
         return self._ended(f"status {status}: {said.rstrip('.')}. {hint}")
 
     def _ended(self, text: str) -> HostedError:
-        text = f"{self.base_url}: {text}".rstrip()
-        return HostedError(text.replace(self._key, "[key]") if self._key else text)  # an endpoint may have repeated it
+        return HostedError(self._without_key(f"{self.base_url}: {text}".rstrip()))
+
+    def _without_key(self, value: object) -> str:
+        """Return a text of the endpoint's, which may have repeated the key."""
+        return str(value).replace(self._key, "[key]") if self._key else str(value)
 
     def _note(self, reason: str) -> None:
         with self._lock:
@@ -149,6 +161,8 @@ def read_answer(reply: Any, budget: int) -> Answer:
     choice, usage = table(choices[0]), table(reply.get("usage"))
     message, finish = table(choice.get("message")), str(choice.get("finish_reason") or "")
     text = message.get("content")
+    if isinstance(text, list):  # the form of the messages API: parts, of which some are text
+        text = "".join(str(table(part).get("text") or "") for part in text)
     if text is None and message.get("refusal"):
         text, finish = str(message["refusal"]), "content_filter"
     if text is None and finish in ("length", "content_filter"):
@@ -158,6 +172,8 @@ def read_answer(reply: Any, budget: int) -> Answer:
     model, fingerprint = (str(reply.get(name) or "") for name in ("model", "system_fingerprint"))
     counts = [usage.get("prompt_tokens"), usage.get("completion_tokens")]
     asked, answered = (count if isinstance(count, int) else 0 for count in counts)
+    # Half of a pair of surrogates is no text that can be stored.
+    text = text.encode("utf-8", "replace").decode()
     return Answer(text.strip(), finish, model, fingerprint, asked, answered, budget)
 
 

@@ -119,6 +119,8 @@ class HostedVlm:
             stop.set()
             pool.shutdown(cancel_futures=True)
         for fault in filter(None, (future.exception() for future in done)):
+            if isinstance(fault, OSError):
+                raise HostedError(f"model.cache={self.answers.folder} cannot be written: {fault}") from fault
             if not isinstance(fault, HostedError):
                 raise fault
             raise HostedError(f"{fault} {self._kept()}") from None

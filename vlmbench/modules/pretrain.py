@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vlmbench.domains.datamodule import Row
-from vlmbench.modules.base import TunedModule
+from vlmbench.modules.base import Optimisation, TunedModule
 from vlmbench.tuning.heads import text_logits
 
 MAX_LOGIT_SCALE = 100.0  # Radford et al. (2021), section 2.5: clipped there to keep training stable
@@ -17,6 +17,11 @@ MAX_LOGIT_SCALE = 100.0  # Radford et al. (2021), section 2.5: clipped there to 
 
 class CaptionModule(TunedModule):
     """A dual encoder that learns which caption belongs to which image of a batch."""
+
+    def __init__(self, backbone: Any, optimisation: Optimisation | None) -> None:
+        super().__init__(backbone, optimisation)
+        # SigLIP was released with a scale above CLIP's cap.
+        self.max_scale = max(MAX_LOGIT_SCALE, float(backbone.logit_scale.detach()))
 
     def collate(self, rows: list[Row]) -> dict[str, Any]:
         """Return `pixels` (B, 3, H, W), the captions' `tokens`, each (B, T), the `captions` and the rows' `index`."""
@@ -48,7 +53,9 @@ class CaptionModule(TunedModule):
 
     def _logits(self, batch: dict[str, Any]) -> Tensor:
         texts = functional.normalize(self.backbone.encode_text(batch["tokens"]).float(), dim=-1)
-        scale = self.backbone.logit_scale.float().clamp(max=MAX_LOGIT_SCALE)
+        scale = self.backbone.logit_scale.float()
+        # The value is capped, the gradient is not: at the cap the temperature must still be able to fall.
+        scale = scale - (scale - self.max_scale).clamp(min=0).detach()
         return text_logits(self.backbone.encode_image(batch["pixels"].to(self.device)), texts, scale)
 
     def _loss(self, batch: dict[str, Any]) -> Tensor:

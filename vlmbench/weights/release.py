@@ -71,11 +71,11 @@ def unpickled(path: Path, *needed: str) -> Any:
         needed: Names of weights from which the model's sizes are read.
 
     Raises:
-        CheckpointError: The folder holds other than one such file, or one of those weights is not in the file.
+        CheckpointError: The file is not there, the folder holds other than one, or one of those weights is not in it.
     """
     import torch
 
-    files = sorted(path.glob("*.pth")) if path.is_dir() else [path]
+    files = sorted(path.glob("*.pth")) if path.is_dir() else [need(path, "a file of the release's weights")]
     if len(files) != 1:
         raise CheckpointError(f"{path} holds {len(files)} files *.pth instead of one.")
     # Files of torch before 1.6 are no archives, and cannot be mapped into memory.
@@ -86,7 +86,7 @@ def unpickled(path: Path, *needed: str) -> Any:
 
 
 def shapes(folder: Path, prefix: str) -> dict[str, list[int]]:
-    """Return the shapes of the weights in a folder's safetensors files whose names begin with `prefix`, without it."""
+    """Return the shapes of the weights in a folder whose names begin with `prefix`, without it."""
     from safetensors import safe_open
 
     found: dict[str, list[int]] = {}
@@ -94,6 +94,9 @@ def shapes(folder: Path, prefix: str) -> dict[str, list[int]]:
         with safe_open(str(file), framework="np") as opened:
             own = [key for key in opened.keys() if key.startswith(prefix)]  # noqa: SIM118 - no mapping
             found |= {key.removeprefix(prefix): opened.get_slice(key).get_shape() for key in own}
+    for file in () if found else sorted(folder.glob("pytorch_model*.bin")):
+        weights = unpickled(file).items()
+        found |= {key.removeprefix(prefix): list(value.shape) for key, value in weights if key.startswith(prefix)}
     return found
 
 

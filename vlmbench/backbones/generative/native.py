@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from vlmbench.backbones.base import Backbone, Conversation, Turn, device_of, joined, named
 from vlmbench.backbones.generative.family import Family, family_of
-from vlmbench.backbones.generative.inputs import ImageInputs, join_images, load_processor, pad_rows
+from vlmbench.backbones.generative.inputs import ImageInputs, join_images, pad_rows
+from vlmbench.weights.processor import load_processor
 from vlmbench.weights.release import CheckpointError, Release, loaded
 
 IGNORE = -100  # the label that torch's cross-entropy leaves out
@@ -108,7 +109,18 @@ class HfVlm(nn.Module, Backbone):
         # A template may already write the begin token; the tokenizer would write a second one.
         bos = self.tokenizer.bos_token
         ids = self.tokenizer(text, add_special_tokens=not (bos and text.startswith(bos)))["input_ids"]
-        return [self.image_token_id] * image_tokens + ids if self.family.image_first else ids
+        ids = [self.image_token_id] * image_tokens + ids if self.family.image_first else ids
+        return self.checked(ids, image_tokens, prompt)
+
+    def checked(self, ids: list[int], image_tokens: int, prompt: str) -> list[int]:
+        """Return the tokens of a prompt, if those of the image are all that are the image's.
+
+        Raises:
+            ValueError: The question holds the word on whose places the image stands.
+        """
+        if ids.count(self.image_token_id) != image_tokens:
+            raise ValueError(f"The prompt holds {self.family.token!r}, on whose places images stand: {prompt[:80]!r}.")
+        return ids
 
     def answer_ids(self, answer: str) -> list[int]:
         """Return the tokens of an answer and the end token, the one that stops generation."""

@@ -12,6 +12,7 @@ from vlmbench.backbones.base import Conversation
 from vlmbench.backbones.generative.family import Family
 from vlmbench.backbones.generative.inputs import ImageInputs
 from vlmbench.backbones.generative.native import HfVlm
+from vlmbench.weights.processor import check_settings
 from vlmbench.weights.release import CheckpointError
 
 
@@ -46,6 +47,7 @@ class SplicedVlm(HfVlm):
     ) -> None:
         from transformers import LlavaProcessor
 
+        check_settings(type(images)(), image_settings(conversation))
         processor = LlavaProcessor(images, tokenizer, image_token=family.token)
         super().__init__(model, processor, conversation, family=family)
         self.image_tokens, self.ending = image_tokens, ending
@@ -71,9 +73,7 @@ class SplicedVlm(HfVlm):
         before, after = self.prompt_text(prompt).split(self.family.placeholder)
         first = self.tokenizer(before)["input_ids"]
         rest = self.tokenizer(after, add_special_tokens=False)["input_ids"]
-        if self.image_token_id in (*first, *rest):
-            raise ValueError(f"The prompt holds {self.family.token!r}, on whose places images stand: {prompt[:80]!r}.")
-        return [*first, *[self.image_token_id] * image_tokens, *rest]
+        return self.checked([*first, *[self.image_token_id] * image_tokens, *rest], image_tokens, prompt)
 
     def answer_ids(self, answer: str) -> list[int]:
         """Return the tokens of an answer and of its end."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from vlmbench.backbones.base import Conversation
 from vlmbench.backbones.generative.family import Family
 from vlmbench.backbones.generative.spliced import SplicedVlm, image_settings, place_of
-from vlmbench.weights.release import CheckpointError, Release, described, loaded, need
+from vlmbench.weights.release import CheckpointError, Release, described, fill, loaded, need
 
 PARTS = {"llm": "the language model", "vision_tower": "the vision tower", "mm_projector": "the projector"}
 
@@ -83,8 +83,8 @@ def load_vila(
     model.model.language_model, model.lm_head, model.model.vision_tower = llm.model, llm.lm_head, tower
     model.generation_config = llm.generation_config
     connector = projector(tower.config.hidden_size, llm.config.hidden_size).to(dtype)
-    weights = load_file(need(path / "mm_projector" / "model.safetensors", "the projector's weights"))
-    connector.load_state_dict({name.removeprefix("layers."): value for name, value in weights.items()})
+    file = need(path / "mm_projector" / "model.safetensors", "the projector's weights")
+    fill(connector, {name.removeprefix("layers."): value for name, value in load_file(file).items()}, file)
     model.model.multi_modal_projector = connector
     images = hf.AutoImageProcessor.from_pretrained(path / "vision_tower", backend="pil", **image_settings(conversation))
     return SplicedVlm(

@@ -126,7 +126,7 @@ class HostedModelConfig(ModelConfig):
         max_side: Longest side, in pixels, of an image that is sent as it is; a larger one is scaled down to it.
         concurrency: Most requests at a time.
         retries: Tries after the first, for faults that pass: 408, 409, 429, 5xx, lost connections, broken answers.
-        timeout: Seconds until a request counts as lost.
+        timeout: Seconds without a byte until a request counts as lost.
         cache: Folder that keeps every answer, so that none is paid for twice.
     """
 
