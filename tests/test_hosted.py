@@ -386,7 +386,7 @@ def test_a_fault_that_stays_is_one_message_and_keeps_what_was_answered(server, h
 
 def test_a_cache_that_cannot_be_written_is_found_out_before_anything_is_paid_for(server, hosted, tmp_path):
     (tmp_path / "answers").write_text("a file where the folder should be")
-    with pytest.raises(HostedError, match="model.cache=.* cannot be written"):
+    with pytest.raises(HostedError, match=r"model.cache=.* cannot be written"):
         ask(hosted(), 3)
     assert server.asked == []
 
