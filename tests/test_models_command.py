@@ -101,6 +101,9 @@ def test_a_users_own_model_is_listed_and_may_build_on_another(models, tmp_path):
     ("defaults: [/schema/model/contrastive@_here_]\nname: own\nsource: a/b\nrole: [\n", ["own.yaml", "line 5"]),
     ("name: own\n", ["own.yaml", "schema"]),
     ("defaults: [nowhere]\nname: own\n", ["own.yaml", "nowhere"]),
+    ("- a\n- list\n", ["own.yaml"]),
+    ("defaults: [own, _self_]\nname: own\n", ["own.yaml"]),
+    ("defaults: [/schema/model/contrastive@_here_]\nname: own\nsource: a/b\nrole: pet\n", ["own.yaml", "pet"]),
 ])  # fmt: skip
 def test_a_mistake_in_a_users_own_yaml_is_one_line(models, tmp_path, text, words):
     (tmp_path / "model").mkdir()

@@ -30,6 +30,8 @@ def main() -> int:
     asked = parser.parse_args()
     if (asked.what == "show") != bool(asked.name):
         parser.error("show takes the name of a model, and list none")
+    if asked.rank < 1:
+        parser.error("--rank is at least 1")
     lock = read_lock(asked.lock)
     if asked.what == "show":
         from vlmbench.catalogue.show import facts, text

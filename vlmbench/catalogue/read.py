@@ -70,9 +70,12 @@ def read_model(path: Path, files: Mapping[str, Path]) -> schema.ModelConfig:
             if merged.kind == "hosted" and OmegaConf.is_missing(merged, key):
                 merged[key] = ""
         model = OmegaConf.to_object(merged)
-    except (OmegaConfBaseException, YAMLError, KeyError, OSError) as error:
-        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
-    check_fields(model)
+        check_fields(model)
+    except (OmegaConfBaseException, YAMLError, ConfigError, LookupError, OSError, ValueError, TypeError) as error:
+        told = f"its defaults name {error}, which is not there" if type(error) is KeyError else str(error)
+        raise ConfigError(f"{path}: {' '.join(told.split())}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: its defaults lead back to itself.") from error
     return cast(schema.ModelConfig, model)
 
 
