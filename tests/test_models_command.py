@@ -357,3 +357,9 @@ def test_the_whole_command_answers_in_a_fresh_process():
     assert ran.returncode == 0
     assert time.monotonic() - start < 10  # generous: the machine may be busy; process time is held above
     assert named("clip", model_files()).name == "clip"
+
+
+def test_a_reader_that_has_read_enough_is_no_error():
+    command = f"{sys.executable} -m vlmbench.models --json | head -1; exit ${{PIPESTATUS[0]}}"
+    ran = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (ran.stdout, ran.stderr) == ("[\n", "")

@@ -157,6 +157,9 @@ def run(main: Callable[[], int]) -> None:
     except UserError as error:
         print(f"vlmbench: {error}", file=sys.stderr)
         status = 2
+    except BrokenPipeError:  # `| head` has read enough; nothing may be written at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
     except KeyboardInterrupt:
         print("vlmbench: interrupted; the same command goes on where it stopped.", file=sys.stderr)
         status = 130
