@@ -114,6 +114,7 @@ def _stream(url: str, part: Path, expected: Expected, headers: Mapping[str, str]
         if answer.status_code != 206:
             have = 0
         if not have:
+            part.unlink(missing_ok=True)  # before the note: that of the new version never lies beside bytes of the old
             note.write_text(_version(answer.headers), encoding="utf-8")
         with part.open("r+b" if have else "wb") as handle:
             handle.truncate(have)
@@ -150,8 +151,8 @@ def _settle(url: str, part: Path, target: Path, expected: Expected) -> str:
         aside = target.with_name(target.name + ".damaged")
         os.replace(part, aside)
         raise WeightsUnavailableError(
-            f"{url} does not have the published {promised}: {size:,} bytes with SHA-256 {found} arrived. They were moved to {aside} and are not used; run the "
-            "same command again."
+            f"{url} does not have the published {promised}: {size:,} bytes with SHA-256 {found} arrived. "
+            f"They were moved to {aside} and are not used; run the same command again."
         )
     os.replace(part, target)
     remember(target, found, own=True)
