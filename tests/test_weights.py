@@ -409,7 +409,12 @@ def test_an_update_that_cannot_ask_is_an_error_and_locks_nothing(server, place, 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     rows = [fetch("x", source, path, update=True) for source in sources]
     assert [row.status for row in rows] == ["missing"] * 2
-    assert all("HF_HUB_OFFLINE" in row.fault for row in rows)
+    assert all("update=true asks for" in row.fault for row in rows)
+    # Nor with a server that does not answer.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(server, "plain", {})
+    assert all(fetch("x", source, path, update=True).fault for source in sources)
     assert Path(path).read_text() == before
 
 

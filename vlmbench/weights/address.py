@@ -112,6 +112,7 @@ def bring(source: Source, progress: Progress, sha256: str | None = None, *, anew
             (home / _FRESH).mkdir()
             os.replace(home / name, home / _FRESH / name)
         if gone := lacking(_inside(home / _FRESH), source):
+            shutil.rmtree(home / _FRESH)
             raise WeightsUnavailableError(
                 f"{source.text} is incomplete: it lacks {', '.join(gone[:3])}. Check the address, or name its files in "
                 "`files` of the model's YAML."

@@ -51,6 +51,10 @@ def fetch(label: str, source: Source, lock_path: str, *, update: bool = False) -
         lock = read_lock(lock_path)
         if update:
             lock = replace(lock, sources={name: row for name, row in lock.sources.items() if name != source.name})
+        if update and source.remote and hub.is_offline():
+            raise WeightsUnavailableError(
+                f"update=true asks for {source.name} anew, and HF_HUB_OFFLINE is set: leave out the one or the other."
+            )
         if source.kind == "address":
             folder, status = _from_address(source, lock, update)
         elif source.kind == "hub":
@@ -69,10 +73,6 @@ def fetch(label: str, source: Source, lock_path: str, *, update: bool = False) -
 
 
 def _from_address(source: Source, lock: Lock, update: bool) -> tuple[Path, str]:
-    if update and hub.is_offline():
-        raise WeightsUnavailableError(
-            f"update=true asks {source.name} anew, and HF_HUB_OFFLINE is set: leave out the one or the other."
-        )
     folder, gone = here(source, lock)
     anew = folder is not None and (
         update
