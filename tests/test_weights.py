@@ -8,14 +8,18 @@ import os
 import pickle
 import shutil
 import stat
+import threading
 import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from hub_server import Hub
 from safetensors.numpy import load_file, save_file
 
 from vlmbench.weights import address, download, hub, locate, lock
+from vlmbench.weights.fetch import fetch
 from vlmbench.weights.folder import damage, lacking
 from vlmbench.weights.hashes import sha256_of
 from vlmbench.weights.locate import MAIN, content_digest, locate_all, weights_digest
@@ -321,6 +325,122 @@ def test_a_lock_that_cannot_be_read_is_one_line(tmp_path):
     assert lock.VERSION == 1
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (5, "has no `files`"),
+        ({"commit": None}, "has no `commit` of 40 digits"),
+        ({"commit": "c" * 10}, "has no `commit` of 40 digits"),
+        ({"files": None}, "has no `files`"),
+        ({"files": {"config.json": {"sha256": "0" * 64}}}, "has no `size` and `sha256` of config.json"),
+        ({"files": {"config.json": {"size": 1, "sha256": None}}}, "has no `size` and `sha256` of config.json"),
+    ],
+)
+def test_an_entry_that_cannot_be_read_is_named(place, change, words):
+    source, path = Source("owner/name"), place / "vlmbench.lock"
+    write_entry(path, source, entry_of(source, snapshot(place)))
+    content = json.loads(path.read_text())
+    entry = content["sources"]["owner/name"]
+    content["sources"]["owner/name"] = entry | change if isinstance(change, dict) else change
+    path.write_text(json.dumps(content))
+    with pytest.raises(LockError, match=f"its entry owner/name {words}") as told:
+        read_lock(path)
+    assert "\n" not in str(told.value)
+
+
+def test_what_a_folder_locked_does_not_hold_for_a_repository_of_its_name(place):
+    entry = {"kind": "folder", "files": {"config.json": {"size": 1, "sha256": "0" * 64}}}
+    folder = snapshot(place)
+    assert locate.locate(Source("owner/name"), Lock(place, {"owner/name": entry})) == str(folder)
+
+
+def test_the_revision_that_was_asked_for_stays_where_none_is_named(place):
+    folder, path = snapshot(place), place / "vlmbench.lock"
+    for revision in ("v1", None):
+        source = Source("owner/name", revision=revision)
+        write_entry(path, source, entry_of(source, folder))
+        assert read_lock(path).sources["owner/name"]["revision"] == "v1"
+
+
+def test_a_lock_is_written_only_where_it_changes_and_one_line_says_that_it_cannot_be(place, monkeypatch):
+    folder, path, source = snapshot(place), place / "vlmbench.lock", Source("owner/name")
+    write_entry(path, source, entry_of(source, folder))
+
+    def refused(*_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(lock, "write_atomically", refused)
+    write_entry(path, source, entry_of(source, folder))
+    with pytest.raises(LockError, match=r"vlmbench.lock cannot be written: .*lock=") as told:
+        write_entry(path, Source(str(TINY)), entry_of(Source(str(TINY)), TINY))
+    assert "\n" not in str(told.value)
+
+
+# ---------------------------------------------------------------------------------------- what is here, brought anew
+
+
+def other_byte(path):
+    """Damage weights so that neither their size nor their header tells."""
+    path.write_bytes(WHOLE[:-5] + bytes([WHOLE[-5] ^ 255]) + WHOLE[-4:])
+
+
+@pytest.mark.parametrize("commit", ["c" * 40, "d" * 40])
+def test_a_blob_of_the_cache_is_used_only_if_it_is_as_published(server, commit):
+    repository = server.add_folder("owner/tiny", TINY)
+    weights = Path(locate.locate(Source("owner/tiny"))) / "model.safetensors"
+    other_byte(weights.resolve())
+    repository.commit = commit
+    if commit[0] == "c":
+        weights.unlink()
+    else:
+        hub.repository(Source("owner/tiny")).joinpath("refs", "main").write_text(commit)
+    folder = Path(locate.locate(Source("owner/tiny")))
+    assert folder.name == commit
+    assert (folder / "model.safetensors").read_bytes() == WHOLE
+
+
+def test_an_update_that_cannot_ask_is_an_error_and_locks_nothing(server, place, monkeypatch):
+    server.add_folder("owner/tiny", TINY)
+    data = zip_of_tiny()
+    sources, path = (Source("owner/tiny"), address_of(server, "tiny.zip", data)), str(place / "vlmbench.lock")
+    assert [fetch("x", source, path).status for source in sources] == ["downloaded"] * 2
+    before = Path(path).read_text()
+    other_byte((hub.snapshot(sources[0], "c" * 40) / "model.safetensors").resolve())
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    rows = [fetch("x", source, path, update=True) for source in sources]
+    assert [row.status for row in rows] == ["missing"] * 2
+    assert all("update=true asks for" in row.fault for row in rows)
+    # Nor with a server that does not answer.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(server, "plain", {})
+    assert all(fetch("x", source, path, update=True).fault for source in sources)
+    assert Path(path).read_text() == before
+
+
+def test_the_name_of_a_revision_follows_the_hub_and_not_the_lock(server, place):
+    repository, source, path = server.add_folder("owner/tiny", TINY), Source("owner/tiny"), place / "vlmbench.lock"
+    folder = Path(locate.locate(source))
+    write_entry(path, source, entry_of(source, folder))
+    (folder / "config.json").unlink()
+    ref = hub.repository(source) / "refs" / "main"
+    ref.write_text("d" * 40)
+    assert repository.commit == "c" * 40
+    assert locate.locate(source, read_lock(path)) == str(folder)
+    assert ref.read_text() == "d" * 40
+
+
+def test_what_is_published_differs_from_the_lock_is_told_with_the_way_out(server, place):
+    server.add_folder("owner/tiny", TINY)
+    source, path = Source("owner/tiny"), place / "vlmbench.lock"
+    assert not fetch("x", source, str(path)).fault
+    content = json.loads(path.read_text())
+    content["sources"]["owner/tiny"]["files"]["config.json"]["sha256"] = "0" * 64
+    path.write_text(json.dumps(content))
+    assert "update=true" in fetch("x", source, str(path)).fault
+    assert not fetch("x", source, str(path), update=True).fault
+
+
 # ------------------------------------------------------------------------------------------------- what goes wrong
 
 
@@ -470,6 +590,55 @@ def test_the_lock_gives_the_hash_where_none_was_published(server, place):
         locate.locate(Source(source.text), locked)
 
 
+def zip_of_tiny():
+    return archive({f"tiny/{path.name}": path.read_bytes() for path in TINY.iterdir()})
+
+
+@pytest.mark.parametrize("away", ["offline", "server"])
+def test_what_an_address_gave_stays_until_something_replaces_it(server, place, monkeypatch, away):
+    source, path = address_of(server, "tiny.zip", zip_of_tiny()), place / "vlmbench.lock"
+    assert fetch("x", source, str(path)).status == "downloaded"
+    folder = Path(locate.locate(source))
+    content = json.loads(path.read_text())
+    right = content["sources"][source.text]["files"]["config.json"]["sha256"]
+    content["sources"][source.text]["files"]["config.json"]["sha256"] = "0" * 64
+    path.write_text(json.dumps(content))
+    with monkeypatch.context() as patch:
+        if away == "offline":
+            patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        else:
+            patch.setattr(server, "plain", {})
+        assert fetch("x", source, str(path)).fault
+    assert (folder / "model.safetensors").read_bytes() == WHOLE
+    # And where the copy is the wrong one, it is replaced.
+    content["sources"][source.text]["files"]["config.json"]["sha256"] = right
+    path.write_text(json.dumps(content))
+    (folder / "config.json").write_text("{}")
+    assert fetch("x", source, str(path)).status == "downloaded"
+    assert (folder / "config.json").read_bytes() == (TINY / "config.json").read_bytes()
+
+
+def test_a_published_hash_counts_for_what_is_here_too(server, place):
+    first, second = zip_of_tiny(), archive({"x/model.bin": os.urandom(5000)})
+    locate.locate(address_of(server, "tiny.zip", first))
+    source = address_of(server, "tiny.zip", second)
+    with pytest.raises(WeightsUnavailableError, match=f"holds a file of SHA-256 .*not the published {source.sha256}"):
+        locate.locate(source)
+    assert fetch("x", source, str(place / "vlmbench.lock")).status == "downloaded"
+    assert address.noted(source)["sha256"] == source.sha256
+
+
+def test_an_archive_without_a_checkpoint_is_never_present(server, place):
+    source = address_of(server, "empty.zip", archive({"README.md": b"none"}))
+    for _ in range(2):
+        row = fetch("x", source, str(place / "vlmbench.lock"))
+        assert "is incomplete: it lacks model.safetensors" in row.fault
+    (address.home_of(source) / address.CONTENT).mkdir(parents=True, exist_ok=True)
+    note = {"size": 1, "sha256": source.sha256}
+    (address.home_of(source) / address.NOTE).write_text(json.dumps(note))
+    assert locate.here(source)[1] == ["model.safetensors"]
+
+
 def test_an_address_without_encryption_or_hash_is_refused(server):
     server.plain["/model.pth"] = b"x" * 100
     with pytest.raises(WeightsUnavailableError, match="not encrypted"):
@@ -485,7 +654,23 @@ def link():
     return out.getvalue()
 
 
+def broken(name):
+    """Return an archive with a member that is encrypted, of an unknown kind, or damaged."""
+    data = bytearray(archive({"a.txt": os.urandom(50) * 2000}))
+    local, central = data.find(b"PK\3\4"), data.find(b"PK\1\2")
+    if name == "encrypted":
+        data[local + 6] |= 1
+        data[central + 8] |= 1
+    elif name == "unknown":
+        data[local + 8] = data[central + 10] = 99
+    else:
+        data[45:60] = b"\xff" * 15
+    return bytes(data)
+
+
 ARCHIVES = {
+    **{name: (broken(name), "that can be unpacked") for name in ("encrypted", "unknown", "damaged")},
+    "clash": (archive({"a": b"x", "a/b": b"y"}), "that can be unpacked"),
     "outside": (archive({"../evil.json": b"{}"}), "lies outside"),
     "absolute": (archive({"/etc/evil.json": b"{}"}), "lies outside"),
     "link": (link(), "is a link"),
@@ -518,6 +703,90 @@ def test_a_server_that_does_not_resume_is_asked_for_the_whole(place, server):
     assert target.read_bytes() == data
     assert positions[-1] == len(data)
     assert not list(place.glob("*.incomplete"))
+
+
+class Versions(BaseHTTPRequestHandler):
+    """A server of one file with a version, which continues it only for those who have the same one."""
+
+    data = b""
+    tag = ""  # without one it continues nothing
+    shift = 0
+    cuts: ClassVar[list[int]] = []
+    asked: ClassVar[list[tuple[str, str]]] = []
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        asked = self.headers.get("Range", "")
+        self.asked.append((asked, self.headers.get("If-Range", "")))
+        ranged = asked and self.tag and self.headers.get("If-Range", self.tag) == self.tag
+        start = int(asked[6:-1]) if ranged else 0
+        if ranged and start >= len(self.data):
+            self.send_response(416)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(206 if ranged else 200)
+        if ranged:
+            start += self.shift
+            self.send_header("Content-Range", f"bytes {start}-{len(self.data) - 1}/{len(self.data)}")
+        self.send_header("ETag", self.tag)
+        self.send_header("Content-Length", str(len(self.data) - start))
+        self.end_headers()
+        self.wfile.write(self.data[start : self.cuts.pop(0) if self.cuts else None])
+        self.close_connection = True
+
+
+@pytest.fixture
+def versions(place, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    Versions.data, Versions.tag, Versions.shift, Versions.cuts, Versions.asked = b"B" * 50_000, '"b"', 0, [], []
+    running = ThreadingHTTPServer(("127.0.0.1", 0), Versions)
+    threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True).start()
+    yield f"http://127.0.0.1:{running.server_address[1]}/w.bin"
+    running.shutdown()
+
+
+@pytest.mark.parametrize("tag", ["", '"a"', '"b"'])
+@pytest.mark.parametrize("size", [50_000, None])
+def test_a_part_is_continued_only_within_one_version(place, versions, tag, size):
+    (place / f"w.bin{download.PART}").write_bytes((b"B" if tag == '"b"' else b"A") * 20_000)
+    if tag:
+        (place / "w.bin.vlmbench.version").write_text(tag)
+    download.download(versions, place / "w.bin", download.Expected(size), headers={}, told=lambda _: None)
+    assert (place / "w.bin").read_bytes() == Versions.data
+    assert Versions.asked == [("bytes=20000-", tag) if tag else ("", "")]
+    assert not list(place.glob("w.bin.*"))
+
+
+def test_a_connection_that_breaks_is_continued_at_the_version_that_began(place, versions):
+    Versions.cuts = [20_000]
+    download.download(versions, place / "w.bin", download.Expected(), headers={}, told=lambda _: None)
+    assert (place / "w.bin").read_bytes() == Versions.data
+    assert Versions.asked == [("", ""), ("bytes=20000-", '"b"')]
+
+
+def test_a_part_that_does_not_fit_the_answer_is_begun_again(place, versions):
+    expected = download.Expected(None, hashlib.sha256(Versions.data).hexdigest())
+    for have, Versions.shift in ((80_000, 0), (20_000, 100)):
+        (place / f"w.bin{download.PART}").write_bytes(b"B" * have)
+        download.download(versions, place / "w.bin", expected, headers={}, told=lambda _: None)
+        assert (place / "w.bin").read_bytes() == Versions.data
+
+
+def test_another_size_than_announced_is_moved_aside(place, versions):
+    with pytest.raises(WeightsUnavailableError, match="does not have the published size 60,000: 50,000 bytes"):
+        download.download(versions, place / "w.bin", download.Expected(60_000), headers={}, told=lambda _: None)
+    assert not (place / "w.bin").exists()
+
+
+def test_a_server_that_always_breaks_is_given_up(place, versions):
+    Versions.cuts, Versions.tag = [30_000, 20_000] * 50, ""
+    with pytest.raises(Exception, match="peer closed connection"):
+        download.download(versions, place / "w.bin", download.Expected(), headers={}, told=lambda _: None)
+    assert len(Versions.asked) < 12
 
 
 def test_a_log_has_one_line_a_file(capsys):

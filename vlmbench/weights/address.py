@@ -9,18 +9,31 @@ import shutil
 import stat
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from vlmbench.weights.download import Expected, download
+from vlmbench.weights.folder import lacking
 from vlmbench.weights.hashes import write_atomically
 from vlmbench.weights.hub import Progress, make_room, safe
 from vlmbench.weights.source import Source, WeightsUnavailableError, cache_dir
 
 CONTENT, NOTE = "content", "source.json"
+_FRESH = ".fresh"  # beside the content that it replaces
 _MEMBERS = 10_000
 _UNPACKED = 64 * 2**30  # bytes; no checkpoint here is larger
+# What zipfile raises for damaged, encrypted or unknown members, and for a member below one that is a file.
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    RuntimeError,
+    EOFError,
+    FileExistsError,
+    NotADirectoryError,
+    IsADirectoryError,
+)
 _RATIO = 200  # weights hardly compress; a bomb does
 
 
@@ -33,28 +46,39 @@ def home_of(source: Source) -> Path:
 def present(source: Source) -> Path | None:
     """Return the folder with what an address gave, None where it was not brought yet."""
     home = home_of(source)
-    if not (home / NOTE).is_file() or not (home / CONTENT).is_dir():
-        return None
-    inside = [path for path in (home / CONTENT).iterdir() if path.name != "__MACOSX"]
-    # An archive of one folder is that folder.
-    return inside[0] if len(inside) == 1 and inside[0].is_dir() else home / CONTENT
+    return _inside(home / CONTENT) if noted(source) and (home / CONTENT).is_dir() else None
 
 
 def noted(source: Source) -> dict[str, Any]:
-    """Return what was written down when an address was brought: `size` and `sha256` of the file as it arrived."""
-    return dict(json.loads((home_of(source) / NOTE).read_text(encoding="utf-8")))
+    """Return what was written down when an address was brought: `size` and `sha256` of the file as it arrived.
+
+    Empty where nothing was, or what was written cannot be read.
+    """
+    try:
+        note = json.loads((home_of(source) / NOTE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return note if isinstance(note, dict) and {"size", "sha256"} <= note.keys() else {}
 
 
-def bring(source: Source, progress: Progress, sha256: str | None = None) -> Path:
+def is_other(source: Source) -> bool:
+    """Tell whether what was brought is not the file whose hash the source publishes."""
+    return source.sha256 is not None and noted(source).get("sha256") != source.sha256.lower()
+
+
+def bring(source: Source, progress: Progress, sha256: str | None = None, *, anew: bool = False) -> Path:
     """Download and unpack; the last thing written is the note that says that it is complete.
+
+    What is here stays until all of what replaces it has arrived.
 
     Args:
         source: The address.
         progress: Who is told.
         sha256: What the lock file says; the source's own goes before it.
+        anew: Whether to replace what is here.
 
     Raises:
-        WeightsUnavailableError: Another hash than published, or an archive that may not be unpacked.
+        WeightsUnavailableError: Another hash than published, an archive that may not be unpacked, or no checkpoint.
         OSError: The server refuses, the connection is lost, or the disk is full.
     """
     from huggingface_hub.utils import WeakFileLock
@@ -68,7 +92,7 @@ def bring(source: Source, progress: Progress, sha256: str | None = None) -> Path
     home.mkdir(parents=True, exist_ok=True)
     name = home.name.split("-", 1)[1]
     with WeakFileLock(home / "lock"):
-        if (there := present(source)) is not None:
+        if not anew and (there := present(source)) is not None and not is_other(source):
             return there
         size = _size(source.text)
         make_room(home, size or 0)
@@ -80,21 +104,35 @@ def bring(source: Source, progress: Progress, sha256: str | None = None) -> Path
         finally:
             progress.end()
         size = (home / name).stat().st_size
-        shutil.rmtree(home / CONTENT, ignore_errors=True)
+        shutil.rmtree(home / _FRESH, ignore_errors=True)
         if name.endswith(".zip"):
-            unpack(home / name, home / CONTENT)
+            unpack(home / name, home / _FRESH)
             (home / name).unlink()
         else:
-            (home / CONTENT).mkdir()
-            os.replace(home / name, home / CONTENT / name)
+            (home / _FRESH).mkdir()
+            os.replace(home / name, home / _FRESH / name)
+        if gone := lacking(_inside(home / _FRESH), source):
+            shutil.rmtree(home / _FRESH)
+            raise WeightsUnavailableError(
+                f"{source.text} is incomplete: it lacks {', '.join(gone[:3])}. Check the address, or name its files in "
+                "`files` of the model's YAML."
+            )
+        forget(source)
+        os.replace(home / _FRESH, home / CONTENT)
         write_atomically(home / NOTE, json.dumps({"url": source.text, "size": size, "sha256": found}, indent=1))
     return present(source) or home
 
 
 def forget(source: Source) -> None:
-    """Remove what an address gave, so that it is brought anew."""
+    """Remove what an address gave; the note goes first, as it says that the rest is complete."""
     (home_of(source) / NOTE).unlink(missing_ok=True)
     shutil.rmtree(home_of(source) / CONTENT, ignore_errors=True)
+
+
+def _inside(content: Path) -> Path:
+    """Return the folder of the files: an archive of one folder is that folder."""
+    found = [path for path in content.iterdir() if path.name != "__MACOSX"]
+    return found[0] if len(found) == 1 and found[0].is_dir() else content
 
 
 def unpack(archive: Path, target: Path) -> None:
@@ -116,10 +154,10 @@ def unpack(archive: Path, target: Path) -> None:
                 os.replace(fresh, target)
             finally:
                 shutil.rmtree(fresh, ignore_errors=True)
-    except zipfile.BadZipFile as error:
+    except _UNREADABLE as error:
         raise WeightsUnavailableError(
-            f"{archive} is no zip archive ({error}): a page was saved in its place, or the download is damaged. "
-            "Delete it and run the same command again."
+            f"{archive} is no zip archive that can be unpacked ({type(error).__name__}: {error}): a page was saved in "
+            "its place, the download is damaged, or it is encrypted. Delete it and run the same command again."
         ) from error
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from vlmbench.weights.hashes import git_blob_sha1, remember
 from vlmbench.weights.source import WeightsUnavailableError
 
 PART = ".vlmbench.incomplete"
+_VERSION = ".vlmbench.version"  # the server's name of the version that a part is of
 _TRIES = 5
 _TIMEOUT = 30.0  # seconds without a byte
 _LATER = {408, 429, 500, 502, 503, 504}  # answers that mean: ask again
@@ -40,12 +42,18 @@ class Expected:
     sha256: str | None = None
     git_sha1: str | None = None
 
+    @property
+    def hashed(self) -> bool:
+        """Whether a hash tells if the file is the right one."""
+        return self.sha256 is not None or self.git_sha1 is not None
+
 
 def download(url: str, target: Path, expected: Expected, *, headers: Mapping[str, str], told: Told) -> str:
     """Bring a file to `target` and return its SHA-256.
 
-    What arrived of an interrupted download is kept beside the target and continued by an HTTP range request. A
-    connection that breaks is tried again, `_TRIES` times without a new byte.
+    What arrived of an interrupted download is kept beside the target and continued by an HTTP range request; where no
+    hash is published, only if the server says that the file is still the same version. A connection
+    that breaks is tried again, `_TRIES` times without a new byte.
 
     Args:
         url: Where it is.
@@ -55,7 +63,7 @@ def download(url: str, target: Path, expected: Expected, *, headers: Mapping[str
         told: Called with how many bytes of the file are here, at the start and after each chunk.
 
     Raises:
-        WeightsUnavailableError: The hash is another; the file is moved aside.
+        WeightsUnavailableError: The hash, or without one the size, is another; the file is moved aside.
         OSError: The server refuses, or the disk is full.
     """
     from huggingface_hub.errors import HfHubHTTPError, HTTPError
@@ -72,7 +80,7 @@ def download(url: str, target: Path, expected: Expected, *, headers: Mapping[str
                 raise
             size = part.stat().st_size if part.exists() else 0
             tries = _TRIES if size > before else tries - 1
-            before = size
+            before = max(before, size)
             if not tries:
                 raise
             time.sleep(min(2 ** (_TRIES - tries) * 0.25, 8))
@@ -81,19 +89,33 @@ def download(url: str, target: Path, expected: Expected, *, headers: Mapping[str
 def _stream(url: str, part: Path, expected: Expected, headers: Mapping[str, str], told: Told) -> None:
     from huggingface_hub.utils import get_session, hf_raise_for_status
 
+    note = _version_of(part)
+    version = note.read_text(encoding="utf-8") if note.is_file() and not expected.hashed else ""
     have = part.stat().st_size if part.exists() else 0
-    if expected.size is not None and have > expected.size:
+    if (expected.size is not None and have > expected.size) or not (expected.hashed or version):
         have = 0
     told(have)
     if have and have == expected.size:
         return
-    asked = {**headers, "Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
+    asked = {**headers, "Accept-Encoding": "identity"}
+    if have:
+        asked |= {"Range": f"bytes={have}-", **({"If-Range": version} if version else {})}
     with get_session().stream("GET", url, headers=asked, timeout=_TIMEOUT, follow_redirects=True) as answer:
-        if answer.status_code == 416:  # nothing beyond what is here, and no size was published to tell
-            return
+        place = answer.headers.get("Content-Range", "")
+        if answer.status_code == 416 and expected.hashed and place == f"bytes */{have}":
+            return  # nothing beyond what is here; the hash tells whether it is right
+        unfit = answer.status_code == 206 and not re.match(rf"bytes {have}-", place)
+        if have and (unfit or answer.status_code == 416):
+            part.unlink()
+            return _stream(url, part, expected, headers, told)
         hf_raise_for_status(answer)
+        if unfit:
+            raise OSError(f"{url} answers with a part of the file ({place or 'unnamed'}) where the whole was asked for")
         if answer.status_code != 206:
             have = 0
+        if not have:
+            part.unlink(missing_ok=True)  # before the note: that of the new version never lies beside bytes of the old
+            note.write_text(_version(answer.headers), encoding="utf-8")
         with part.open("r+b" if have else "wb") as handle:
             handle.truncate(have)
             handle.seek(have)
@@ -101,6 +123,16 @@ def _stream(url: str, part: Path, expected: Expected, headers: Mapping[str, str]
                 handle.write(chunk)
                 have += len(chunk)
                 told(have)
+
+
+def _version_of(part: Path) -> Path:
+    return part.with_name(part.name.removesuffix(PART) + _VERSION)
+
+
+def _version(headers: Mapping[str, str]) -> str:
+    """Return what If-Range may name (RFC 9110, section 13.1.5): a strong ETag, else the time of the last change."""
+    tag = headers.get("ETag", "")
+    return tag if tag.startswith('"') else headers.get("Last-Modified", "")
 
 
 def _settle(url: str, part: Path, target: Path, expected: Expected) -> str:
@@ -111,12 +143,16 @@ def _settle(url: str, part: Path, target: Path, expected: Expected) -> str:
     if expected.sha256 is None and expected.git_sha1 is not None:
         published = expected.git_sha1
         wrong = git_blob_sha1(part.read_bytes()) != expected.git_sha1
-    if wrong:
+    size = part.stat().st_size
+    short = not expected.hashed and expected.size is not None and size != expected.size
+    _version_of(part).unlink(missing_ok=True)
+    if wrong or short:
+        promised = f"size {expected.size:,}" if short else f"hash {published}"
         aside = target.with_name(target.name + ".damaged")
         os.replace(part, aside)
         raise WeightsUnavailableError(
-            f"{url} does not have the published hash {published}: {aside.stat().st_size:,} bytes with SHA-256 {found} "
-            f"arrived. They were moved to {aside} and are not used; run the same command again."
+            f"{url} does not have the published {promised}: {size:,} bytes with SHA-256 {found} arrived. "
+            f"They were moved to {aside} and are not used; run the same command again."
         )
     os.replace(part, target)
     remember(target, found, own=True)

@@ -51,8 +51,14 @@ def fetch(label: str, source: Source, lock_path: str, *, update: bool = False) -
         lock = read_lock(lock_path)
         if update:
             lock = replace(lock, sources={name: row for name, row in lock.sources.items() if name != source.name})
-        if source.remote:
-            folder, status = _remote(source, lock)
+        if update and source.remote and hub.is_offline():
+            raise WeightsUnavailableError(
+                f"update=true asks for {source.name} anew, and HF_HUB_OFFLINE is set: leave out the one or the other."
+            )
+        if source.kind == "address":
+            folder, status = _from_address(source, lock, update)
+        elif source.kind == "hub":
+            folder, status = _remote(source, lock, update)
         else:
             folder, status = Path(locate(source, lock)), "shipped" if source.kind == "package" else "local"
         names = files_of(folder, source)
@@ -66,22 +72,37 @@ def fetch(label: str, source: Source, lock_path: str, *, update: bool = False) -
     return Brought(label, source, status, revision, len(names), sum((folder / n).stat().st_size for n in names))
 
 
-def _remote(source: Source, lock: Lock) -> tuple[Path, str]:
+def _from_address(source: Source, lock: Lock, update: bool) -> tuple[Path, str]:
+    folder, gone = here(source, lock)
+    anew = folder is not None and (
+        update
+        or bool(gone)
+        or any(damage(folder / name) for name in files_of(folder, source))
+        or _changed(source, folder, lock)
+    )
+    if hub.is_offline() or (folder is not None and not anew):
+        return Path(locate(source, lock)), "present"
+    archive = (lock.entry(source) or {}).get("archive", {}).get("sha256")
+    with faults.explained(source):
+        address.bring(source, TransferProgress(), archive, anew=anew)
+    folder = Path(locate(source))
+    lock.check(source, folder, fetched=True)
+    return folder, "downloaded"
+
+
+def _remote(source: Source, lock: Lock, update: bool) -> tuple[Path, str]:
     entry = lock.entry(source)
     folder, gone = here(source, lock)
     complete = folder is not None and not gone
     if folder is not None and complete and entry and not _changed(source, folder, lock):
         return folder, "present"
-    if source.kind == "address":
-        if folder is not None and (gone or (entry and _changed(source, folder, lock))):
-            address.forget(source)
-        status = "present" if address.present(source) else "downloaded"
-        return Path(locate(source, lock)), status
     try:
         return _from_hub(source, lock)
     except WeightsUnavailableError as error:
         # A cache that was copied here is as good as a download where nothing says otherwise.
-        if folder is None or not complete or entry or any(damage(folder / name) for name in files_of(folder, source)):
+        if update or folder is None or not complete or entry:
+            raise
+        if any(damage(folder / name) for name in files_of(folder, source)):
             raise
         print(f"{source.name}: taken from the cache, not compared with the hub: {error}", file=sys.stderr)
         return folder, "present"
@@ -99,13 +120,13 @@ def _from_hub(source: Source, lock: Lock) -> tuple[Path, str]:
             print(f"{source.name}: {name} is not as published; moved aside and brought anew", file=sys.stderr)
             hub.set_aside(folder / name)
         whole = all((folder / file.name).is_file() for file in files)
-        hub.bring(source, commit, files, TransferProgress())
+        hub.bring(source, commit, files, TransferProgress(), newest=not entry)
     if gone := lacking(folder, source):
         raise WeightsUnavailableError(faults.incomplete(source, str(folder), gone))
     for name in files_of(folder, source):
         if fault := damage(folder / name):
             raise WeightsUnavailableError(f"{source.name}: {name} {fault}, and is so at the hub. Take other `files`.")
-    lock.check(source, folder)
+    lock.check(source, folder, fetched=True)
     return folder, "present" if whole else "downloaded"
 
 

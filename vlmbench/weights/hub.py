@@ -148,8 +148,17 @@ def listing(source: Source, commit: str | None = None) -> tuple[str, list[Remote
     return str(info.sha), files
 
 
-def bring(source: Source, commit: str, files: Sequence[RemoteFile], progress: Progress) -> Path:
+def bring(source: Source, commit: str, files: Sequence[RemoteFile], progress: Progress, *, newest: bool) -> Path:
     """Download what the cache lacks of a commit; small files first, so that weights imply what describes them.
+
+    A blob that is here already, of another commit or without its link, is used only if it is as published.
+
+    Args:
+        source: The repository.
+        commit: Of which commit.
+        files: What to bring.
+        progress: Who is told.
+        newest: Whether the hub has just named this commit for the source's revision, so that the cache may say so.
 
     Raises:
         WeightsUnavailableError: A file does not have its published hash.
@@ -163,7 +172,7 @@ def bring(source: Source, commit: str, files: Sequence[RemoteFile], progress: Pr
     locks.mkdir(parents=True, exist_ok=True)
     with WeakFileLock(locks / "vlmbench.lock"):
         revision = source.revision or "main"
-        if not COMMIT.fullmatch(revision):
+        if newest and not COMMIT.fullmatch(revision):
             write_atomically(home / "refs" / revision, commit)
         files = sorted(files, key=lambda file: (file.expected.size or 0, file.name))
         missing = [file for file in files if not (folder / file.name).is_file()]
@@ -175,6 +184,8 @@ def bring(source: Source, commit: str, files: Sequence[RemoteFile], progress: Pr
             for file in missing:
                 blob = home / "blobs" / file.etag
                 progress.file(file.name, file.expected.size or 0)
+                if blob.is_file() and not (file.expected.hashed and _is_as_published(blob, file.expected)):
+                    set_aside(blob)
                 if not blob.is_file():
                     url = hf_hub_url(source.text, file.name, repo_type=source.repo_type, revision=commit)
                     download(url, blob, file.expected, headers=build_hf_headers(), told=progress.told)
@@ -204,19 +215,16 @@ def make_room(folder: Path, needed: int) -> None:
 
 def unlike(folder: Path, files: Sequence[RemoteFile]) -> list[str]:
     """Return which of the files that are in `folder` do not have their published size and hash."""
-    names = []
-    for file in files:
-        path, expected = folder / file.name, file.expected
-        if not path.is_file():
-            continue
-        same = expected.size is None or path.stat().st_size == expected.size
-        if same and expected.sha256:
-            same = sha256_of(path) == expected.sha256
-        elif same and expected.git_sha1:
-            same = git_blob_sha1(path.read_bytes()) == expected.git_sha1
-        if not same:
-            names.append(file.name)
-    return names
+    there = [file for file in files if (folder / file.name).is_file()]
+    return [file.name for file in there if not _is_as_published(folder / file.name, file.expected)]
+
+
+def _is_as_published(path: Path, expected: Expected) -> bool:
+    if expected.size is not None and path.stat().st_size != expected.size:
+        return False
+    if expected.sha256:
+        return sha256_of(path) == expected.sha256
+    return expected.git_sha1 is None or git_blob_sha1(path.read_bytes()) == expected.git_sha1
 
 
 def set_aside(path: Path) -> None:

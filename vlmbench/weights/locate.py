@@ -41,6 +41,9 @@ def locate(source: Source, lock: Lock | None = None) -> str:
     lock = lock or Lock(Path())
     entry = lock.entry(source) or {}
     folder, gone = here(source, lock)
+    if source.kind == "address" and folder is not None and address.is_other(source):
+        fault = f"holds a file of SHA-256 {address.noted(source)['sha256']}, not the published {source.sha256}"
+        raise WeightsUnavailableError(faults.damaged(source, str(folder), fault))
     if folder is None or gone:
         if not source.remote:
             raise WeightsUnavailableError(faults.incomplete(source, str(folder), gone))
@@ -55,7 +58,7 @@ def locate(source: Source, lock: Lock | None = None) -> str:
             else:
                 hub.ask(hub.endpoint())
                 commit, files = hub.listing(source, entry.get("commit"))
-                folder = hub.bring(source, commit, files, TransferProgress())
+                folder = hub.bring(source, commit, files, TransferProgress(), newest=not entry)
         if gone := lacking(folder, source):
             raise WeightsUnavailableError(faults.incomplete(source, str(folder), gone))
     for name in files_of(folder, source):
@@ -89,7 +92,9 @@ def here(source: Source, lock: Lock | None = None) -> tuple[Path | None, list[st
             )
     elif source.kind == "address":
         found = address.present(source)
-        return found, lacking(found, source) if found and source.files else []
+        if found is not None and address.is_other(source):
+            return found, [f"the file of SHA-256 {source.sha256}"]
+        return found, lacking(found, source) if found else []
     else:
         entry = lock.entry(source) if lock else None
         commit = entry["commit"] if entry else hub.cached_commit(source)

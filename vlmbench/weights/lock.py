@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,7 +51,8 @@ class Lock:
             LockError: The configuration asks for another revision than the locked one.
         """
         entry = self.sources.get(source.name)
-        if entry is None or source.kind == "package":
+        # A folder and a repository may have one name, at different times.
+        if entry is None or source.kind == "package" or entry.get("kind", source.kind) != source.kind:
             return None
         asked, commit = source.revision, entry.get("commit")
         if asked is not None and asked != entry.get("revision") and asked != commit:
@@ -61,8 +63,13 @@ class Lock:
             )
         return entry
 
-    def check(self, source: Source, folder: Path) -> None:
+    def check(self, source: Source, folder: Path, *, fetched: bool = False) -> None:
         """Compare the needed files with what is locked of them; each file is read once and remembered.
+
+        Args:
+            source: Where they are from.
+            folder: Where they are.
+            fetched: Whether they were just compared with what is published, so that to fetch them again is no help.
 
         Raises:
             LockError: At the first file that is missing or another.
@@ -72,9 +79,10 @@ class Lock:
             if source.files and not source.wants(name):
                 continue
             path = folder / name
+            again = "Lock what is published now" if fetched else "Bring it anew"
             mend = (
-                f"Bring it anew: python -m vlmbench.fetch with the same model=; or accept what is there by removing "
-                f"{source.name} from {self.path}."
+                f"{again}: python -m vlmbench.fetch with the same model={' and update=true' if fetched else ''}; or "
+                f"accept what is there by removing {source.name} from {self.path}."
             )
             if not path.is_file():
                 raise LockError(f"{path} is missing, and {self.path} locks it. {mend}")
@@ -96,11 +104,27 @@ def read_lock(path: str | Path) -> Lock:
         content = json.loads(where.read_text(encoding="utf-8"))
         if content["version"] != VERSION:
             raise LockError(f"{where} has version {content['version']}, this program reads {VERSION}. Fetch again.")
-        return Lock(where, dict(content["sources"]))
+        sources = dict(content["sources"])
     except FileNotFoundError:
         return Lock(where)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LockError(f"{where} cannot be read as a lock file: {error!r}. Mend or delete it.") from error
+    for name, entry in sources.items():
+        if fault := _fault(entry):
+            raise LockError(f"{where} cannot be read as a lock file: its entry {name} {fault}. Mend it, or remove it.")
+    return Lock(where, sources)
+
+
+def _fault(entry: Any) -> str:
+    if not isinstance(entry, dict) or not isinstance(entry.get("files"), dict):
+        return "has no `files`"
+    if entry.get("kind") == "hub" and not COMMIT.fullmatch(str(entry.get("commit"))):
+        return "has no `commit` of 40 digits"
+    for name, file in entry["files"].items():
+        right = isinstance(file, dict) and isinstance(file.get("size"), int)
+        if not right or not re.fullmatch(r"[0-9a-f]{64}", str(file.get("sha256"))):
+            return f"has no `size` and `sha256` of {name}"
+    return ""
 
 
 def entry_of(source: Source, folder: Path) -> dict[str, Any]:
@@ -120,9 +144,21 @@ def entry_of(source: Source, folder: Path) -> dict[str, Any]:
 def write_entry(path: str | Path, source: Source, entry: Mapping[str, Any]) -> None:
     """Put one entry into a lock file, which may be shared: the others stay as they are.
 
-    Files of the same commit that another model locked stay locked.
+    Files of the same commit that another model locked stay locked, and so does the revision that one asked for.
+
+    Raises:
+        LockError: It cannot be read or written.
     """
     where = Path(path).expanduser()
+    try:
+        _write_entry(where, source, entry)
+    except OSError as error:
+        raise LockError(
+            f"{where} cannot be written: {error}. Let lock= name a file in a folder where you may write."
+        ) from error
+
+
+def _write_entry(where: Path, source: Source, entry: Mapping[str, Any]) -> None:
     where.parent.mkdir(parents=True, exist_ok=True)
     guard = os.open(where.parent, os.O_RDONLY)
     try:
@@ -132,6 +168,10 @@ def write_entry(path: str | Path, source: Source, entry: Mapping[str, Any]) -> N
         new = dict(entry)
         if before.get("commit") == entry.get("commit") and COMMIT.fullmatch(str(entry.get("commit"))):
             new["files"] = dict(sorted({**before["files"], **entry["files"]}.items()))
+            if source.revision in (None, entry["commit"]):
+                new["revision"] = before.get("revision", entry["revision"])
+        if new == before:  # so that a lock that may only be read is one
+            return
         sources[source.name] = new
         content = {"version": VERSION, "sources": dict(sorted(sources.items()))}
         write_atomically(where, json.dumps(content, indent=1) + "\n")
