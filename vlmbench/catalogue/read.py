@@ -1,8 +1,9 @@
-"""The models that there are: their YAML files, read without Hydra's composition, which takes seconds for forty."""
+"""The models and domains that there are: their YAML files, read without Hydra's composition, which takes seconds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,10 +36,23 @@ def model_files(config_dir: str | None = None) -> dict[str, Path]:
     Raises:
         ConfigError: `config_dir` is not a folder.
     """
+    return group_files("model", config_dir)
+
+
+def group_files(group: str, config_dir: str | None = None) -> dict[str, Path]:
+    """Return the YAML files of a config group by name.
+
+    Args:
+        group: `model` or `domain`.
+        config_dir: A folder of the user's own; its files go first.
+
+    Raises:
+        ConfigError: `config_dir` is not a folder.
+    """
     if config_dir is not None and not Path(config_dir).is_dir():
-        raise ConfigError(f"--config-dir {config_dir} is not a folder. Give the one that holds model/*.yaml.")
+        raise ConfigError(f"--config-dir {config_dir} is not a folder. Give the one that holds {group}/*.yaml.")
     folders = [conf_dir(), *([Path(config_dir)] if config_dir else [])]
-    return {path.stem: path for folder in folders for path in (folder / "model").glob("*.yaml")}
+    return {path.stem: path for folder in folders for path in (folder / group).glob("*.yaml")}
 
 
 def named(name: str, files: Mapping[str, Path]) -> schema.ModelConfig:
@@ -58,25 +72,88 @@ def read_model(path: Path, files: Mapping[str, Path]) -> schema.ModelConfig:
     Raises:
         ConfigError: The file cannot be read or does not fit.
     """
-    try:
-        kind, contents = _layers(path, files)
-        if not kind.startswith("schema/model/"):
-            raise ConfigError(f"{path} names no schema of a model: its defaults begin with /schema/model/KIND@_here_.")
-        merged = OmegaConf.structured(SCHEMAS[kind])
-        for content in contents:
-            merged.merge_with(content)
+    with _explained(path):
+        merged = _merged("model", path, files)
         for key in ("source", "base_url"):
             # A server of one's own has no name or address until the command line gives it.
             if merged.kind == "hosted" and OmegaConf.is_missing(merged, key):
                 merged[key] = ""
         model = OmegaConf.to_object(merged)
         check_fields(model)
+    return cast(schema.ModelConfig, model)
+
+
+def read_domains(config_dir: str | None = None) -> dict[str, schema.DomainConfig]:
+    """Return every domain by the name of its YAML file, which is what `domain=` takes; sorted.
+
+    Args:
+        config_dir: A folder of the user's own; its files go first.
+
+    Raises:
+        ConfigError: A file does not fit its schema.
+    """
+    files = group_files("domain", config_dir)
+    return {name: read_domain(path, files) for name, path in sorted(files.items())}
+
+
+def named_domain(
+    name: str, config_dir: str | None = None, overrides: Sequence[str] = (), *, complete: bool = True
+) -> schema.DomainConfig:
+    """Return one domain.
+
+    Args:
+        name: As `domain=` takes it.
+        config_dir: A folder of the user's own; its files go first.
+        overrides: `key=value` each, with or without `domain.` before the key.
+        complete: Whether a domain that reads a folder must be told which.
+
+    Raises:
+        ConfigError: There is none of that name, or its file or an override does not fit its schema.
+    """
+    files = group_files("domain", config_dir)
+    if name not in files:
+        raise ConfigError(unknown("domain", name, files))
+    domain = read_domain(files[name], files, overrides)
+    if complete and getattr(domain, "root", None) == "":
+        raise ConfigError(f"domain={name} needs root=..., the folder that holds its data.")
+    return domain
+
+
+def read_domain(path: Path, files: Mapping[str, Path], overrides: Sequence[str] = ()) -> schema.DomainConfig:
+    """Read one YAML file of a domain; a folder that the user has to name is "" until an override does.
+
+    Raises:
+        ConfigError: The file cannot be read or does not fit.
+    """
+    with _explained(path):
+        merged = _merged("domain", path, files)
+        merged.merge_with(OmegaConf.from_dotlist([text.removeprefix("domain.") for text in overrides]))
+        if "root" in merged and OmegaConf.is_missing(merged, "root"):
+            merged.root = ""
+        domain = OmegaConf.to_object(merged)
+        check_fields(domain)
+    return cast(schema.DomainConfig, domain)
+
+
+def _merged(group: str, path: Path, files: Mapping[str, Path]) -> Any:
+    kind, contents = _layers(path, files)
+    if not kind.startswith(f"schema/{group}/"):
+        raise ConfigError(f"{path} names no schema of a {group}: its defaults begin with /schema/{group}/KIND@_here_.")
+    merged = OmegaConf.structured(SCHEMAS[kind])
+    for content in contents:
+        merged.merge_with(content)
+    return merged
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (OmegaConfBaseException, YAMLError, ConfigError, LookupError, OSError, ValueError, TypeError) as error:
         told = f"its defaults name {error}, which is not there" if type(error) is KeyError else str(error)
         raise ConfigError(f"{path}: {' '.join(told.split())}") from error
     except RecursionError as error:
         raise ConfigError(f"{path}: its defaults lead back to itself.") from error
-    return cast(schema.ModelConfig, model)
 
 
 def _layers(path: Path, files: Mapping[str, Path]) -> tuple[str, list[dict[str, Any]]]:

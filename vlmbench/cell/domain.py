@@ -93,6 +93,29 @@ def build_domain(config: schema.DomainConfig, task: TaskName) -> Domain:
             check_images=config.check_images,  # type: ignore[arg-type]
             licence=config.licence,
         )
+    if isinstance(config, schema.PublishedDomainConfig):
+        from vlmbench.domains.published.build import build_published
+
+        rule = config.rules.get(config.rule_name(), schema.LabelRuleConfig())
+        return build_published(
+            config.name,
+            config.root,
+            config.modality,
+            task,
+            reader=config.reader,
+            settings=config.settings,
+            split=config.split,  # type: ignore[arg-type]
+            study=config.study_split,
+            ours=config.ours_split,  # type: ignore[arg-type]
+            rule=dataclasses.asdict(rule),
+            attributes=config.attributes,
+            split_fractions=config.split_fractions,
+            split_seed=config.split_seed,
+            on_leak=config.on_leak,  # type: ignore[arg-type]
+            on_bad_image=config.on_bad_image,  # type: ignore[arg-type]
+            check_images=config.check_images,  # type: ignore[arg-type]
+            licence=config.licence,
+        )
     raise TypeError(f"no builder for a domain of type {type(config).__name__}")
 
 

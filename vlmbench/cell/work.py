@@ -184,6 +184,7 @@ def describe_data(domain: Domain) -> dict[str, Any]:
         "left_out": [dict(row) for row in domain.left_out],
         "audit": dict(domain.audit),
         "licence": domain.licence,
+        "origin": domain.origin,
     }
 
 

@@ -151,8 +151,9 @@ def check_combination(
         raise ImpossibleCellError(
             f"task=pretrain trains: finetune={finetune.name} does not. Valid: lora, full, connector."
         )
-    if task.name not in DOMAIN_TASKS[domain.source]:
-        tasks = ", ".join(DOMAIN_TASKS[domain.source])
+    served = domain.tasks if isinstance(domain, schema.PublishedDomainConfig) else DOMAIN_TASKS[domain.source]
+    if task.name not in served:
+        tasks = ", ".join(served)
         raise ImpossibleCellError(f"domain={domain.name} ({domain.source}) has no {task.name}. Valid tasks: {tasks}.")
     if isinstance(finetune, schema.OptimisedConfig) and finetune.lr is None:
         raise ConfigError(
@@ -213,19 +214,36 @@ def check_domain(domain: schema.DomainConfig, task: str) -> None:
             raise ConfigError(
                 f"domain.table={domain.table!r} is not in {root}. Tables there: {', '.join(tables) or 'none'}."
             )
-        fractions = domain.split_fractions
-        sums_to_1 = math.isclose(sum(fractions), 1, abs_tol=1e-6)
-        if len(fractions) != 3 or min(fractions) < 0 or fractions[0] == 0 or not sums_to_1:
-            raise ConfigError(
-                f"domain.split_fractions={fractions} must be three shares (train, val, test) that add to 1, train's "
-                "above 0."
-            )
+        _check_fractions(domain.split_fractions)
+    if isinstance(domain, schema.PublishedDomainConfig):
+        _check_published(domain)
     if isinstance(domain, schema.PhantomDomainConfig) and not domain.modalities:
         raise ConfigError("domain.modalities=[] is empty: name one phantom modality, or several for a mixture.")
     if isinstance(domain, schema.PhantomDomainConfig) and len(domain.modalities) != 1 and task == "diagnosis":
         raise ConfigError(
             f"domain.modalities={list(domain.modalities)}: a diagnosis takes one modality; "
             "mixtures are for pretrain and vqa."
+        )
+
+
+def _check_published(domain: schema.PublishedDomainConfig) -> None:
+    if domain.target != "auto" and domain.target not in domain.rules:
+        raise ConfigError(unknown("domain.target", domain.target, ["auto", *domain.rules]))
+    root = Path(domain.root).expanduser()
+    if not root.is_dir():
+        raise ConfigError(
+            f"domain.root={domain.root!r} is not a folder. Bring {domain.title or domain.name} there, or learn how to "
+            f"get it: python -m vlmbench.fetch domain={domain.name}. VLMBENCH_DATA names the folder of all datasets."
+        )
+    _check_fractions(domain.split_fractions)
+
+
+def _check_fractions(fractions: list[float]) -> None:
+    sums_to_1 = math.isclose(sum(fractions), 1, abs_tol=1e-6)
+    if len(fractions) != 3 or min(fractions) < 0 or fractions[0] == 0 or not sums_to_1:
+        raise ConfigError(
+            f"domain.split_fractions={fractions} must be three shares (train, val, test) that add to 1, train's above "
+            "0."
         )
 
 

@@ -27,6 +27,7 @@ SCHEMAS: dict[str, type] = {
     "schema/domain/phantom": schema.PhantomDomainConfig,
     "schema/domain/folder": schema.FolderDomainConfig,
     "schema/domain/vqa_jsonl": schema.VqaJsonlDomainConfig,
+    "schema/domain/published": schema.PublishedDomainConfig,
     "schema/trainer": schema.TrainerConfig,
     "schema/logger/none": schema.LoggerConfig,
     "schema/logger/wandb": schema.WandbLoggerConfig,

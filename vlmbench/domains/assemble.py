@@ -12,8 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from vlmbench.domains.base import DomainError, Example, ImageError
-from vlmbench.domains.images import FolderImages
+from vlmbench.domains.base import DomainError, Example, ImageError, StoredImages
 from vlmbench.domains.parallel import over_images
 from vlmbench.domains.splits import OnLeak, check_coverage, complete_splits, make_splits
 
@@ -85,7 +84,7 @@ def assemble(
     rows: Sequence[dict[str, Any]],
     strata: Sequence[Hashable],
     raw_splits: Sequence[str] | None,
-    images: FolderImages,
+    images: StoredImages,
     path: Path,
     *,
     split_fractions: Sequence[float],
@@ -104,7 +103,7 @@ def assemble(
         strata: Per row, what splits are stratified by.
         raw_splits: Per row, the given split; None to make them.
         images: Where the images are.
-        path: The table, for messages.
+        path: The table or folder, for messages.
         split_fractions: As `make_splits` takes them.
         split_seed: As `make_splits` takes it.
         on_leak: As `complete_splits` takes it.
@@ -136,7 +135,7 @@ def assemble(
         more = f"; and {len(bad) - 5:,} more" if len(bad) > 5 else ""
         raise DomainError(
             f"{path}: {len(bad):,} of {len(keys):,} images cannot be read: {first}{more}. Paths are taken from "
-            f"{images.root}. Mend them, or set on_bad_image=leave_out to go on without"
+            f"{images.where}. Mend them, or set on_bad_image=leave_out to go on without"
         )
     kept = [i for i, row in enumerate(rows) if row["image"] not in bad]
     if bad:
@@ -150,40 +149,43 @@ def assemble(
     return [Example(split=splits[i], **rows[i]) for i in kept], left_out
 
 
-def fingerprint(path: Path, images: FolderImages, examples: Sequence[Example], label_names: Sequence[str] = ()) -> str:
+def fingerprint(
+    path: Path | None, images: StoredImages, examples: Sequence[Example], label_names: Sequence[str] = ()
+) -> str:
     """Return the hex SHA-256 of what a domain of files is made of.
 
     It covers the table's bytes, what the arguments made of them (every field of every example that is not left out,
     and the order of the classes), and for every image its key and its size in bytes. It does not cover the pixels,
     which would mean to read every image at every start: a change that keeps the size goes unseen. Nor does it cover
     prompts, or where the folder lies.
+
+    Args:
+        path: The table; None where the examples hold all that is read of it.
+        images: Where the images are.
+        examples: All of the domain's.
+        label_names: The classes, in the order of the scores.
     """
-    digest = hashlib.sha256(hashlib.sha256(path.read_bytes()).digest())
+    digest = hashlib.sha256(hashlib.sha256(path.read_bytes()).digest() if path is not None else b"")
     names = [field.name for field in fields(Example)]
     parts: Iterable[Any] = chain(
         [list(label_names)],
         ([getattr(example, name) for name in names] for example in examples),
-        ([key, images.path(key).stat().st_size] for key in sorted({example.image for example in examples})),
+        ([key, images.size(key)] for key in sorted({example.image for example in examples})),
     )
     for part in parts:
         digest.update(json.dumps(part, sort_keys=True).encode())
     return digest.hexdigest()
 
 
-def _bad_images(images: FolderImages, keys: Sequence[str], check: CheckImages) -> dict[str, str]:
+def _bad_images(images: StoredImages, keys: Sequence[str], check: CheckImages) -> dict[str, str]:
     def fault(key: str) -> str:
         try:
             if check == "decode":
                 images.load(key)
                 return ""
-            path = images.path(key)
-            if not path.is_file():
-                return "a folder, not a file" if path.is_dir() else "no such file"
-            return "" if path.stat().st_size else "the file is empty"
+            return "" if images.size(key) else "the file is empty"
         except ImageError as error:
             return error.reason
-        except (OSError, ValueError) as error:  # a name that no file can have
-            return str(error)
 
     faults = over_images(fault, keys, "Reading images" if check == "decode" else "Looking for images")
     return {key: reason for key, reason in zip(keys, faults, strict=True) if reason}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 from PIL import Image
 
@@ -77,6 +77,40 @@ class ImageSource(Protocol):
         ...
 
 
+@runtime_checkable
+class StoredImages(ImageSource, Protocol):
+    """Images that are kept in files, which can be looked for and told apart without being decoded."""
+
+    @property
+    def where(self) -> str:
+        """Where the files are, for messages."""
+        ...
+
+    def size(self, key: str) -> int:
+        """Return the stored image's size in bytes, the same wherever the files lie.
+
+        Raises:
+            ImageError: The image is missing.
+        """
+        ...
+
+    def stamp(self, key: str) -> str:
+        """Return what changes on this machine when the stored image does, without reading it: path, size, time.
+
+        Raises:
+            ImageError: The image is missing.
+        """
+        ...
+
+    def digest(self, key: str) -> bytes:
+        """Return the SHA-256 (32 bytes) of what `load` decodes: the stored bytes, and which part of them is meant.
+
+        Raises:
+            ImageError: The image is missing or cannot be read.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Prompts:
     """Text prompts of a diagnosis domain, for classifiers made of text.
@@ -107,6 +141,7 @@ class Domain:
         fingerprint: Hex SHA-256 of what the examples and images are made of; changes when any of them does.
         left_out: Examples dropped by choice, as `{"image": ..., "reason": ..., "examples": ...}`.
         audit: Overlap between splits, as `audit.audit` returns it.
+        origin: Where the splits come from, in one sentence; "" where the table gives them or they are made.
     """
 
     name: str
@@ -121,6 +156,7 @@ class Domain:
     fingerprint: str = ""
     left_out: Sequence[Mapping[str, Any]] = ()
     audit: Mapping[str, Any] = field(default_factory=dict)
+    origin: str = ""
 
     def split(self, name: Split) -> list[Example]:
         """Return the examples of one split, in the domain's order."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
@@ -10,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from stat import S_ISDIR
 from typing import Any
 
 import numpy as np
@@ -86,6 +88,53 @@ class FolderImages:
             fault = "is an absolute path" if absolute else "lies outside"
             raise ImageError(key, f"{fault}; images are taken from below {self.root} alone, by paths relative to it")
         return self.root / name
+
+    @property
+    def where(self) -> str:
+        """The folder."""
+        return str(self.root)
+
+    def size(self, key: str) -> int:
+        """Return the file's size in bytes.
+
+        Raises:
+            ImageError: The key leaves the folder, or there is no such file.
+        """
+        return self._stat(key).st_size
+
+    def stamp(self, key: str) -> str:
+        """Return the key with the folder, and the file's size and time of change.
+
+        Raises:
+            ImageError: The key leaves the folder, or there is no such file.
+        """
+        stat = self._stat(key)
+        return f"{self.root.resolve() / key}:{stat.st_size}:{stat.st_mtime_ns}"
+
+    def digest(self, key: str) -> bytes:
+        """Return the SHA-256 of the file's bytes and of the frame that the key names.
+
+        Raises:
+            ImageError: The key leaves the folder, or the file is missing or cannot be read.
+        """
+        frame = _FRAME.search(key)
+        try:
+            found = hashlib.sha256(self.path(key).read_bytes())
+        except (OSError, ValueError) as error:
+            raise ImageError(key, _reason(error)) from error
+        found.update(frame[0].encode() if frame else b"")
+        return found.digest()
+
+    def _stat(self, key: str) -> os.stat_result:
+        try:
+            stat = self.path(key).stat()
+        except FileNotFoundError as error:
+            raise ImageError(key, "no such file") from error
+        except (OSError, ValueError) as error:  # a name that no file can have
+            raise ImageError(key, str(error)) from error
+        if S_ISDIR(stat.st_mode):
+            raise ImageError(key, "a folder, not a file")
+        return stat
 
     def load(self, key: str) -> Image.Image:
         """Return the image as 8-bit RGB.

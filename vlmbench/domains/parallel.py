@@ -9,18 +9,19 @@ from typing import TypeVar
 
 from vlmbench.progress import Countdown
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 _CHUNK = 256
 
 
-def over_images(function: Callable[[str], T], keys: Sequence[str], doing: str) -> list[T]:
+def over_images(function: Callable[[K], T], keys: Sequence[K], doing: str) -> list[T]:
     """Return `[function(key) for key in keys]`, computed in threads: decoders release the interpreter lock.
 
     Args:
         function: Called once a key; must be safe in threads.
         keys: Image keys.
-        doing: What is being done, for the progress line on stderr.
+        doing: What is being done, for the progress line on stderr; empty shows none.
 
     Raises:
         Exception: Whatever `function` raises.
@@ -30,6 +31,7 @@ def over_images(function: Callable[[str], T], keys: Sequence[str], doing: str) -
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         for start in range(0, len(keys), _CHUNK):  # in chunks: a queue of 200,000 futures costs memory for nothing
             results.extend(pool.map(function, keys[start : start + _CHUNK]))
-            progress.update(len(results))
+            if doing:
+                progress.update(len(results))
     progress.close()
     return results

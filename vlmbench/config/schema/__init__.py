@@ -40,6 +40,7 @@ from vlmbench.config.schema.model import (
     HostedModelConfig,
     ModelConfig,
 )
+from vlmbench.config.schema.published import DownloadConfig, LabelRuleConfig, PublishedDomainConfig
 
 __all__ = [
     "CellConfig",
@@ -47,6 +48,7 @@ __all__ = [
     "ContrastiveModelConfig",
     "DiagnosisTaskConfig",
     "DomainConfig",
+    "DownloadConfig",
     "EvaluateConfig",
     "FetchConfig",
     "FilesConfig",
@@ -55,6 +57,7 @@ __all__ = [
     "FullConfig",
     "GenerativeModelConfig",
     "HostedModelConfig",
+    "LabelRuleConfig",
     "LinearProbeConfig",
     "LoggerConfig",
     "LoraConfig",
@@ -62,6 +65,7 @@ __all__ = [
     "OptimisedConfig",
     "PhantomDomainConfig",
     "PretrainTaskConfig",
+    "PublishedDomainConfig",
     "ReportConfig",
     "SweepConfig",
     "TableDomainConfig",

@@ -1,4 +1,4 @@
-"""Where the data come from: phantoms, folders, questions."""
+"""Where the data come from: phantoms, folders, questions, captions."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 from omegaconf import MISSING
 
 from vlmbench.config.schema.fields import number, one_of
+
+CORRUPTIONS = ("noise", "blur", "contrast", "jpeg", "brightness", "resolution")
 
 
 @dataclass
@@ -21,10 +23,16 @@ class DomainConfig:
             command line read a bare 0 as a number, so keys may be of any type, and become text.
         negative_templates: Templates that say that a label is absent; multi-label domains need them for text prompts.
         audit_hashes: Whether the audit of the splits compares pixels too.
+        fraction: Share of the train split that is used, in whole groups; a smaller share lies inside a larger one.
+        fraction_seed: Decides which groups `fraction` and `shots` take.
+        shots: Diagnosis: train examples of each label that are used; 0 uses all.
+        corruption: What is done to the images that a cell is evaluated on; for `vlmbench.evaluate` and `zero_shot`.
+        severity: How much of it.
+        corruption_seed: Of the noise.
     """
 
     name: str = MISSING
-    source: str = one_of("phantom", "folder", "vqa_jsonl")
+    source: str = one_of("phantom", "folder", "vqa_jsonl", "published")
     modality: str = MISSING
     exposure: str = one_of("auto", "id", "ood", "unknown", default="auto")
     licence: str = ""
@@ -32,6 +40,12 @@ class DomainConfig:
     label_prompts: dict[Any, list[str]] = field(default_factory=dict)
     negative_templates: list[str] = field(default_factory=list)
     audit_hashes: bool = True
+    fraction: float = number(1.0, 0, 1)
+    fraction_seed: int = number(0, 0)
+    shots: int = number(0, 0)
+    corruption: str = one_of("none", *CORRUPTIONS, default="none")
+    severity: int = number(3, 1, 5)
+    corruption_seed: int = number(0, 0)
 
     def __post_init__(self) -> None:
         self.label_prompts = {str(label): phrases for label, phrases in self.label_prompts.items()}

@@ -1,0 +1,1 @@
+"""Public datasets as domains: one reader a layout, and what all of them share."""

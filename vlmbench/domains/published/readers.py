@@ -1,0 +1,47 @@
+"""The readers by name, imported when they are called."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from vlmbench.domains.base import DomainError
+from vlmbench.domains.published.layout import COMMON, Layout
+
+#: Name, which is what `domain.reader` takes, to the module below this package and its function.
+READERS: dict[str, str] = {
+    "chexpert": "chexpert:read",
+}
+
+
+def read_layout(reader: str, root: Path, settings: Mapping[str, Any]) -> Layout:
+    """Read a dataset in its official layout.
+
+    Args:
+        reader: Name of the reader.
+        root: Folder that holds the layout.
+        settings: Further arguments of the reader.
+
+    Raises:
+        DomainError: No such reader or setting, or the layout is not as it must be.
+    """
+    if reader not in READERS:
+        raise DomainError(f"domain.reader={reader!r} is none of {', '.join(sorted(READERS))}")
+    module, _, name = READERS[reader].partition(":")
+    read: Callable[..., Layout] = getattr(importlib.import_module(f"vlmbench.domains.published.{module}"), name)
+    known = [name for name in inspect.signature(read).parameters if name != "root"]
+    if unknown := sorted(set(settings) - set(known)):
+        raise DomainError(
+            f"domain.settings has {', '.join(unknown)}, which the reader {reader} does not take; it takes "
+            f"{', '.join(known) or 'none'}"
+        )
+    layout = read(root, **settings)
+    ids = layout.frame["id"]
+    if ids.duplicated().any():
+        twice = sorted(set(ids[ids.duplicated()]))
+        raise DomainError(f"{root}: {len(twice):,} ids occur more than once, such as {', '.join(twice[:5])}")
+    assert set(COMMON) <= set(layout.frame.columns)  # noqa: S101 - a reader's own mistake
+    return layout

@@ -1,0 +1,72 @@
+"""Label rules: from the raw values of a layout's table to labels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from vlmbench.domains.base import DomainError
+
+#: Key of a rule's map that stands for every value which the map does not name.
+ANY = "*"
+
+
+def one_label(
+    frame: pd.DataFrame, column: str, mapping: Mapping[str, str], leave_out: Sequence[str], labels: Sequence[str]
+) -> tuple[pd.Series, dict[str, int]]:
+    """Return per kept row the tuple of its one label, and how many rows were left out by raw value.
+
+    Args:
+        frame: The layout's table.
+        column: Raw column.
+        mapping: Raw value to label; `ANY` for the rest. Empty takes the raw values themselves.
+        leave_out: Raw values whose rows are left out.
+        labels: The labels that there are.
+
+    Raises:
+        DomainError: No such column, or a value that the rule does not know.
+    """
+    raw = _column(frame, column)
+    counts = Counter(raw)
+    dropped = {value: counts[value] for value in leave_out if value in counts}
+    mapped = {}
+    for value in counts:
+        if value not in dropped:
+            label = (mapping.get(value, mapping.get(ANY))) if mapping else value
+            if label is None or label not in labels:
+                raise DomainError(
+                    f"column {column!r} has the value {value!r} in {counts[value]:,} rows, which the label rule does "
+                    f"not know; it knows {', '.join(map(repr, [*(mapping or labels), *leave_out]))}"
+                )
+            mapped[value] = (label,)
+    return raw[~raw.isin(list(dropped))].map(mapped), dropped
+
+
+def several_labels(frame: pd.DataFrame, columns: Mapping[str, str], mapping: Mapping[str, str]) -> pd.Series:
+    """Return per row the tuple of the labels whose column holds, after mapping, a "1".
+
+    Args:
+        frame: The layout's table.
+        columns: Label to raw column.
+        mapping: Raw value to "0" or "1"; `ANY` for the rest. Empty takes the raw values themselves.
+
+    Raises:
+        DomainError: No such column, or a value that is neither after mapping.
+    """
+    flags = {}
+    for label, column in columns.items():
+        raw = _column(frame, column)
+        known = {value: mapping.get(value, mapping.get(ANY, value)) for value in raw.unique()}
+        if strange := sorted(value for value, flag in known.items() if flag not in ("0", "1")):
+            raise DomainError(f"column {column!r} has the value {strange[0]!r}; the label rule must map it to 0 or 1")
+        flags[label] = (raw.map(known) == "1").to_numpy()
+    carried = [tuple(label for label in columns if flags[label][i]) for i in range(len(frame))]
+    return pd.Series(carried, index=frame.index, dtype=object)
+
+
+def _column(frame: pd.DataFrame, column: str) -> pd.Series:
+    if column not in frame.columns:
+        raise DomainError(f"the label rule takes the column {column!r}; there are {', '.join(frame.columns)}")
+    return frame[column]
