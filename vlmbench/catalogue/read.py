@@ -128,7 +128,7 @@ def read_domain(path: Path, files: Mapping[str, Path], overrides: Sequence[str] 
     with _explained(path):
         merged = _merged("domain", path, files)
         merged.merge_with(OmegaConf.from_dotlist([text.removeprefix("domain.") for text in overrides]))
-        if "root" in merged and OmegaConf.is_missing(merged, "root"):
+        if OmegaConf.is_missing(merged, "root"):
             merged.root = ""
         domain = OmegaConf.to_object(merged)
         check_fields(domain)
