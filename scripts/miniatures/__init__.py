@@ -1,0 +1,1 @@
+"""Miniatures of public datasets, one module a layout."""
