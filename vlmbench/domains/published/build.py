@@ -11,7 +11,7 @@ import pandas as pd
 from vlmbench.domains.assemble import CheckImages, OnBadImage, assemble, fingerprint
 from vlmbench.domains.base import Domain, DomainError, TaskName
 from vlmbench.domains.prompts import build_prompts
-from vlmbench.domains.published.layout import CAPTION
+from vlmbench.domains.published.layout import CAPTION, QUESTION
 from vlmbench.domains.published.readers import read_layout
 from vlmbench.domains.published.rules import one_label, several_labels
 from vlmbench.domains.published.study import study_split
@@ -69,6 +69,7 @@ def build_published(
     layout = read_layout(reader, folder, settings)
     try:
         labels, left_out = _labels(layout.frame, task, rule)
+        left_out = [*map(dict, layout.left_out), *left_out]
         frame = layout.frame.loc[labels.index]
         raw_splits: list[str] | None
         origin = "the official split" if ours == "official" else "made by group"
@@ -148,9 +149,12 @@ def _rows(
         for row, carried in zip(rows, labels, strict=True):
             row["labels"] = tuple(sorted(number[label] for label in carried))
     elif task == "vqa":
-        for key in ("question", "answer", "answer_type", "options"):
+        for key in QUESTION:
             for row, value in zip(rows, frame[key], strict=True):
                 row[key] = value
+        for row in rows:
+            if row["answer_type"] == "choice":
+                row["answer_type"], row["listed"] = "closed", True
     else:
         for row, caption in zip(rows, frame[CAPTION], strict=True):
             row["caption"] = caption
