@@ -12,6 +12,13 @@ from pathlib import Path
 #: Domain to the module below `scripts` and its function, which takes the folder that `domain.root` will name.
 MAKERS: dict[str, str] = {
     "chexpert": "miniatures.chexpert:make",
+    "omnimedvqa": "miniatures.omnimedvqa:make",
+    "pathvqa": "miniatures.hub_vqa:make_path_vqa",
+    "pmc_oa": "miniatures.captions:make_pmc_oa",
+    "pmc_vqa": "miniatures.pmc_vqa:make",
+    "roco": "miniatures.captions:make_roco",
+    "slake": "miniatures.slake:make",
+    "vqa_rad": "miniatures.hub_vqa:make_vqa_rad",
 }
 
 

@@ -69,13 +69,14 @@ def build_published(
     layout = read_layout(reader, folder, settings)
     try:
         labels, left_out = _labels(layout.frame, task, rule)
-        left_out = [*map(dict, layout.left_out), *left_out]
         frame = layout.frame.loc[labels.index]
         raw_splits: list[str] | None
         origin = "the official split" if ours == "official" else "made by group"
         if split == "study":
             made = study_split(study, frame, labels, folder)
             kept = made.names != ""
+            if not kept.any():
+                raise DomainError("there is no official split; set domain.split=ours")
             if not kept.all():
                 left_out.append({"image": "", "reason": made.left_out, "examples": int((~kept).sum())})
             frame, labels, raw_splits = frame[kept], labels[kept], list(made.names[kept])
@@ -110,7 +111,7 @@ def build_published(
         **({"prompts": _prompts(order, rule, multi_label)} if order else {}),
         licence=licence,
         fingerprint=fingerprint(None, layout.images, examples, order),
-        left_out=[*left_out, *bad],
+        left_out=[*layout.left_out, *left_out, *bad],
         origin=origin,
     )
 

@@ -14,6 +14,12 @@ from vlmbench.domains.published.layout import COMMON, Layout
 #: Name, which is what `domain.reader` takes, to the module below this package and its function.
 READERS: dict[str, str] = {
     "chexpert": "chexpert:read",
+    "hub_vqa": "hub_vqa:read",
+    "omnimedvqa": "omnimedvqa:read",
+    "pmc_oa": "captions:read_pmc_oa",
+    "pmc_vqa": "pmc_vqa:read",
+    "roco": "captions:read_roco",
+    "slake": "slake:read",
 }
 
 
