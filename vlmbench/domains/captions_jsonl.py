@@ -90,7 +90,7 @@ def build_captions_jsonl(
         image = image_key(text_of(line, image_field, "image_field", place))
         rows.append(
             {
-                "id": text_of(line, id_field, "id_field", place) if id_field is not None else place.rpartition(": ")[2],
+                "id": text_of(line, id_field, "id_field", place) if id_field is not None else _number(place),
                 "image": image,
                 "group": text_of(line, group_field, "group_field", place) if group_field is not None else image,
                 "caption": text_of(line, caption_field, "caption_field", place),
@@ -129,9 +129,13 @@ def _lines(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
     """Return each line with its place, "FILE: line 3" or, of a table, "FILE: row 3"."""
     if path.suffix.lower() in (".csv", ".tsv"):
         frame = read_table(path)
-        entries = frame.to_dict("records")
+        entries = [dict(zip(frame.columns, values, strict=True)) for values in frame.to_numpy().tolist()]
         return [(f"{path}: row {number}", entry) for number, entry in zip(frame.index, entries, strict=True)]
     return [(f"{path}: line {number}", line) for number, line in read_lines(path)]
+
+
+def _number(place: str) -> str:
+    return place.rpartition(": ")[2].replace(" ", "")
 
 
 def _unless_absent(argument: str, field: str | None, there: set[str]) -> str | None:
