@@ -12,6 +12,22 @@ from pathlib import Path
 #: Domain to the module below `scripts` and its function, which takes the folder that `domain.root` will name.
 MAKERS: dict[str, str] = {
     "chexpert": "miniatures.chexpert:make",
+    "pathmnist": "miniatures.medmnist:pathmnist",
+    "chestmnist": "miniatures.medmnist:chestmnist",
+    "dermamnist": "miniatures.medmnist:dermamnist",
+    "octmnist": "miniatures.medmnist:octmnist",
+    "pneumoniamnist": "miniatures.medmnist:pneumoniamnist",
+    "retinamnist": "miniatures.medmnist:retinamnist",
+    "breastmnist": "miniatures.medmnist:breastmnist",
+    "bloodmnist": "miniatures.medmnist:bloodmnist",
+    "tissuemnist": "miniatures.medmnist:tissuemnist",
+    "organamnist": "miniatures.medmnist:organamnist",
+    "organcmnist": "miniatures.medmnist:organcmnist",
+    "organsmnist": "miniatures.medmnist:organsmnist",
+    "gf3300": "miniatures.harvard:gf3300",
+    "fairvlmed": "miniatures.harvard:fairvlmed",
+    "drishti": "miniatures.drishti:make",
+    "kermany": "miniatures.kermany:make",
 }
 
 

@@ -14,6 +14,11 @@ from vlmbench.domains.published.layout import COMMON, Layout
 #: Name, which is what `domain.reader` takes, to the module below this package and its function.
 READERS: dict[str, str] = {
     "chexpert": "chexpert:read",
+    "medmnist": "medmnist:read",
+    "gf3300": "harvard:read_gf3300",
+    "fairvlmed": "harvard:read_fairvlmed",
+    "drishti": "drishti:read",
+    "kermany": "kermany:read",
 }
 
 
