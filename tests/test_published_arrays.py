@@ -431,7 +431,8 @@ def test_fairvlmed_is_read_from_its_arrays_where_there_are_no_jpeg_files(tmp_pat
 @pytest.mark.parametrize(
     ("column", "value", "said"),
     [
-        ("use", "holdout", "data_0003.npz has use 'holdout'; it is training, validation or test"),
+        ("use", "holdout", "data_summary.csv: row 4: column 'use' has 'holdout', as one of 1 rows that are neither"),
+        ("filename", "", "data_summary.csv: column 'filename' is empty in 1 rows, first in row 4"),
         ("glaucoma", "suspect", "column 'glaucoma' has the value 'suspect' in 1 rows"),
         ("filename", "data_0002.npz", "1 ids occur more than once, such as data_0002.npz"),
         ("filename", "data_9999.npz", "1 of 44 images cannot be read: Training/data_9999.npz: no such file"),

@@ -25,6 +25,7 @@ from vlmbench.domains.images import FolderImages
 from vlmbench.domains.npz import ArrayFiles
 from vlmbench.domains.published.layout import Layout, table
 from vlmbench.domains.splits import ALIASES
+from vlmbench.domains.tables import check_filled
 
 ATTRIBUTES = ("age", "gender", "race", "ethnicity", "language", "maritalstatus")
 _COLUMNS = ("filename", *ATTRIBUTES, "glaucoma", "use")
@@ -101,12 +102,18 @@ def _summary(root: Path) -> pd.DataFrame:
     parts = [name for name in ("data_summary.csv", "ReadMe/data_summary.csv") if (root / name).is_file()][:1]
     if not parts and (root / "split/train.csv").is_file():
         parts = ["split/train.csv", "split/test.csv"]
-    frame = pd.concat([table(root, part, _COLUMNS) for part in parts or ["data_summary.csv"]], ignore_index=True)
-    unknown = ~frame["use"].str.lower().isin(list(ALIASES))
-    if unknown.any():
-        row = frame[unknown].iloc[0]
-        raise DomainError(f"{root}: {row['filename']} has use {row['use']!r}; it is training, validation or test")
-    return frame
+    frames = []
+    for part in parts or ["data_summary.csv"]:
+        frame = table(root, part, _COLUMNS)
+        check_filled(root / part, frame, "filename")
+        unknown = frame.index[~frame["use"].str.lower().isin(list(ALIASES))]
+        if len(unknown):
+            raise DomainError(
+                f"{root / part}: row {unknown[0]}: column 'use' has {frame['use'][unknown[0]]!r}, as one of "
+                f"{len(unknown):,} rows that are neither training, validation nor test"
+            )
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
 
 
 def _placed(root: Path, frame: pd.DataFrame, patterns: Sequence[str]) -> list[str]:
