@@ -128,7 +128,7 @@ class RowImages:
     """
 
     def __init__(self, root: Path, arrays: Sequence[tuple[str, str]]) -> None:
-        self.root = root
+        self.root = root.resolve()
         self.members: Mapping[str, Member] = {f"{file}#{name}": _images(root / file, name) for file, name in arrays}
         self._maps: dict[str, NDArray[np.uint8]] = {}
         self._lock = threading.Lock()
@@ -169,7 +169,7 @@ class RowImages:
             stat = self.members[array].path.stat()
         except OSError as error:
             raise ImageError(key, f"{self.members[array].path}: {error.strerror}") from error
-        return f"{self.root.resolve() / key}:{stat.st_size}:{stat.st_mtime_ns}"
+        return f"{self.root / key}:{stat.st_size}:{stat.st_mtime_ns}"
 
     def digest(self, key: str) -> bytes:
         """Return the SHA-256 of a row's shape and bytes.
