@@ -23,9 +23,10 @@ from PIL import Image
 from vlmbench.catalogue.read import named_domain
 from vlmbench.cell.domain import build_domain
 from vlmbench.config.schema import PublishedDomainConfig
-from vlmbench.domains import npz
+from vlmbench.domains import arrays as npz_arrays
+from vlmbench.domains.arrays import mapped, member
 from vlmbench.domains.base import SPLITS, Domain, DomainError, ImageError, StoredImages
-from vlmbench.domains.npz import RowImages, mapped, member
+from vlmbench.domains.npz import RowImages
 from vlmbench.domains.published.harvard import thickness
 from vlmbench.domains.published.layout import lacking
 from vlmbench.domains.published.readers import read_layout
@@ -334,7 +335,7 @@ def test_a_full_disk_is_told_with_what_is_needed_and_leaves_nothing(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(npz.os, "replace", full)
+    monkeypatch.setattr(npz_arrays.os, "replace", full)
     with pytest.raises(DomainError, match=r"takes 0.0 GiB: .*No space left.* Let VLMBENCH_CACHE name"):
         images.load("pneumoniamnist.npz#test_images[0]")
     assert not [*cache.glob("*.npy"), *cache.glob("*.part")]

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from vlmbench.domains.arrays import small_array
 from vlmbench.domains.base import SPLITS, DomainError
-from vlmbench.domains.npz import RowImages, small_array
+from vlmbench.domains.npz import RowImages
 from vlmbench.domains.published.layout import Layout, found
 
 SIZES = (28, 64, 128, 224)
