@@ -11,7 +11,10 @@ from pathlib import Path
 
 #: Domain to the module below `scripts` and its function, which takes the folder that `domain.root` will name.
 MAKERS: dict[str, str] = {
+    "camelyon17": "miniatures.camelyon17:make",
     "chexpert": "miniatures.chexpert:make",
+    "ham10000": "miniatures.ham10000:make",
+    "papila": "miniatures.papila:make",
 }
 
 

@@ -13,7 +13,10 @@ from vlmbench.domains.published.layout import COMMON, Layout
 
 #: Name, which is what `domain.reader` takes, to the module below this package and its function.
 READERS: dict[str, str] = {
+    "camelyon17": "camelyon17:read",
     "chexpert": "chexpert:read",
+    "ham10000": "ham10000:read",
+    "papila": "papila:read",
 }
 
 
