@@ -17,7 +17,7 @@ MALIGNANT = ("akiec", "bcc", "mel")
 
 def table(lesions: int, rng: np.random.Generator) -> pd.DataFrame:
     """Return a table in the published columns: as many lesions of each diagnosis, one to three images of each."""
-    rows = []
+    rows: list[dict[str, object]] = []
     for number in range(lesions * len(DIAGNOSES)):
         about = {
             "dx": DIAGNOSES[number % len(DIAGNOSES)],
