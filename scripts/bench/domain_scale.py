@@ -64,17 +64,14 @@ class SaidToBeThere:
 
 def table(split: str, rows: int, patients: int, first: int, rng: np.random.Generator) -> pd.DataFrame:
     """Return a table of exactly so many rows and patients, in the order of patients, studies and views."""
-    more = np.minimum(rng.geometric(patients / rows, rows), 90)
-    owner = np.sort(
-        np.concatenate(
-            [np.arange(patients), rng.choice(patients, rows - patients, p=more[:patients] / more[:patients].sum())]
-        )
-    )
+    skewed = rng.random(rows - patients) ** 3 * patients  # most patients have a few images, some have dozens
+    owner = np.sort(np.concatenate([np.arange(patients), skewed.astype(int)]))
     view = pd.Series(owner).groupby(owner).cumcount().to_numpy()
     side = np.where(rng.random(rows) < 0.15, "lateral", "frontal")
-    number = pd.Series(owner + first).astype(str).str.zfill(5)
-    study, place = pd.Series(view // 2 + 1).astype(str), pd.Series(view % 2 + 1).astype(str)
-    path = f"{FOLDER}/{split}/patient" + number + "/study" + study + "/view" + place + "_" + pd.Series(side) + ".jpg"
+    path = [
+        f"{FOLDER}/{split}/patient{who + first:05d}/study{number // 2 + 1}/view{number % 2 + 1}_{name}.jpg"
+        for who, number, name in zip(owner, view, side, strict=True)
+    ]
     healthy = rng.random(rows) < 0.1
     columns: dict[str, Any] = {
         "Path": path,

@@ -168,8 +168,8 @@ def _attributes(frame: pd.DataFrame, columns: Mapping[str, str]) -> list[dict[st
         filled = ~texts.str.lower().isin(MISSING)
         numbers = pd.to_numeric(texts.where(filled), errors="coerce")
         numeric = bool(numbers[filled].notna().all())
-        values: list[str | float] = numbers.astype(float).tolist() if numeric else texts.tolist()
-        for row, keep, value in zip(out, filled.tolist(), values, strict=True):
+        values = numbers.astype(float) if numeric else texts
+        for row, keep, value in zip(out, filled.tolist(), values.tolist(), strict=True):
             if keep:
                 row[attribute] = value
     return out

@@ -45,7 +45,7 @@ def read(root: Path, *, folder: str = "camelyon17_v1.0", id_val: str = "train") 
     check_values(path, frame, "split", ("0", "1", "2", "3"), hint)
     for column in ("patient", "node", "x_coord", "y_coord"):
         refuse(path, frame, ~frame[column].str.fullmatch(r"\d+"), column, f", which is no number; {hint}")
-    image = base + patch(frame)
+    image = patch(frame)
     check_ids(path, frame, image, "patient, node, x_coord, y_coord")
     wilds = frame["split"].map({_ID_VAL: "id_val"}).fillna("train")
     wilds = wilds.mask(frame["center"] == _VAL_CENTER, "val").mask(frame["center"] == _TEST_CENTER, "test")
@@ -59,7 +59,7 @@ def read(root: Path, *, folder: str = "camelyon17_v1.0", id_val: str = "train") 
     )
     if id_val == "leave_out":
         frame = frame[frame["wilds_split"] != "id_val"]
-    return Layout(frame.reset_index(drop=True), FolderImages(root))
+    return Layout(frame.reset_index(drop=True), FolderImages(root / base))
 
 
 def patch(frame: pd.DataFrame) -> pd.Series:

@@ -63,10 +63,10 @@ def read(root: Path, *, folder: str = "CheXpert-v1.0-small", view: str = "all") 
         named = part["Path"].str.extract(r"((?:train|valid)/(patient\d+)/.+)$")
         refuse(path, part, named[0].isna(), "Path", ", which names no train/patientNNNNN/... or valid/patientNNNNN/...")
         check_ids(path, part, part["Path"], "Path")
-        parts.append(part.assign(split=split, id=part["Path"], image=base + named[0], group=named[1]))
+        parts.append(part.assign(split=split, id=part["Path"], image=named[0], group=named[1]))
     frame = pd.concat(parts, ignore_index=True)
     if view != "all":
         frame = frame[frame["Frontal/Lateral"].str.lower() == view].reset_index(drop=True)
         if frame.empty:
             raise DomainError(f"{root / base}: column 'Frontal/Lateral' says {view} of no image; set view=all")
-    return Layout(frame, FolderImages(root))
+    return Layout(frame, FolderImages(root / base))

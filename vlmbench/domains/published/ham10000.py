@@ -19,8 +19,6 @@ DIAGNOSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 COLUMNS = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization")
 #: Names of the one table: as deposited, as Dataverse converts it, and as older copies have it.
 _TABLES = ("HAM10000_metadata.csv", "HAM10000_metadata.tab", "HAM10000_metadata")
-#: Where an image is said to belong that is nowhere.
-_FOLDER = "HAM10000_images"
 
 
 def read(root: Path) -> Layout:
@@ -39,20 +37,33 @@ def read(root: Path) -> Layout:
     for column in ("image_id", "lesion_id"):
         refuse(path, frame, frame[column] == "", column, "; every row needs one")
     check_ids(path, frame, frame["image_id"], "image_id")
-    places = _images(root)
-    missing = _FOLDER + "/" + frame["image_id"] + ".jpg"
-    image = frame["image_id"].map(places).fillna(missing)
+    image = frame["image_id"] + ".jpg"
     frame = frame.assign(id=frame["image_id"], image=image, group=frame["lesion_id"], split="")
-    return Layout(frame.reset_index(drop=True), FolderImages(root))
+    return Layout(frame.reset_index(drop=True), ScatteredImages(root))
+
+
+class ScatteredImages(FolderImages):
+    """Images in whatever folders below a root; the key is the file's name alone, the same wherever it lies.
+
+    Args:
+        root: The folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self._places = _images(root)
+
+    def path(self, key: str) -> Path:
+        """Return where an image lies, or would lie in the root."""
+        return self.root / self._places[key] if key in self._places else super().path(key)
 
 
 def _images(root: Path) -> dict[str, str]:
-    """Return the JPEG files below a folder by name without suffix; of two the one that comes first by path."""
+    """Return the JPEG files below a folder by name, with their paths relative to it; of two the first by path."""
     found: dict[str, str] = {}
     for folder, below, files in os.walk(root):
         below.sort()
         for file in files:
-            stem, suffix = os.path.splitext(file)
-            if suffix.lower() in (".jpg", ".jpeg"):
-                found.setdefault(stem, Path(folder, file).relative_to(root).as_posix())
+            if file.endswith(".jpg"):
+                found.setdefault(file, Path(folder, file).relative_to(root).as_posix())
     return found

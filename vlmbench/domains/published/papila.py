@@ -52,7 +52,7 @@ def read(root: Path) -> Layout:
         check_values(path, part, "Gender", tuple(_SEXES), "bring the archive anew")
         check_ids(path, part, part["ID"], "ID")
         patient = number.str.zfill(3)
-        image = (base / "FundusImages").relative_to(root).as_posix() + "/RET" + patient + eye + ".jpg"
+        image = "FundusImages/RET" + patient + eye + ".jpg"
         parts.append(
             part.assign(
                 id="RET" + patient + eye,
@@ -63,7 +63,7 @@ def read(root: Path) -> Layout:
                 eye=side,
             )
         )
-    return Layout(pd.concat(parts, ignore_index=True).fillna(""), FolderImages(root))
+    return Layout(pd.concat(parts, ignore_index=True).fillna(""), FolderImages(base))
 
 
 def _workbook(path: Path) -> pd.DataFrame:

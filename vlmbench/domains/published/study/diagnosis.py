@@ -76,19 +76,19 @@ def camelyon17(frame: pd.DataFrame, labels: pd.Series, root: Path) -> StudySplit
     The lists `sample3680_train_metadata.csv` and `sample920_test_metadata.csv` beside `metadata.csv` decide where
     they are there. A table with fewer patches, a miniature, gives as many as it has in the same proportion, 4 to 1.
     """
-    base = frame["image"].iloc[0].partition("patches/")[0]
-    given = listed(
-        root,
-        f"{base}sample3680_train_metadata.csv",
-        f"{base}sample920_test_metadata.csv",
-        ["patient", "node", "x_coord", "y_coord"],
-        lambda rows: base + patch(rows),
-        frame["id"],
-    )
+    lists = ("sample3680_train_metadata.csv", "sample920_test_metadata.csv")
+    beside = next((path.parent for place in ("", "*/") for name in lists for path in root.glob(place + name)), root)
+    columns = ["patient", "node", "x_coord", "y_coord"]
+    given = listed(beside, *lists, columns, patch, frame["id"])
     if given is not None:
         return given
     train, test = (frame[frame["wilds_split"] == name] for name in ("train", "test"))
     tests = min(920, len(test), len(train) // 4)
+    if tests == 0:
+        raise DomainError(
+            f"the table has {len(train):,} patches of WILDS's train hospitals and {len(test):,} of its test hospital "
+            "(column 'center'), of which the study takes 4 to 1; bring the archive anew"
+        )
     drawn = {"train": (train, 4 * tests), "test": (test, tests)}
     names = pd.Series("", index=frame.index, dtype=object)
     for split, (rows, count) in drawn.items():
