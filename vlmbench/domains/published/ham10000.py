@@ -53,9 +53,8 @@ class ScatteredImages(FolderImages):
         super().__init__(root)
         self._places = _images(root)
 
-    def path(self, key: str) -> Path:
-        """Return where an image lies, or would lie in the root."""
-        return self.root / self._places[key] if key in self._places else super().path(key)
+    def _located(self, key: str) -> str:
+        return os.path.join(self.root, self._places[key]) if key in self._places else super()._located(key)
 
 
 def _images(root: Path) -> dict[str, str]:
