@@ -11,6 +11,7 @@ from pathlib import Path
 
 #: Domain to the module below `scripts` and its function, which takes the folder that `domain.root` will name.
 MAKERS: dict[str, str] = {
+    "camelyon17": "miniatures.camelyon17:make",
     "chexpert": "miniatures.chexpert:make",
     "pathmnist": "miniatures.medmnist:pathmnist",
     "chestmnist": "miniatures.medmnist:chestmnist",
@@ -28,6 +29,8 @@ MAKERS: dict[str, str] = {
     "fairvlmed": "miniatures.harvard:fairvlmed",
     "drishti": "miniatures.drishti:make",
     "kermany": "miniatures.kermany:make",
+    "ham10000": "miniatures.ham10000:make",
+    "papila": "miniatures.papila:make",
 }
 
 

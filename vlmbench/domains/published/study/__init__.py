@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from vlmbench.domains.base import DomainError
+from vlmbench.domains.published.study.diagnosis import camelyon17, ham10000, papila, per_sex
+from vlmbench.domains.published.study.split import Split, StudySplit
 
-
-@dataclass(frozen=True)
-class StudySplit:
-    """A rebuilt split.
-
-    Attributes:
-        names: Per row of the layout, `train`, `val`, `test`, or "" for a row that is left out.
-        left_out: Why rows are left out, "" where none is.
-        origin: Where the split comes from, in one sentence; a stand-in for lists that are not public says so.
-    """
-
-    names: pd.Series
-    left_out: str = ""
-    origin: str = ""
-
-
-#: From the layout's table, the labels (a tuple a row, empty for VQA), and the root folder, to the split.
-Split = Callable[[pd.DataFrame, pd.Series, Path], StudySplit]
+__all__ = ["STUDY_SPLITS", "Split", "StudySplit", "official", "study_split"]
 
 
 def official(frame: pd.DataFrame, labels: pd.Series, root: Path) -> StudySplit:
@@ -36,7 +19,11 @@ def official(frame: pd.DataFrame, labels: pd.Series, root: Path) -> StudySplit:
 
 
 STUDY_SPLITS: dict[str, Split] = {
+    "camelyon17": camelyon17,
+    "ham10000": ham10000,
     "official": official,
+    "papila": papila,
+    "per_sex": per_sex,
 }
 
 
