@@ -31,6 +31,13 @@ MAKERS: dict[str, str] = {
     "kermany": "miniatures.kermany:make",
     "ham10000": "miniatures.ham10000:make",
     "papila": "miniatures.papila:make",
+    "omnimedvqa": "miniatures.omnimedvqa:make",
+    "pathvqa": "miniatures.hub_vqa:make_path_vqa",
+    "pmc_oa": "miniatures.captions:make_pmc_oa",
+    "pmc_vqa": "miniatures.pmc_vqa:make",
+    "roco": "miniatures.captions:make_roco",
+    "slake": "miniatures.slake:make",
+    "vqa_rad": "miniatures.hub_vqa:make_vqa_rad",
 }
 
 

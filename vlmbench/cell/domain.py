@@ -93,6 +93,27 @@ def build_domain(config: schema.DomainConfig, task: TaskName) -> Domain:
             check_images=config.check_images,  # type: ignore[arg-type]
             licence=config.licence,
         )
+    if isinstance(config, schema.CaptionsJsonlDomainConfig):
+        from vlmbench.domains.captions_jsonl import build_captions_jsonl
+
+        return build_captions_jsonl(
+            config.name,
+            config.root,
+            config.modality,
+            table=config.table,
+            id_field=config.id_field,
+            image_field=config.image_field,
+            caption_field=config.caption_field,
+            split_field=config.split_field,
+            group_field=config.group_field,
+            attribute_fields=config.attribute_fields,
+            split_fractions=config.split_fractions,
+            split_seed=config.split_seed,
+            on_leak=config.on_leak,  # type: ignore[arg-type]
+            on_bad_image=config.on_bad_image,  # type: ignore[arg-type]
+            check_images=config.check_images,  # type: ignore[arg-type]
+            licence=config.licence,
+        )
     if isinstance(config, schema.PublishedDomainConfig):
         from vlmbench.domains.published.build import build_published
 

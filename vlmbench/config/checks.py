@@ -31,6 +31,7 @@ DOMAIN_TASKS: dict[str, tuple[str, ...]] = {
     "phantom": ("diagnosis", "vqa", "pretrain"),
     "folder": ("diagnosis",),
     "vqa_jsonl": ("vqa",),
+    "captions_jsonl": ("pretrain",),
 }
 CONTRASTIVE_SCOPES = ("vision", "text", "vision+text")
 GENERATIVE_SCOPES = ("V", "M", "L", "VM", "VL", "ML", "VML")

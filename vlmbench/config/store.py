@@ -27,6 +27,7 @@ SCHEMAS: dict[str, type] = {
     "schema/domain/phantom": schema.PhantomDomainConfig,
     "schema/domain/folder": schema.FolderDomainConfig,
     "schema/domain/vqa_jsonl": schema.VqaJsonlDomainConfig,
+    "schema/domain/captions_jsonl": schema.CaptionsJsonlDomainConfig,
     "schema/domain/published": schema.PublishedDomainConfig,
     "schema/trainer": schema.TrainerConfig,
     "schema/logger/none": schema.LoggerConfig,

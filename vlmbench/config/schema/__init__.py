@@ -14,6 +14,7 @@ from vlmbench.config.schema.cell import (
     WandbLoggerConfig,
 )
 from vlmbench.config.schema.domain import (
+    CaptionsJsonlDomainConfig,
     DomainConfig,
     FolderDomainConfig,
     PhantomDomainConfig,
@@ -43,6 +44,7 @@ from vlmbench.config.schema.model import (
 from vlmbench.config.schema.published import DownloadConfig, LabelRuleConfig, PublishedDomainConfig
 
 __all__ = [
+    "CaptionsJsonlDomainConfig",
     "CellConfig",
     "ConnectorConfig",
     "ContrastiveModelConfig",

@@ -32,7 +32,7 @@ class DomainConfig:
     """
 
     name: str = MISSING
-    source: str = one_of("phantom", "folder", "vqa_jsonl", "published")
+    source: str = one_of("phantom", "folder", "vqa_jsonl", "captions_jsonl", "published")
     modality: str = MISSING
     exposure: str = one_of("auto", "id", "ood", "unknown", default="auto")
     licence: str = ""
@@ -143,4 +143,23 @@ class VqaJsonlDomainConfig(TableDomainConfig):
     options_field: str | None = "options"
     split_field: str | None = "split"
     group_field: str | None = None
+    attribute_fields: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class CaptionsJsonlDomainConfig(TableDomainConfig):
+    """A folder of images with one caption a line, in JSON or a table; the field names are the user's own.
+
+    Attributes:
+        split_field: Field of splits; where no line has it, splits are made.
+        group_field: Field of what must not straddle splits, a patient; where no line has it, the image.
+    """
+
+    source: str = one_of("captions_jsonl", default="captions_jsonl")
+    table: str = "captions.jsonl"
+    id_field: str | None = None
+    image_field: str = "image"
+    caption_field: str = "caption"
+    split_field: str | None = "split"
+    group_field: str | None = "group"
     attribute_fields: dict[str, str] = field(default_factory=dict)

@@ -22,6 +22,12 @@ READERS: dict[str, str] = {
     "kermany": "kermany:read",
     "ham10000": "ham10000:read",
     "papila": "papila:read",
+    "hub_vqa": "hub_vqa:read",
+    "omnimedvqa": "omnimedvqa:read",
+    "pmc_oa": "captions:read_pmc_oa",
+    "pmc_vqa": "pmc_vqa:read",
+    "roco": "captions:read_roco",
+    "slake": "slake:read",
 }
 
 
