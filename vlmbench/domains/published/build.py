@@ -109,7 +109,7 @@ def build_published(
         **({"prompts": _prompts(order, rule, multi_label)} if order else {}),
         licence=licence,
         fingerprint=fingerprint(None, layout.images, examples, order),
-        left_out=[*left_out, *bad],
+        left_out=[*layout.left_out, *left_out, *bad],
         origin=origin,
     )
 
