@@ -92,6 +92,9 @@ class Writer:
         self._done, self._progress, stop = [], None, threading.Event()
         pool = ThreadPoolExecutor(self.concurrency)
         futures = [pool.submit(self._one, note, stated[note.image], len(notes), stop) for note in notes]
+        for future in futures:
+            # In the thread that failed, so that it takes up no further image.
+            future.add_done_callback(lambda done: stop.set() if not done.cancelled() and done.exception() else None)
         try:
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
         finally:
@@ -133,6 +136,8 @@ class Writer:
             except UnusableReplyError as fault:
                 faults.append({"length": "out of tokens", "content_filter": "declined"}.get(answer.finish, str(fault)))
         asked = Asked(questions, tuple(faults))
+        if stop.is_set():  # another image ended the run
+            return asked
         with self._lock:
             self._done.append(asked)
             self._show(total, new)
