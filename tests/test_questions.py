@@ -256,7 +256,8 @@ def test_a_good_reply_may_stand_in_a_fence_and_loses_its_white_space():
 
 
 def test_a_reply_of_no_use_is_asked_again_with_the_next_seed_and_then_left_out(server, root, arguments, command):
-    first, second = [], []
+    first: list[str] = []
+    second: list[str] = []
 
     def rule(body):
         (name,) = re.findall(r"The (\d+) y/o", body["messages"][1]["content"])
@@ -434,7 +435,7 @@ def test_an_endpoint_that_fails_leaves_what_was_there_and_keeps_the_answers(serv
 
 
 def test_the_time_left_is_counted_from_what_has_to_be_asked(server, tmp_path, monkeypatch):
-    shown = []
+    shown: list[tuple] = []
 
     class Seen:
         def __init__(self, doing, total, done=0):
