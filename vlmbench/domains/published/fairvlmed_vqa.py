@@ -91,7 +91,7 @@ class NpzPictures(FolderImages):
         self.key = key
 
     def load(self, key: str) -> Image.Image:
-        """Return the picture as 8-bit RGB; other numbers than 8-bit ones are scaled by `intensity.display_range`.
+        """Return the picture as 8-bit RGB; numbers that are not whole or pass 255 are scaled by `display_range`.
 
         Raises:
             ImageError: The file is missing or broken, or holds no such picture.
@@ -105,7 +105,9 @@ class NpzPictures(FolderImages):
                 if arrays.zip.getinfo(f"{self.key}.npy").file_size > 8 * MAX_PIXELS:
                     raise ValueError("larger than any picture")
                 values = arrays[self.key]
-            if values.dtype != np.uint8 and values.dtype.kind in "iuf":
+            if values.dtype.kind in "iu" and values.size and values.min() >= 0 and values.max() <= 255:
+                values = values.astype(np.uint8)
+            elif values.dtype.kind in "iuf":
                 values = to_8_bit(values, *display_range(values))
         except (OSError, ValueError, TypeError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
             raise ImageError(key, f"not an npz file with a picture: {' '.join(str(error).split())[:200]}") from error
