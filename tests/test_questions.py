@@ -171,16 +171,19 @@ def test_the_questions_are_written_and_a_cell_runs_on_them(server, root, argumen
 
     domain = build_domain(named_domain("fairvlmed_vqa", None, [f"root={root}"]), "vqa")
     assert domain.counts()["test"] == {"examples": 22, "images": 11, "groups": 11, "type:closed": 11, "type:open": 11}
+    status, _, err = command("questions", *arguments("seed=3", "limit=2", f"output={root / 'few'}"))
+    assert status == 0, err
+    assert len(server.bodies) == IMAGES
     ran = train(
         "model=tiny_llava", "finetune=zero_shot", "domain=fairvlmed_vqa", f"domain.root={root}", "domain.split=study",
-        "trainer.eval_batch_size=8", "task.resamples=100", small=False,
+        "domain.settings.folder=few", "task.resamples=100", "task.max_new_tokens=4", small=False,
     )  # fmt: skip
     assert ran.status == 0, ran.err
-    assert len(ran.predictions) == 22
+    assert sorted(ran.predictions["answer"]) == ["no", "thin", "thin", "yes"]
     assert ran.record["modality"] == "slo"
 
 
-def test_what_is_sent_is_the_recipe_with_a_seed_of_its_own_and_no_image(server, arguments, command, monkeypatch):
+def test_what_is_sent_is_the_recipe_with_a_seed_of_its_own_and_no_image(server, root, arguments, command, monkeypatch):
     monkeypatch.setenv(KEY_ENV, KEY)
     status, _, err = command("questions", *arguments("limit=2", f"model.api_key_env={KEY_ENV}", "max_tokens=99"))
     assert status == 0, err
@@ -194,7 +197,8 @@ def test_what_is_sent_is_the_recipe_with_a_seed_of_its_own_and_no_image(server, 
         assert (body["temperature"], body["max_completion_tokens"]) == (0, 99)
     seeds = {body["seed"] for body in server.bodies}
     assert len(seeds) == 6
-    assert row_seed(0, "Test/data_00031.npz", 0) in seeds
+    images = {row["image_path"] for split in ("train", "validation", "test") for row in rows_of(root, split)}
+    assert seeds == {row_seed(0, image, 0) for image in images}
     assert all(0 <= seed < 2**31 for seed in seeds)
 
 
@@ -452,15 +456,28 @@ def test_the_time_left_is_counted_from_what_has_to_be_asked(server, tmp_path, mo
     def writer():
         return Writer(Endpoint(server.url), AnswerCache(tmp_path / "kept"), "writer", read_recipe(), concurrency=1)
 
-    notes = [Note("train", f"{number}.npz", "A thin rim.") for number in range(6)]
+    notes = [Note("train", f"{number}.npz", "A thin rim.", "yes") for number in range(6)]
     writer().write(notes[:4])
     assert shown[0] == ("start", 4, 0)
     shown.clear()
-    # The stated answers depend on which images there are, so the same six are asked twice.
     writer().write(notes)
+    assert shown[0] == ("start", 6, 4)
     shown.clear()
     writer().write(notes)
     assert shown == []
+
+
+def test_a_trial_is_balanced_and_what_it_paid_for_is_not_paid_for_again(server, root, arguments, command, tmp_path):
+    status, _, err = command("questions", *arguments("limit=4", f"output={tmp_path / 'trial'}"))
+    assert status == 0, err
+    assert account(tmp_path / "trial")["splits"]["train"] == {"closed": 4, "images": 4, "no": 2, "open": 4, "yes": 2}
+    assert {row["image_path"] for row in rows_of(tmp_path / "trial")} != {
+        f"Test/data_{n:05d}.npz" for n in range(31, 35)
+    }
+    status, _, err = command("questions", *arguments())
+    assert status == 0, err
+    assert len(server.bodies) == len(server.asked) == IMAGES
+    assert account(root)["usage"]["cached"]["answers"] == 12
 
 
 # ------------------------------------------------------------------------------------------- before anything is asked

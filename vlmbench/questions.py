@@ -87,7 +87,7 @@ def write(config: schema.QuestionsConfig) -> str:
         **{key: getattr(config, key) for key in ("seed", "attempts", "max_tokens", "column", "limit")},
     }
     fairvlmed.check_target(folder, identity, overwrite=config.overwrite)
-    notes, silent = fairvlmed.read_notes(root, config.column, config.limit)
+    notes, silent = fairvlmed.read_notes(root, config.column, config.seed, config.limit)
     writer = Writer(
         Endpoint(model.base_url, model.api_key_env, timeout=model.timeout, retries=model.retries),
         AnswerCache(Path(model.cache).expanduser()),

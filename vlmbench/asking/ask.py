@@ -11,7 +11,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
-from vlmbench.asking.recipe import Question, Recipe, UnusableReplyError, row_seed, stated_answers
+from vlmbench.asking.recipe import Question, Recipe, UnusableReplyError, row_seed
 from vlmbench.hosted.answers import Answer, AnswerCache
 from vlmbench.hosted.endpoint import Endpoint, HostedError, brief
 from vlmbench.progress import Countdown
@@ -27,11 +27,13 @@ class Note:
         split: `train`, `validation` or `test`.
         image: Its path, as the tables will have it.
         summary: Of its clinical note.
+        stated: The answer that its closed question must have, `yes` or `no`.
     """
 
     split: str
     image: str
     summary: str
+    stated: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,8 @@ class Writer:
     token_field: str = "max_completion_tokens"  # noqa: S105 - a field's name
     concurrency: int = 4
     _used: list[tuple[Answer, bool]] = field(init=False, default_factory=list)
-    _done: list[Asked] = field(init=False, default_factory=list)
+    _done: int = field(init=False, default=0)
+    _useless: Counter[str] = field(init=False, default_factory=Counter)
     _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
     _progress: Countdown | None = field(init=False, default=None)
 
@@ -86,12 +89,9 @@ class Writer:
             HostedError: The endpoint fails for good, most replies are of no use, or the answers cannot be kept. What
                 is in flight is waited for and kept, for it is paid for.
         """
-        stated: dict[str, str] = {}
-        for split in dict.fromkeys(note.split for note in notes):
-            stated |= stated_answers([note.image for note in notes if note.split == split], self.seed)
-        self._done, self._progress, stop = [], None, threading.Event()
+        self._done, self._useless, self._progress, stop = 0, Counter(), None, threading.Event()
         pool = ThreadPoolExecutor(self.concurrency)
-        futures = [pool.submit(self._one, note, stated[note.image], len(notes), stop) for note in notes]
+        futures = [pool.submit(self._one, note, len(notes), stop) for note in notes]
         for future in futures:
             # In the thread that failed, so that it takes up no further image.
             future.add_done_callback(lambda done: stop.set() if not done.cancelled() and done.exception() else None)
@@ -116,22 +116,22 @@ class Writer:
             "fingerprints": dict(Counter(answer.fingerprint for answer, _ in used if answer.fingerprint)),
         }
 
-    def body(self, note: Note, stated: str, attempt: int) -> dict[str, Any]:
+    def body(self, note: Note, attempt: int) -> dict[str, Any]:
         """Return the JSON of one request, but for the most tokens."""
         ours = {"temperature": 0, "seed": row_seed(self.seed, note.image, attempt)}
         rest = {key: value for key, value in (ours | dict(self.settings)).items() if value is not None}
-        return {"model": self.name, "messages": self.recipe.messages(note.summary, stated), **rest}
+        return {"model": self.name, "messages": self.recipe.messages(note.summary, note.stated), **rest}
 
-    def _one(self, note: Note, stated: str, total: int, stop: threading.Event) -> Asked:
+    def _one(self, note: Note, total: int, stop: threading.Event) -> Asked:
         faults: list[str] = []
         questions, new, last = None, False, ""
         for attempt in range(self.attempts):
             if stop.is_set():
                 break
-            answer, cached = self._answer(self.body(note, stated, attempt), stop)
+            answer, cached = self._answer(self.body(note, attempt), stop)
             new, last = new or not cached, answer.text
             try:
-                questions = self.recipe.read(answer.text, stated)
+                questions = self.recipe.read(answer.text, note.stated)
                 break
             except UnusableReplyError as fault:
                 faults.append({"length": "out of tokens", "content_filter": "declined"}.get(answer.finish, str(fault)))
@@ -139,9 +139,11 @@ class Writer:
         if stop.is_set():  # another image ended the run
             return asked
         with self._lock:
-            self._done.append(asked)
+            self._done += 1
             self._show(total, new)
-            self._judge(last)
+            if questions is None:
+                self._useless[faults[-1]] += 1
+                self._judge(last)
         return asked
 
     def _answer(self, body: dict[str, Any], stop: threading.Event) -> tuple[Answer, bool]:
@@ -155,17 +157,17 @@ class Writer:
     def _show(self, total: int, new: bool) -> None:
         """Show the progress, timed from the first image that had to be asked for: what is kept takes no time."""
         if self._progress is None and new:
-            self._progress = Countdown("Writing questions, images", total, len(self._done) - 1)
+            self._progress = Countdown("Writing questions, images", total, self._done - 1)
         if self._progress is not None:
-            self._progress.update(len(self._done))
+            self._progress.update(self._done)
 
     def _judge(self, last: str) -> None:
-        useless = [asked for asked in self._done if asked.questions is None and asked.faults]
-        if len(self._done) >= ENOUGH_TO_JUDGE and len(useless) > len(self._done) / 2:
-            ((most, times),) = Counter(asked.faults[-1] for asked in useless).most_common(1)
+        useless = self._useless.total()
+        if self._done >= ENOUGH_TO_JUDGE and useless > self._done / 2:
+            ((most, times),) = self._useless.most_common(1)
             advice = "raise max_tokens" if most == "out of tokens" else "take another model, or raise attempts"
             raise HostedError(
-                f"{self.name}: {len(useless)} of {len(self._done)} images got no usable reply ({most}: {times}), the "
+                f"{self.name}: {useless} of {self._done} images got no usable reply ({most}: {times}), the "
                 f"last of which was {brief(last)[:120]!r}. To go on, {advice}. {self._kept()}"
             )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmbench.asking.ask import Asked, Note
-from vlmbench.asking.recipe import Recipe
+from vlmbench.asking.recipe import Recipe, stated_answers
 from vlmbench.domains.base import DomainError
 from vlmbench.domains.published.fairvlmed_vqa import COLUMNS, SPLITS, table_name
 from vlmbench.domains.published.layout import table
@@ -39,13 +39,14 @@ IDENTITY = (
 _FOLDERS = {"train": "Training", "validation": "Validation", "test": "Test"}
 
 
-def read_notes(root: Path, column: str, limit: int = 0) -> tuple[list[Note], int]:
+def read_notes(root: Path, column: str, seed: int = 0, limit: int = 0) -> tuple[list[Note], int]:
     """Return what is known of each image, by split and name, and how many images have no text.
 
     Args:
         root: Folder of the official layout.
         column: Of `data_summary.csv`: `gpt4_summary`, or `note` for the whole note.
-        limit: Most images of a split, the first by name; 0 takes all.
+        seed: Decides the answers that closed questions must have, and which images a limit takes.
+        limit: Most images of a split; 0 takes all. What is asked of an image does not depend on it.
 
     Raises:
         DomainError: The table or an image is missing, or a split has an unknown name.
@@ -60,10 +61,11 @@ def read_notes(root: Path, column: str, limit: int = 0) -> tuple[list[Note], int
     empty = frame[column].str.lower().isin(MISSING)
     notes = []
     for split, ours in SPLITS.items():
-        rows = frame[(uses.map(ALIASES) == ours) & ~empty].sort_values("filename")
-        rows = rows.head(limit) if limit else rows
-        for name, text in zip(rows["filename"], rows[column], strict=True):
-            notes.append(Note(split, f"{_FOLDERS[split]}/{name}", text))
+        rows = frame[(uses.map(ALIASES) == ours) & ~empty]
+        texts = dict(zip(rows["filename"], rows[column], strict=True))
+        stated = list(stated_answers(list(texts), seed).items())
+        for name, answer in sorted(stated[: limit or None]):
+            notes.append(Note(split, f"{_FOLDERS[split]}/{name}", texts[name], answer))
     gone = [note.image for note in notes if not (root / note.image).is_file()]
     if gone:
         raise DomainError(

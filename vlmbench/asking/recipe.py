@@ -108,7 +108,7 @@ def read_recipe(path: Path = RECIPE) -> Recipe:
 
 
 def stated_answers(names: Sequence[str], seed: int) -> dict[str, str]:
-    """Return which answer the closed question of each image must have: half yes, half no, to within one.
+    """Return which answer the closed question of each image must have, in an order in which yes and no alternate.
 
     Args:
         names: Of the images of one split, unique; their order does not matter.

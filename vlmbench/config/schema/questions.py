@@ -26,7 +26,7 @@ class QuestionsConfig:
         seed: Decides which closed questions are to be answered by yes, and the seed of each request.
         attempts: Most requests for one image.
         max_tokens: Most tokens of a reply, without `model.extra_tokens`.
-        limit: Most images of each split, for a trial; 0 takes all.
+        limit: Most images of each split, for a trial, drawn by the seed; 0 takes all.
         consent: That the notes may be sent to another machine.
         overwrite: Replace other questions that are there.
     """
