@@ -31,7 +31,7 @@ class Layout:
             of the names that `splits.ALIASES` takes, or "" throughout. `id` is unique. `group` is the patient where
             the layout tells, else the nearest thing to it.
         images: Where the pixels are.
-        left_out: Rows of the tables that are not in `frame`, as in `Domain.left_out`.
+        left_out: Rows that the reader dropped, as `Domain.left_out`.
     """
 
     frame: pd.DataFrame
