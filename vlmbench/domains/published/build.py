@@ -69,7 +69,6 @@ def build_published(
     layout = read_layout(reader, folder, settings)
     try:
         labels, left_out = _labels(layout.frame, task, rule)
-        left_out = [*map(dict, layout.left_out), *left_out]
         frame = layout.frame.loc[labels.index]
         raw_splits: list[str] | None
         origin = "the official split" if ours == "official" else "made by group"
@@ -110,7 +109,7 @@ def build_published(
         **({"prompts": _prompts(order, rule, multi_label)} if order else {}),
         licence=licence,
         fingerprint=fingerprint(None, layout.images, examples, order),
-        left_out=[*left_out, *bad],
+        left_out=[*layout.left_out, *left_out, *bad],
         origin=origin,
     )
 
