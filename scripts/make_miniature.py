@@ -38,6 +38,7 @@ MAKERS: dict[str, str] = {
     "roco": "miniatures.captions:make_roco",
     "slake": "miniatures.slake:make",
     "vqa_rad": "miniatures.hub_vqa:make_vqa_rad",
+    "fairvlmed_vqa": "miniatures.fairvlmed_vqa:make",
 }
 
 

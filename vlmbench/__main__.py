@@ -12,6 +12,7 @@ COMMANDS = {
     "evaluate": "take a finished cell to other domains",
     "fetch": "bring the weights of a cell or a grid to this machine, and lock them",
     "models": "what models there are, what they need, where LoRA goes",
+    "questions": "questions about a dataset, written by a hosted model from its notes",
     "report": "records to HTML, CSV and LaTeX",
 }
 

@@ -28,6 +28,7 @@ READERS: dict[str, str] = {
     "pmc_vqa": "pmc_vqa:read",
     "roco": "captions:read_roco",
     "slake": "slake:read",
+    "fairvlmed_vqa": "fairvlmed_vqa:read",
 }
 
 
