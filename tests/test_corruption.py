@@ -1,6 +1,7 @@
 """Corruptions: worse with every severity, repeatable, grey stays grey, and evaluation alone sees them."""
 
 import dataclasses
+import itertools
 import json
 
 import numpy as np
@@ -118,8 +119,11 @@ def test_resolution_leaves_squares():
 def test_what_is_kept_of_clean_files_is_not_taken_for_worse_ones(tmp_path):
     picture().save(tmp_path / "a.png")
     clean = FolderImages(tmp_path)
-    sources = [clean, *(corrupted(clean, kind, 3, seed) for kind in KINDS for seed in (0, 1))]
-    assert all(isinstance(source, StoredImages) for source in sources)
+    sources: list[StoredImages] = [clean]
+    for kind, seed in itertools.product(KINDS, (0, 1)):
+        source = corrupted(clean, kind, 3, seed)
+        assert isinstance(source, StoredImages)
+        sources.append(source)
     assert len({source.stamp("a.png") for source in sources}) == len(sources)
     assert len({source.digest("a.png") for source in sources}) == len(sources)
     assert {source.size("a.png") for source in sources} == {clean.size("a.png")}

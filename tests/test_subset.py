@@ -84,7 +84,7 @@ def test_the_order_of_the_rows_decides_nothing(seed):
     for fraction in (0.1, 0.5):
         rows = take_fraction(again[1], again[2], fraction, 3)
         assert {mixed[i] for i in rows} == set(take_fraction(groups, labels, fraction, 3))
-    rows = take_shots(*again, 4, 3)
+    rows = take_shots(again[0], again[1], again[2], 4, 3)
     assert {mixed[i] for i in rows} == set(take_shots(ids, groups, labels, 4, 3))
 
 

@@ -35,7 +35,7 @@ def table(split: str, patients: int, first: int, rng: np.random.Generator) -> pd
 def make(out: Path, seed: int = 0) -> None:
     """Write the tables and the images below `out`."""
     rng = np.random.default_rng(seed)
-    for split, patients, first in (("train", 30, 1), ("valid", 12, 64541)):
+    for split, patients, first in (("train", 60, 1), ("valid", 16, 64541)):
         frame = table(split, patients, first, rng)
         (out / FOLDER).mkdir(parents=True, exist_ok=True)
         frame.to_csv(out / FOLDER / f"{split}.csv", index=False)

@@ -65,7 +65,7 @@ def corrupt(image: Image.Image, kind: str, severity: int, *, key: str = "", seed
         mean = pixels.mean(axis=(0, 1), keepdims=True)
         return _rounded((pixels - mean) * constant + mean)
     if kind == "brightness":
-        return _rounded(_lighter(pixels / np.float32(255), constant) * 255)
+        return _rounded(_lighter(pixels.astype(np.float32) / np.float32(255), constant) * 255)
     change = _noise(image, constant, f"{seed}/{kind}/{severity}/{key}") if kind == "noise" else _jpeg(image, constant)
     return _rounded(pixels + _enlarged(change, image.size))
 
