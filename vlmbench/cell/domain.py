@@ -8,6 +8,8 @@ from vlmbench.config import schema
 from vlmbench.domains.audit import audit
 from vlmbench.domains.base import Domain, TaskName
 
+_UNREADABLE = 20
+
 
 def build_domain(config: schema.DomainConfig, task: TaskName) -> Domain:
     """Build a domain for a task.
@@ -120,5 +122,13 @@ def build_domain(config: schema.DomainConfig, task: TaskName) -> Domain:
 
 
 def audited(domain: Domain, *, hashes: bool) -> Domain:
-    """Return the domain with the overlap of its splits counted."""
-    return dataclasses.replace(domain, audit=audit(domain, hashes=hashes))
+    """Return the domain with the overlap of its splits counted, in a form that fits a record.
+
+    Of many unreadable images the first twenty are named; `unreadable_images` counts them.
+    """
+    found = audit(domain, hashes=hashes)
+    if "unreadable" in found:
+        unreadable = found["unreadable"]
+        found["unreadable"] = dict(list(unreadable.items())[:_UNREADABLE])
+        found["unreadable_images"] = len(unreadable)
+    return dataclasses.replace(domain, audit=found)

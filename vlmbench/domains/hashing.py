@@ -61,29 +61,34 @@ def hash_images(images: ImageSource, keys: Sequence[str], folder: Path | None = 
         keys: Distinct keys.
         folder: The cache; `hashes-v1` below the project's own by default.
     """
-    records = np.empty(len(keys), _LAYOUT)
-    digests = np.zeros(len(keys), "S32")
+    n = len(keys)
+    pixels, stored = np.zeros(n, "S32"), np.zeros(n, "S32")
+    phashes, thumbs = np.zeros(n, np.uint64), np.zeros((n, SIDE * SIDE), np.uint8)
     faults: dict[str, str] = {}
-    remembered = _Remembered(images, folder or cache_dir() / FOLDER, faults) if isinstance(images, StoredImages) else None
-    progress = Countdown("Hashing images", len(keys))
-    starts = list(range(0, len(keys), _CHUNK))
+    remembered = (
+        _Remembered(images, folder or cache_dir() / FOLDER, faults) if isinstance(images, StoredImages) else None
+    )
+    progress = Countdown("Hashing images", n)
+    starts = list(range(0, n, _CHUNK))
     turn = random.SystemRandom().randrange(len(starts)) if starts else 0  # processes that begin apart share the work
-    for done, start in enumerate(starts[turn:] + starts[:turn]):
+    for done, start in enumerate(starts[turn:] + starts[:turn], 1):
         chunk = keys[start : start + _CHUNK]
         found = remembered.records(chunk) if remembered else _in_memory(images, chunk, faults)
-        for position, pair in enumerate(found, start):
+        for i, pair in enumerate(found, start):
             if pair is not None:
-                digests[position] = np.frombuffer(pair[0], "S32")[0]
-                records[position] = np.frombuffer(pair[1], _LAYOUT)[0]
-        progress.update(min(len(keys), (done + 1) * _CHUNK))
+                record = np.frombuffer(pair[1], _LAYOUT)[0]
+                stored[i] = pair[0]
+                pixels[i], phashes[i], thumbs[i] = record["pixels"], record["phash"], record["thumb"]
+        progress.update(min(n, done * _CHUNK))
     progress.close()
-    good = [i for i, key in enumerate(keys) if key not in faults]
-    records, digests = records[good], digests[good]
+    if faults:
+        good = [i for i, key in enumerate(keys) if key not in faults]
+        pixels, stored, phashes, thumbs = pixels[good], stored[good], phashes[good], thumbs[good]
     return Hashed(
-        keys=[keys[i] for i in good],
-        pixels=records["pixels"],
-        stored=digests if remembered else None,
-        looks=Looks.of(np.ascontiguousarray(records["phash"]), np.ascontiguousarray(records["thumb"])),
+        keys=[key for key in keys if key not in faults],
+        pixels=pixels,
+        stored=stored if remembered else None,
+        looks=Looks.of(phashes, thumbs),
         unreadable={key: faults[key] for key in keys if key in faults},
     )
 
@@ -125,44 +130,45 @@ class _Remembered:
 
     def records(self, keys: Sequence[str]) -> list[tuple[bytes, bytes] | None]:
         """Return digest and record of each image; None for an unreadable one, which `faults` then names."""
-        made: dict[bytes, bytes | None] = {}
+        marks: dict[str, bytes] = {}
+        for key in keys:
+            try:
+                marks[key] = hashlib.sha256(self.images.stamp(key).encode()).digest()
+            except ImageError as error:
+                self.faults[key] = error.reason
+        key_of = {mark: key for key, mark in marks.items()}  # and of a digest, further down
+        made: dict[bytes, bytes] = {}
+        reasons: dict[bytes, str] = {}  # by mark or digest
 
-        def make(digest: bytes, key: str) -> bytes | None:
-            if digest not in made:
-                made[digest] = self._try(key, lambda: hash_image(self.images.load(key)))
-            return made[digest]
+        def hash_file(digest: bytes, key: str) -> bytes | None:
+            if digest not in made and digest not in reasons:
+                try:
+                    made[digest] = hash_image(self.images.load(key))
+                except ImageError as error:
+                    reasons[digest] = error.reason
+            return made.get(digest)
 
-        def read(key: str) -> bytes | None:
-            """Read and hash a file in one go, while the system still holds its bytes."""
-            digest = self._try(key, lambda: self.images.digest(key))
-            if digest and digest not in self.hashes:
-                make(digest, key)
+        def read(mark: bytes) -> bytes | None:
+            try:
+                digest = self.images.digest(key_of[mark])
+            except ImageError as error:
+                reasons[mark] = error.reason
+                return None
+            if digest not in self.hashes:  # now, while the system still holds the file's bytes
+                hash_file(digest, key_of[mark])
             return digest
 
-        marks = {key: mark for key in keys if (mark := self._try(key, lambda key=key: self._mark(key)))}
-        key_of = {mark: key for key, mark in marks.items()}
-        digests = self._kept(self.digests, list(key_of), lambda mark: read(key_of[mark]), 32)
+        digests = self._kept(self.digests, list(key_of), read, 32)
         key_of |= {digest: key_of[mark] for mark, digest in digests.items()}
         wanted = list(dict.fromkeys(digests.values()))
-        records = self._kept(self.hashes, wanted, lambda digest: make(digest, key_of[digest]), _LAYOUT.itemsize)
+        records = self._kept(self.hashes, wanted, lambda digest: hash_file(digest, key_of[digest]), _LAYOUT.itemsize)
         out: list[tuple[bytes, bytes] | None] = []
         for key in keys:
             digest = digests.get(marks.get(key, b""), b"")
-            record = records.get(digest)
-            out.append((digest, record) if record else None)
-            if not record and key not in self.faults:  # the same bytes as another, which told why
-                self.faults[key] = self.faults[key_of[digest or marks[key]]]
+            out.append((digest, records[digest]) if digest in records else None)
+            if digest not in records and key in marks:
+                self.faults[key] = reasons[digest or marks[key]]
         return out
-
-    def _mark(self, key: str) -> bytes:
-        return hashlib.sha256(self.images.stamp(key).encode()).digest()
-
-    def _try(self, key: str, function: Callable[[], bytes]) -> bytes | None:
-        try:
-            return function()
-        except ImageError as error:
-            self.faults[key] = error.reason
-            return None
 
     def _kept(
         self, store: BlobStore, keys: Sequence[bytes], make: Callable[[bytes], bytes | None], size: int

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from vlmbench.domains.base import Example
+from vlmbench.domains.hamming import Indices
 from vlmbench.domains.hashing import Hashed
-from vlmbench.domains.nearest import Indices, near_pairs
+from vlmbench.domains.nearest import near_pairs
 
 #: Of each kind of overlap, so that a record stays small.
 EXAMPLES = 5
@@ -114,7 +115,9 @@ def shared_images(
         block = [(float(alike[k]), -int(ones[i[k]]), -int(others[j[k]])) for k in most]
         best = nlargest(EXAMPLES, best + block)
         if asked.any:
-            asked.compare((first_hashed.keys[ones[a]], second_hashed.keys[others[b]]) for a, b in zip(i, j, strict=True))
+            asked.compare(
+                (first_hashed.keys[ones[a]], second_hashed.keys[others[b]]) for a, b in zip(i, j, strict=True)
+            )
     shown = [
         {
             "kind": "near_duplicates",
