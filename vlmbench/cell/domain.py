@@ -11,6 +11,8 @@ from vlmbench.domains.base import Domain, TaskName
 from vlmbench.domains.corruption import corrupted, uncorrupted
 from vlmbench.domains.subset import few_shot
 
+_UNREADABLE = 20
+
 
 def build_domain(config: schema.DomainConfig, task: TaskName) -> Domain:
     """Build a domain for a task, with the training subset and the corruption that are asked for.
@@ -133,6 +135,19 @@ def _whole(config: schema.DomainConfig, task: TaskName) -> Domain:
 
 
 def audited(domain: Domain, *, hashes: bool) -> Domain:
-    """Return the domain with the overlap of its splits counted, on clean images: a corruption would hide copies."""
-    clean = dataclasses.replace(domain, images=uncorrupted(domain.images))
-    return dataclasses.replace(domain, audit=audit(clean, hashes=hashes))
+    """Return the domain with the overlap of its splits counted, in a form that fits a record.
+
+    Clean images are compared: a corruption would hide copies. Of many unreadable ones the first twenty are named;
+    `unreadable_images` counts them.
+    """
+    found = audit(clean(domain), hashes=hashes)
+    if "unreadable" in found:
+        unreadable = found["unreadable"]
+        found["unreadable"] = dict(list(unreadable.items())[:_UNREADABLE])
+        found["unreadable_images"] = len(unreadable)
+    return dataclasses.replace(domain, audit=found)
+
+
+def clean(domain: Domain) -> Domain:
+    """Return the domain with its images as they are stored or made."""
+    return dataclasses.replace(domain, images=uncorrupted(domain.images))

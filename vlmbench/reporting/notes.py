@@ -19,6 +19,7 @@ AUDITED = {
     "pixels": "images in both (same pixels)",
     "near_duplicates": "near-duplicate images",
     "questions": "questions in both",
+    "questions_on_copies": "questions in both on copies of an image",
 }
 
 
