@@ -12,6 +12,7 @@ from pathlib import Path
 #: Domain to the module below `scripts` and its function, which takes the folder that `domain.root` will name.
 MAKERS: dict[str, str] = {
     "chexpert": "miniatures.chexpert:make",
+    "fairvlmed_vqa": "miniatures.fairvlmed_vqa:make",
 }
 
 

@@ -14,6 +14,7 @@ COMMANDS = {
     "fetch": "bring the weights of a cell or a grid to this machine, and lock them",
     "domains": "what datasets there are, what of them is here, what their splits share",
     "models": "what models there are, what they need, where LoRA goes",
+    "questions": "questions about a dataset, written by a hosted model from its notes",
     "report": "records to HTML, CSV and LaTeX",
 }
 

@@ -15,6 +15,7 @@ from omegaconf import MISSING
 
 from vlmbench.config import schema
 from vlmbench.config.endpoint import endpoint_fault
+from vlmbench.config.exposure import hint_at, parts
 from vlmbench.errors import UserError
 
 METHODS: dict[str, tuple[str, ...]] = {
@@ -100,6 +101,8 @@ def check_model(model: schema.ModelConfig) -> None:
     Raises:
         ConfigError: A local folder that is not there.
     """
+    for word in model.pretraining_modalities:
+        hint_at("model.pretraining_modalities", word)
     is_address = model.source.startswith(("https://", "http://"))
     looks_local = model.source.startswith((".", "/", "~")) or model.source.count("/") > 1
     has_folder = model.kind != "hosted" and looks_local and not is_address
@@ -200,6 +203,8 @@ def check_domain(domain: schema.DomainConfig, task: str) -> None:
         raise ConfigError(
             f"domain.name={domain.name!r} is part of folder names: begin with a letter or digit, without / or \\."
         )
+    for word in parts(domain.modality):
+        hint_at("domain.modality", word)
     for key in ("templates", "negative_templates"):
         for template in getattr(domain, key):
             if "{label}" not in template:

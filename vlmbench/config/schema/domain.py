@@ -17,6 +17,7 @@ class DomainConfig:
     """One dataset of one imaging modality.
 
     Attributes:
+        modality: A word of `config.exposure.MODALITIES`, or one of your own; several are joined by "+".
         exposure: `auto` derives it from the modality; anything else is a declaration.
         templates: Prompt templates with the placeholder `{label}`.
         label_prompts: Per label, the phrases that fill `{label}`; a label without one stands for itself. YAML and the

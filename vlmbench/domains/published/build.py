@@ -69,6 +69,7 @@ def build_published(
     layout = read_layout(reader, folder, settings)
     try:
         labels, left_out = _labels(layout.frame, task, rule)
+        left_out = [*map(dict, layout.left_out), *left_out]
         frame = layout.frame.loc[labels.index]
         raw_splits: list[str] | None
         origin = "the official split" if ours == "official" else "made by group"

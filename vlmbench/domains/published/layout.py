@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -30,10 +31,12 @@ class Layout:
             of the names that `splits.ALIASES` takes, or "" throughout. `id` is unique. `group` is the patient where
             the layout tells, else the nearest thing to it.
         images: Where the pixels are.
+        left_out: Rows of the tables that are not in `frame`, as in `Domain.left_out`.
     """
 
     frame: pd.DataFrame
     images: StoredImages
+    left_out: Sequence[Mapping[str, Any]] = ()
 
 
 def found(root: Path, relative: str) -> Path:

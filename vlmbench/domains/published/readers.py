@@ -14,6 +14,7 @@ from vlmbench.domains.published.layout import COMMON, Layout
 #: Name, which is what `domain.reader` takes, to the module below this package and its function.
 READERS: dict[str, str] = {
     "chexpert": "chexpert:read",
+    "fairvlmed_vqa": "fairvlmed_vqa:read",
 }
 
 
