@@ -52,7 +52,7 @@ def test_the_yaml_file_says_all_that_a_user_must_know(name):
         assert domain.how_to_get, "gated, and nothing says whom to ask"
     assert domain.reader in READERS
     assert domain.study_split in STUDY_SPLITS
-    first = group_files("domain")[name].read_text(encoding="utf-8").splitlines()[0]
+    first, _, _ = group_files("domain")[name].read_text(encoding="utf-8").partition("defaults:")
     assert first.startswith("# ")
     assert "Used by:" in first
     told = facts(name, domain)

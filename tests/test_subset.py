@@ -212,6 +212,8 @@ def test_a_cell_on_a_share_says_so_wherever_it_is_named(train):
     assert "phantom_radiograph@50%-s2" in ran.cells[0].name
     (told,) = ran.record["data"]["left_out"]
     assert told["examples"] > 0
+    ages = ran.record["data"]["subgroups"]["age"]
+    assert sum(count["test"] for count in ages.values()) == ran.record["n"]["examples"]
 
 
 def test_the_report_never_averages_over_shares():

@@ -6,13 +6,14 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vlmbench.catalogue.domain_table import here, layout, tasks
+from vlmbench.catalogue.domain_table import here, layout, licence, tasks
 from vlmbench.catalogue.table import columns
 from vlmbench.config import schema
 from vlmbench.domains.base import SPLITS, Domain
 from vlmbench.domains.subgroups import subgroups
 
 _KINDS = ("label:", "type:")
+_OWN, _MADE = "data of your own", "procedural images"
 _PROMPTS = 2  # of a label that are shown
 
 
@@ -25,11 +26,11 @@ def facts(name: str, domain: schema.DomainConfig) -> dict[str, Any]:
     """
     return {
         "domain": name,
-        "title": getattr(domain, "title", "") or domain.name,
+        "title": getattr(domain, "title", "") or (_OWN if hasattr(domain, "root") else _MADE),
         "modality": domain.modality,
         "tasks": tasks(domain),
         "kinds": list(getattr(domain, "kinds", [])),
-        "licence": domain.licence,
+        "licence": licence(domain),
         "citation": getattr(domain, "citation", ""),
         "homepage": getattr(domain, "homepage", ""),
         "access": getattr(domain, "access", ""),

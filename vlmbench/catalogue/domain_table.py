@@ -29,11 +29,16 @@ def rows(domains: Mapping[str, schema.DomainConfig]) -> list[dict[str, Any]]:
             "kinds": list(getattr(domain, "kinds", [])),
             **{split: getattr(domain, "published", {}).get(split) for split in ("train", "val", "test")},
             "access": getattr(domain, "access", "") or ("own" if hasattr(domain, "root") else "made"),
-            "licence": domain.licence,
+            "licence": licence(domain),
             "here": here(domain),
         }
         for name, domain in domains.items()
     ]
+
+
+def licence(domain: schema.DomainConfig) -> str:
+    """Return a domain's licence; phantoms are this program's own."""
+    return domain.licence or ("Apache-2.0 (generated)" if isinstance(domain, schema.PhantomDomainConfig) else "")
 
 
 def tasks(domain: schema.DomainConfig) -> list[str]:

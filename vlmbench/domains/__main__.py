@@ -47,7 +47,7 @@ def main() -> int:
     table = parser.add_argument_group("exposure")
     table.add_argument("--models", metavar="A,B", default="", help="which models (all)")
     table.add_argument("--domains", metavar="X,Y", default="", help="which domains (all)")
-    table.add_argument("--profile", default="", help="whose notion of exposure, for example study")
+    table.add_argument("--profile", default="ours", help="ours, computed; or study, as the study has it (%(default)s)")
     asked = parser.parse_intermixed_args()
     command, *rest = asked.words or ["list"]
     if command not in COMMANDS:
@@ -55,7 +55,7 @@ def main() -> int:
     if (command in ("show", "audit")) != bool(rest):
         parser.error(f"{command} takes {'the name of a domain' if not rest else 'options alone'}")
     if command == "list":
-        rows = domain_table.rows(read_domains(asked.config_dir))
+        rows = domain_table.rows(read_domains(asked.config_dir, details=False))
         print(json.dumps(rows, indent=1) if asked.json else domain_table.terminal(rows))
         return 0
     return {"show": _show, "audit": _audit, "exposure": _exposure}[command](asked, rest)
@@ -75,16 +75,43 @@ def _show(asked: argparse.Namespace, words: list[str]) -> int:
 
 def _audit(asked: argparse.Namespace, words: list[str]) -> int:
     from vlmbench.cell.described import built
+    from vlmbench.cell.domain import clean
+    from vlmbench.domains.against import audit_against
     from vlmbench.domains.audit import audit
+    from vlmbench.domains.audit_text import text
 
-    domain = built(named_domain(words[0], asked.config_dir, words[1:]), asked.task)
-    found: dict[str, Any]
-    found = audit(domain)
-    print(json.dumps(found, indent=1))
-    return 0
+    if asked.other and not asked.against:
+        raise ConfigError("--other gives the keys of a second domain: name it with --against.")
+    domain = clean(built(named_domain(words[0], asked.config_dir, words[1:]), asked.task))
+    if asked.against:
+        other = clean(built(named_domain(asked.against, asked.config_dir, asked.other), asked.task))
+        found = audit_against(domain, other)
+    else:
+        found = audit(domain)
+    print(json.dumps(found, indent=1) if asked.json else text(found), end="\n" if asked.json else "")
+    return int(asked.strict and _shared_with_test(found))
+
+
+def _shared_with_test(found: dict[str, Any]) -> bool:
+    """Tell whether a test split shares anything with what may have been trained on or selected with."""
+    # Names of groups and texts of questions coincide in two datasets without anything being shared.
+    hints = ("groups", "question_texts") if "against" in found else ()
+    pairs = [counts for pair, counts in found.items() if {*pair.split("-")} in ({"train", "test"}, {"val", "test"})]
+    return any(count for counts in pairs for kind, count in counts.items() if kind not in ("examples", *hints))
 
 
 def _exposure(asked: argparse.Namespace, words: list[str]) -> int:
+    from vlmbench.catalogue.exposures import table, text
+    from vlmbench.catalogue.read import read_models
+
+    rows = table(
+        read_models(asked.config_dir),
+        read_domains(asked.config_dir, details=False),
+        asked.profile,
+        model_names=[name for name in asked.models.split(",") if name],
+        domain_names=[name for name in asked.domains.split(",") if name],
+    )
+    print(json.dumps(rows, indent=1) if asked.json else text(rows))
     return 0
 
 

@@ -9,7 +9,7 @@ from vlmbench.domains.base import SPLITS, Domain
 
 #: Values of one attribute that are told apart; numbers beyond are put into bins, of texts the commonest are named.
 MOST = 12
-_BINS = 8
+_BINS = 10
 NOT_KNOWN, OTHERS = "not known", "others"
 
 
@@ -17,7 +17,7 @@ def subgroups(domain: Domain) -> dict[str, dict[str, dict[str, int]]]:
     """Return, per attribute and value, the number of examples in each split.
 
     Numbers of more than `MOST` values are counted in bins of one width (1, 2 or 5 times a power of ten, the least that
-    gives no more than eight), such as `40-59` for the ages from 40 to below 60. Examples without the attribute are
+    gives no more than ten), such as `40-49` for the ages from 40 to below 50. Examples without the attribute are
     `not known`.
     """
     names = sorted({name for example in domain.examples for name in example.attributes})
@@ -47,11 +47,15 @@ def _shown(values: list[str | float | None]) -> list[str]:
 def _width(low: float, high: float) -> float:
     power = 10.0 ** math.floor(math.log10((high - low) / _BINS))
     widths = (factor * power for factor in (1, 2, 5, 10, 20))
-    return next(width for width in widths if math.floor(high / width) - math.floor(low / width) < _BINS)
+    return next(width for width in widths if _step(high, width) - _step(low, width) < _BINS)
+
+
+def _step(value: float, width: float) -> int:
+    return math.floor(round(value / width, 9))  # 0.15 / 0.05 is a little less than 3
 
 
 def _bin(value: float, width: float) -> str:
-    low = math.floor(value / width) * width
+    low = _step(value, width) * width
     # Of whole numbers the last that belongs to the bin is named, as people write ages.
     return f"{low:g}-{low + width - 1:g}" if width > 1 and width == round(width) else f"{low:g} to {low + width:g}"
 
