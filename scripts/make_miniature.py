@@ -11,7 +11,26 @@ from pathlib import Path
 
 #: Domain to the module below `scripts` and its function, which takes the folder that `domain.root` will name.
 MAKERS: dict[str, str] = {
+    "camelyon17": "miniatures.camelyon17:make",
     "chexpert": "miniatures.chexpert:make",
+    "pathmnist": "miniatures.medmnist:pathmnist",
+    "chestmnist": "miniatures.medmnist:chestmnist",
+    "dermamnist": "miniatures.medmnist:dermamnist",
+    "octmnist": "miniatures.medmnist:octmnist",
+    "pneumoniamnist": "miniatures.medmnist:pneumoniamnist",
+    "retinamnist": "miniatures.medmnist:retinamnist",
+    "breastmnist": "miniatures.medmnist:breastmnist",
+    "bloodmnist": "miniatures.medmnist:bloodmnist",
+    "tissuemnist": "miniatures.medmnist:tissuemnist",
+    "organamnist": "miniatures.medmnist:organamnist",
+    "organcmnist": "miniatures.medmnist:organcmnist",
+    "organsmnist": "miniatures.medmnist:organsmnist",
+    "gf3300": "miniatures.harvard:gf3300",
+    "fairvlmed": "miniatures.harvard:fairvlmed",
+    "drishti": "miniatures.drishti:make",
+    "kermany": "miniatures.kermany:make",
+    "ham10000": "miniatures.ham10000:make",
+    "papila": "miniatures.papila:make",
     "omnimedvqa": "miniatures.omnimedvqa:make",
     "pathvqa": "miniatures.hub_vqa:make_path_vqa",
     "pmc_oa": "miniatures.captions:make_pmc_oa",
@@ -19,6 +38,7 @@ MAKERS: dict[str, str] = {
     "roco": "miniatures.captions:make_roco",
     "slake": "miniatures.slake:make",
     "vqa_rad": "miniatures.hub_vqa:make_vqa_rad",
+    "fairvlmed_vqa": "miniatures.fairvlmed_vqa:make",
 }
 
 

@@ -15,16 +15,18 @@ FOLDER = "CheXpert-v1.0-small"
 
 
 def table(split: str, patients: int, first: int, rng: np.random.Generator) -> pd.DataFrame:
-    """Return a table in the published columns, as many rows as the patients have views."""
+    """Return a table in the published columns, as many rows as the patients have views.
+
+    In `train` a label may be uncertain or empty; in `valid`, which radiologists labelled, each is 1.0 or 0.0.
+    """
+    states, no = (["1.0", "0.0", "-1.0", ""], "") if split == "train" else (["1.0", "0.0"], "0.0")
     rows = []
     for number in range(first, first + patients):
         sex, age = rng.choice(["Male", "Female"]), int(rng.integers(18, 91))
         healthy = rng.random() < 0.4
         for view, name in enumerate(["frontal", "lateral"][: rng.integers(1, 3)], start=1):
-            uncertain = ["1.0", "0.0", "-1.0", ""]
-            found = {name: "" if healthy else rng.choice(uncertain) for name in FINDINGS} | {
-                "No Finding": "1.0" if healthy else ""
-            }
+            found = {finding: no if healthy else rng.choice(states) for finding in FINDINGS}
+            found["No Finding"] = "1.0" if healthy else no
             path = f"{FOLDER}/{split}/patient{number:05d}/study1/view{view}_{name}.jpg"
             frontal = name == "frontal"
             about = {"Frontal/Lateral": name.capitalize(), "AP/PA": rng.choice(["AP", "PA"]) if frontal else ""}
@@ -35,7 +37,7 @@ def table(split: str, patients: int, first: int, rng: np.random.Generator) -> pd
 def make(out: Path, seed: int = 0) -> None:
     """Write the tables and the images below `out`."""
     rng = np.random.default_rng(seed)
-    for split, patients, first in (("train", 30, 1), ("valid", 12, 64541)):
+    for split, patients, first in (("train", 60, 1), ("valid", 24, 64541)):
         frame = table(split, patients, first, rng)
         (out / FOLDER).mkdir(parents=True, exist_ok=True)
         frame.to_csv(out / FOLDER / f"{split}.csv", index=False)

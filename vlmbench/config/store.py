@@ -13,6 +13,7 @@ SCHEMAS: dict[str, type] = {
     "schema/fetch": schema.FetchConfig,
     "schema/evaluate": schema.EvaluateConfig,
     "schema/report": schema.ReportConfig,
+    "schema/questions": schema.QuestionsConfig,
     "schema/model/contrastive": schema.ContrastiveModelConfig,
     "schema/model/generative": schema.GenerativeModelConfig,
     "schema/model/hosted": schema.HostedModelConfig,

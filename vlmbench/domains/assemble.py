@@ -173,8 +173,9 @@ def fingerprint(
         ([getattr(example, name) for name in names] + ["listed"] * example.listed for example in examples),
         ([key, images.size(key)] for key in sorted({example.image for example in examples})),
     )
+    encode = json.JSONEncoder(sort_keys=True).encode  # once: json.dumps makes one at every call
     for part in parts:
-        digest.update(json.dumps(part, sort_keys=True).encode())
+        digest.update(encode(part).encode())
     return digest.hexdigest()
 
 

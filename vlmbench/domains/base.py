@@ -133,7 +133,7 @@ class Domain:
 
     Attributes:
         name: As in the config group `domain`.
-        modality: Imaging modality, one word, as models declare their pre-training modalities.
+        modality: Imaging modality in the word by which models declare it; several, joined by "+", where they are mixed.
         task: The task that `examples` were built for.
         examples: All splits, in a fixed order.
         images: Where the pixels come from.

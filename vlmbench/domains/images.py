@@ -100,13 +100,20 @@ class FolderImages:
             ImageError: The key leaves the folder. Links inside the folder are followed wherever they lead: the user
                 made them, while a key may come with a downloaded table.
         """
-        name = _FRAME.sub("", key)
-        absolute = PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute()
-        leaves = os.path.normpath(name).split(os.sep)[0] == os.pardir
-        if (absolute or leaves) and not self.allow_absolute:
-            fault = "is an absolute path" if absolute else "lies outside"
-            raise ImageError(key, f"{fault}; images are taken from below {self.root} alone, by paths relative to it")
-        return self.root / name
+        return Path(self._located(key))
+
+    def _located(self, key: str) -> str:
+        """Return the path as a text; a path object costs more than to look for the file."""
+        name = _FRAME.sub("", key) if "#" in key else key
+        if name.startswith("/") or ".." in name or "\\" in name or ":" in name:
+            absolute = PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute()
+            leaves = os.path.normpath(name).split(os.sep)[0] == os.pardir
+            if (absolute or leaves) and not self.allow_absolute:
+                fault = "is an absolute path" if absolute else "lies outside"
+                raise ImageError(
+                    key, f"{fault}; images are taken from below {self.root} alone, by paths relative to it"
+                )
+        return os.path.join(self.root, name)
 
     @property
     def where(self) -> str:
@@ -146,7 +153,7 @@ class FolderImages:
 
     def _stat(self, key: str) -> os.stat_result:
         try:
-            stat = self.path(key).stat()
+            stat = os.stat(self._located(key))
         except FileNotFoundError as error:
             raise ImageError(key, "no such file") from error
         except (OSError, ValueError) as error:  # a name that no file can have

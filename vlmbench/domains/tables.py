@@ -39,7 +39,7 @@ def read_table(path: Path) -> pd.DataFrame:
     delimiter = max(",", ";", "\t", key=header.count)
     reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
     try:
-        rows = {number: [entry.strip() for entry in row] for number, row in enumerate(reader, start=1)}
+        rows = {number: list(map(str.strip, row)) for number, row in enumerate(reader, start=1)}
     except csv.Error as error:
         raise DomainError(f"{path}: cannot be read as a table: {error}, in line {reader.line_num}") from error
     rows = {number: row for number, row in rows.items() if any(row)}
@@ -52,14 +52,14 @@ def read_table(path: Path) -> pd.DataFrame:
         raise DomainError(f"{path}: columns {twice} occur more than once")
     if not rows:
         raise DomainError(f"{path}: the table has no rows below its header {', '.join(named)}")
-    longer = [number for number, row in rows.items() if any(row[len(columns) :])]
+    width = len(columns)
+    longer = [number for number, row in rows.items() if len(row) > width and any(row[width:])]
     if longer:
         raise DomainError(
             f"{path}: {len(longer):,} rows have more entries than the header has columns, first row {longer[0]}; "
             f'put an entry that holds a {delimiter!r} in quotes ("), or name the column in the header'
         )
-    width = len(columns)
-    entries = [(row + [""] * width)[:width] for row in rows.values()]
+    entries = [row if len(row) == width else (row + [""] * width)[:width] for row in rows.values()]
     return pd.DataFrame(entries, index=list(rows), columns=columns, dtype=str)[named]
 
 

@@ -61,15 +61,16 @@ def diagnosis(domain: Domain, question: str, question_multi_label: str) -> Asker
         question_multi_label: Template with `{modality}` and `{label}`.
     """
     names = tuple(domain.label_names)
+    modality = domain.modality.replace("+", " or ")
 
     def ask_one(example: Example) -> list[Query]:
-        prompt = question.format(modality=domain.modality, options=_listed(names))
+        prompt = question.format(modality=modality, options=_listed(names))
         return [Query(prompt, names[example.labels[0]], names)]
 
     def ask_each(example: Example) -> list[Query]:
         return [
             Query(
-                question_multi_label.format(modality=domain.modality, label=name),
+                question_multi_label.format(modality=modality, label=name),
                 "yes" if index in example.labels else "no",
                 YES_NO,
             )

@@ -42,6 +42,7 @@ from vlmbench.config.schema.model import (
     ModelConfig,
 )
 from vlmbench.config.schema.published import DownloadConfig, LabelRuleConfig, PublishedDomainConfig
+from vlmbench.config.schema.questions import QuestionsConfig
 
 __all__ = [
     "CaptionsJsonlDomainConfig",
@@ -68,6 +69,7 @@ __all__ = [
     "PhantomDomainConfig",
     "PretrainTaskConfig",
     "PublishedDomainConfig",
+    "QuestionsConfig",
     "ReportConfig",
     "SweepConfig",
     "TableDomainConfig",

@@ -144,7 +144,9 @@ def _rows(
     known = _attributes(frame, attributes)
     rows: list[dict[str, Any]] = [
         {"id": key, "image": image, "group": group, "attributes": some}
-        for key, image, group, some in zip(frame["id"], frame["image"], frame["group"], known, strict=True)
+        for key, image, group, some in zip(
+            frame["id"].tolist(), frame["image"].tolist(), frame["group"].tolist(), known, strict=True
+        )
     ]
     if task == "diagnosis":
         for row, carried in zip(rows, labels, strict=True):
@@ -171,7 +173,8 @@ def _attributes(frame: pd.DataFrame, columns: Mapping[str, str]) -> list[dict[st
         filled = ~texts.str.lower().isin(MISSING)
         numbers = pd.to_numeric(texts.where(filled), errors="coerce")
         numeric = bool(numbers[filled].notna().all())
-        for row, keep, text, value in zip(out, filled, texts, numbers, strict=True):
+        values = numbers.astype(float) if numeric else texts
+        for row, keep, value in zip(out, filled.tolist(), values.tolist(), strict=True):
             if keep:
-                row[attribute] = float(value) if numeric else text
+                row[attribute] = value
     return out

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from vlmbench.domains.assemble import check_choice
 from vlmbench.domains.base import DomainError
 from vlmbench.domains.images import FolderImages
+from vlmbench.domains.published.faults import check_ids, check_values, refuse
 from vlmbench.domains.published.layout import Layout, table
 
 FINDINGS = (
@@ -32,29 +34,39 @@ FINDINGS = (
     "Support Devices",
 )
 _SPLITS = {"train": "train", "valid": "test"}
+_STATES = ("1.0", "0.0", "-1.0", "")
 
 
 def read(root: Path, *, folder: str = "CheXpert-v1.0-small", view: str = "all") -> Layout:
     """Read the two tables.
 
     Args:
-        root: Folder that holds `folder`.
+        root: Folder that holds `folder`, or the tables themselves, as some copies are unpacked.
         folder: Name of the release: `CheXpert-v1.0-small` or `CheXpert-v1.0`.
         view: `all`, `frontal` or `lateral` images.
 
     Raises:
-        DomainError: A table is missing or lacks a column, or a path names no patient.
+        DomainError: A table is missing, lacks a column or has an unknown label; a path names no patient or comes twice;
+            no image has that view.
     """
+    check_choice("domain.settings.view", view, ("all", "frontal", "lateral"))
+    here = not (root / folder).exists() and (root / "train.csv").is_file()
+    base = "" if here else f"{folder}/"
     columns = ["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *FINDINGS]
     parts = []
     for name, split in _SPLITS.items():
-        part = table(root, f"{folder}/{name}.csv", columns)
-        parts.append(part[columns].assign(split=split))
+        path = root / f"{base}{name}.csv"
+        part = table(root, f"{base}{name}.csv", columns)[columns]
+        for finding in FINDINGS:
+            check_values(path, part, finding, _STATES, "bring the table anew")
+        # The tables name the folder of their own release in front, whatever it was renamed to.
+        named = part["Path"].str.extract(r"((?:train|valid)/(patient\d+)/.+)$")
+        refuse(path, part, named[0].isna(), "Path", ", which names no train/patientNNNNN/... or valid/patientNNNNN/...")
+        check_ids(path, part, part["Path"], "Path")
+        parts.append(part.assign(split=split, id=part["Path"], image=named[0], group=named[1]))
     frame = pd.concat(parts, ignore_index=True)
     if view != "all":
         frame = frame[frame["Frontal/Lateral"].str.lower() == view].reset_index(drop=True)
-    patients = frame["Path"].str.extract(r"(patient\d+)/", expand=False)
-    if patients.isna().any():
-        raise DomainError(f"{root / folder}: {frame['Path'][patients.isna()].iloc[0]!r} names no patientNNNNN")
-    frame = frame.assign(id=frame["Path"], image=frame["Path"], group=patients)
-    return Layout(frame, FolderImages(root))
+        if frame.empty:
+            raise DomainError(f"{root / base}: column 'Frontal/Lateral' says {view} of no image; set view=all")
+    return Layout(frame, FolderImages(root / base))
