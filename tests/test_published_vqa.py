@@ -25,11 +25,12 @@ from real_data import real_set
 
 from vlmbench.catalogue.read import named_domain
 from vlmbench.cell.domain import audited, build_domain
-from vlmbench.domains import parquet
+from vlmbench.domains import parquet, parquet_index
 from vlmbench.domains.base import Domain, DomainError, ImageError, StoredImages
 from vlmbench.domains.parquet import ParquetImages, read_parquet
 from vlmbench.domains.published.layout import lacking
 from vlmbench.domains.published.readers import read_layout
+from vlmbench.domains.store import BlobStore
 
 VQA = ("slake", "pathvqa", "vqa_rad", "pmc_vqa", "omnimedvqa")
 
@@ -319,8 +320,8 @@ def test_the_files_are_looked_through_once_and_pictures_come_from_the_store(
     root, paths = miniatures / "pathvqa", sorted((miniatures / "pathvqa" / "data").glob("*.parquet"))
     frames, first = read(paths, root)
     unpacked = sum(path.stat().st_size for path in (cache / "parquet" / "images").iterdir())
-    monkeypatch.setattr(parquet, "_batches", lambda *_: pytest.fail("a file was looked through again"))
-    monkeypatch.setattr(parquet, "_one", lambda *_: pytest.fail("a row group was read for one image"))
+    monkeypatch.setattr(parquet_index, "_batches", lambda *_: pytest.fail("a file was looked through again"))
+    monkeypatch.setattr(parquet, "read_one", lambda *_: pytest.fail("a row group was read for one image"))
     again, second = read(paths, root)
     assert all(a.equals(b) for a, b in zip(frames, again, strict=True))
     for key in set(frames[0]["image"]):
@@ -359,6 +360,13 @@ def test_a_damaged_cache_is_made_anew_or_gone_around(miniatures: Path, cache: Pa
     (_,), images = read([path], root)
     assert images.load(frame["image"][7]).tobytes() == expected
     assert not list((cache / "parquet" / "index").glob("*.tmp"))
+
+
+def test_a_full_disk_is_told(miniatures: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BlobStore, "fill", lambda *_: 1)  # it keeps nothing, as where there is no room
+    with pytest.raises(DomainError, match="No space left on device; make room there, or set VLMBENCH_CACHE"):
+        read([one(miniatures / "vqa_rad")], cache)
+    assert not list(cache.rglob("*.npz"))
 
 
 def test_a_cache_that_cannot_be_written_is_told(miniatures: Path, tmp_path: Path, cache: Path) -> None:
