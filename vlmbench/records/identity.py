@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vlmbench.config.schema.method import VqaTaskConfig
+from vlmbench.config.schema.published import rule_in_force
 
 # Raised when the same configuration would give another result than before.
 RESULT_VERSION = 1
@@ -57,11 +58,35 @@ NOT_IDENTITY = (
     "domain.exposure",
     "domain.audit_hashes",
     "domain.check_images",
+    # What a dataset's YAML says of it; its fingerprint stands for what is read.
+    "domain.title",
+    "domain.tasks",
+    "domain.kinds",
+    "domain.published",
+    "domain.group",
+    "domain.citation",
+    "domain.homepage",
+    "domain.access",
+    "domain.how_to_get",
+    "domain.layout",
+    "domain.downloads",
+    "domain.notes",
 )
 
 
-# Settings that came after the first records, and the value that leaves every older cell as it was.
-ADDED = {"task.prompt_choice": VqaTaskConfig.prompt_choice}
+# Settings that do nothing at this value. Left out then, so that cells from before they existed keep their names.
+IDLE = {
+    "task.prompt_choice": VqaTaskConfig.prompt_choice,
+    "domain.fraction": 1.0,
+    "domain.shots": 0,
+    "domain.corruption": "none",
+}
+# Settings that only count beside one that is not idle.
+BESIDE = {
+    "domain.fraction_seed": ("domain.fraction", "domain.shots"),
+    "domain.severity": ("domain.corruption",),
+    "domain.corruption_seed": ("domain.corruption",),
+}
 
 
 def identity(config: Mapping[str, Any], *, data: str, weights: str) -> str:
@@ -79,16 +104,31 @@ def relevant(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a configuration that determines the result."""
     kept = copy.deepcopy(dict(config))
     for path in NOT_IDENTITY:
-        *parents, leaf = path.split(".")
-        node = kept
-        for parent in parents:
-            node = node.get(parent, {})
-        node.pop(leaf, None)
-    for path, before in ADDED.items():
-        group, _, leaf = path.partition(".")
-        if kept.get(group, {}).get(leaf) == before:
-            del kept[group][leaf]
+        _drop(kept, path)
+    idle = {path for path, value in IDLE.items() if _at(kept, path) == value}
+    for path, others in BESIDE.items():
+        if all(other in idle or _at(kept, other) is None for other in others):
+            _drop(kept, path)
+    for path in idle:
+        _drop(kept, path)
+    domain = kept.get("domain", {})
+    if "rules" in domain:
+        name = rule_in_force(domain["target"], domain["split"], domain["rules"])
+        domain["rules"] = {name: domain["rules"].get(name)}
     return kept
+
+
+def _at(config: Mapping[str, Any], path: str) -> Any:
+    group, _, leaf = path.partition(".")
+    return config.get(group, {}).get(leaf)
+
+
+def _drop(config: dict[str, Any], path: str) -> None:
+    *parents, leaf = path.split(".")
+    node = config
+    for parent in parents:
+        node = node.get(parent, {})
+    node.pop(leaf, None)
 
 
 def digest(value: Any) -> str:
