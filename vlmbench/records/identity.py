@@ -78,14 +78,11 @@ NOT_IDENTITY = (
 IDLE = {
     "task.prompt_choice": VqaTaskConfig.prompt_choice,
     "domain.fraction": 1.0,
+    "domain.fraction_seed": 0,
     "domain.shots": 0,
     "domain.corruption": "none",
-}
-# Settings that only count beside one that is not idle.
-BESIDE = {
-    "domain.fraction_seed": ("domain.fraction", "domain.shots"),
-    "domain.severity": ("domain.corruption",),
-    "domain.corruption_seed": ("domain.corruption",),
+    "domain.severity": 3,
+    "domain.corruption_seed": 0,
 }
 
 
@@ -105,22 +102,15 @@ def relevant(config: Mapping[str, Any]) -> dict[str, Any]:
     kept = copy.deepcopy(dict(config))
     for path in NOT_IDENTITY:
         _drop(kept, path)
-    idle = {path for path, value in IDLE.items() if _at(kept, path) == value}
-    for path, others in BESIDE.items():
-        if all(other in idle or _at(kept, other) is None for other in others):
+    for path, value in IDLE.items():
+        group, _, leaf = path.partition(".")
+        if kept.get(group, {}).get(leaf) == value:
             _drop(kept, path)
-    for path in idle:
-        _drop(kept, path)
     domain = kept.get("domain", {})
     if "rules" in domain:
         name = rule_in_force(domain["target"], domain["split"], domain["rules"])
         domain["rules"] = {name: domain["rules"].get(name)}
     return kept
-
-
-def _at(config: Mapping[str, Any], path: str) -> Any:
-    group, _, leaf = path.partition(".")
-    return config.get(group, {}).get(leaf)
 
 
 def _drop(config: dict[str, Any], path: str) -> None:
