@@ -14,7 +14,7 @@ from vlmbench.catalogue.read import group_files, read_domains
 from vlmbench.cell.domain import build_domain
 from vlmbench.config.schema import PublishedDomainConfig
 from vlmbench.config.schema.published import KINDS
-from vlmbench.domains.base import SPLITS
+from vlmbench.domains.base import SPLITS, DomainError
 from vlmbench.domains.published.readers import READERS
 from vlmbench.domains.published.study import STUDY_SPLITS
 
@@ -97,8 +97,16 @@ def test_the_miniature_builds_in_both_splits_for_every_task_and_rule(name, minia
         for task in domain.tasks:
             for target in domain.rules if task == "diagnosis" else ["auto"]:
                 config = dataclasses.replace(domain, split=split, target=target)
-                built = build_domain(config, task)
                 where = f"split={split} task={task} target={target}"
+                # The study has one rule a dataset, and no captions; its rows may lack what another rule needs.
+                own = dataclasses.replace(config, target="auto").rule_name()
+                optional = split == "study" and (task == "pretrain" or target not in ("auto", own))
+                try:
+                    built = build_domain(config, task)
+                except DomainError:
+                    if not optional:
+                        raise
+                    continue
                 assert built.split("train"), where
                 assert built.split("test"), where
                 assert built.origin, where
@@ -120,7 +128,7 @@ def test_the_miniature_builds_in_both_splits_for_every_task_and_rule(name, minia
 
 @every_domain
 def test_a_share_and_a_corruption_of_every_miniature_build(name, miniature):
-    domain = miniature(name)
+    domain = dataclasses.replace(miniature(name), split="ours")
     built = build_domain(dataclasses.replace(domain, fraction=0.5, corruption="jpeg"), domain.tasks[0])
     assert built.name == f"{name}@50%~jpeg3"
     assert built.images.load(built.examples[0].image).mode == "RGB"
