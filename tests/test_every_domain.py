@@ -131,7 +131,7 @@ def test_the_miniature_builds_in_both_splits_for_every_task_and_rule(name, minia
 
 @every_domain
 def test_a_share_and_a_corruption_of_every_miniature_build(name, miniature):
-    domain = miniature(name)
+    domain = dataclasses.replace(miniature(name), split="ours")
     built = build_domain(dataclasses.replace(domain, fraction=0.5, corruption="jpeg"), domain.tasks[0])
     assert built.name == f"{name}@50%~jpeg3"
     assert built.images.load(built.examples[0].image).mode == "RGB"

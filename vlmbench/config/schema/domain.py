@@ -50,6 +50,11 @@ class DomainConfig:
 
     def __post_init__(self) -> None:
         self.label_prompts = {str(label): phrases for label, phrases in self.label_prompts.items()}
+        # What decides nothing makes no other cell: in a product with corruption=none every severity is the same.
+        if self.corruption == "none":
+            self.severity, self.corruption_seed = 3, 0
+        if self.fraction == 1 and not self.shots:
+            self.fraction_seed = 0
 
     def shown_name(self) -> str:
         """Return the name in records and reports: `chexpert.study`, `chexpert@16shots-s1`, `chexpert~noise3`.
