@@ -22,7 +22,8 @@ from vlmbench.domains.audit import audit
 from vlmbench.domains.base import SPLITS, Domain, DomainError, Prompts
 from vlmbench.domains.folder import build_folder
 from vlmbench.domains.prompts import build_prompts
-from vlmbench.domains.vqa_jsonl import build_vqa_jsonl, options_in_question
+from vlmbench.domains.questions import options_in_question
+from vlmbench.domains.vqa_jsonl import build_vqa_jsonl
 
 
 def draw(root: Path, names: Sequence[str]) -> None:
@@ -531,7 +532,10 @@ def test_fields_of_other_names_made_splits_and_attributes(tmp_path: Path) -> Non
             {"id": "q1", "image": "1.png"},
             "line 2: no field 'question', which question_field names; the fields are id, image",
         ),
-        (line(1, answer_type="multiple"), "line 2: the answer type 'multiple' is neither 'open' nor 'closed'"),
+        (
+            line(1, answer_type="multiple"),
+            "line 2: the answer type 'multiple' is none of 'open', 'closed' and 'choice'",
+        ),
         (line(1, options=["a", "b"]), "line 2: the answer 'yes' is none of its options ['a', 'b']"),
         (line(1, options="a,b"), "line 2: the options must be a list of texts"),
         (line(1, options=["yes", "Yes."]), "must be two or more that differ"),

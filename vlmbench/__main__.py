@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from importlib.util import find_spec
 
 from vlmbench.config.entry import run
 
@@ -11,7 +12,9 @@ COMMANDS = {
     "train": "train and evaluate one cell, or with -m a grid",
     "evaluate": "take a finished cell to other domains",
     "fetch": "bring the weights of a cell or a grid to this machine, and lock them",
+    "domains": "what datasets there are, what of them is here, what their splits share",
     "models": "what models there are, what they need, where LoRA goes",
+    "questions": "questions about a dataset, written by a hosted model from its notes",
     "report": "records to HTML, CSV and LaTeX",
 }
 
@@ -29,7 +32,10 @@ def main() -> None:
         )
         sys.exit(0 if wanted else 2)
     sys.argv = [f"vlmbench {command}", *sys.argv[2:]]
-    run(importlib.import_module(f"vlmbench.{command}").main)
+    module = f"vlmbench.{command}"
+    if find_spec(module).submodule_search_locations:  # type: ignore[union-attr]
+        module += ".__main__"  # of a package
+    run(importlib.import_module(module).main)
 
 
 if __name__ == "__main__":

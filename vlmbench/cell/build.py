@@ -138,7 +138,7 @@ def build_module(config: schema.CellConfig, domain: Domain, backbone: Any, head:
 def build_asker(task: schema.TaskConfig, domain: Domain) -> prompting.Asker:
     """Return what turns an example into questions for a generative model."""
     if isinstance(task, schema.VqaTaskConfig):
-        return prompting.vqa(task.prompt_open, task.prompt_closed)
+        return prompting.vqa(task.prompt_open, task.prompt_closed, task.prompt_choice)
     if isinstance(task, schema.DiagnosisTaskConfig):
         return prompting.diagnosis(domain, task.question, task.question_multi_label)
     return prompting.captioning(getattr(task, "instruction", ""))

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 
 from vlmbench.config import schema
 from vlmbench.domains.audit import audit
 from vlmbench.domains.base import Domain, TaskName
+from vlmbench.domains.corruption import corrupted, uncorrupted
+from vlmbench.domains.subset import few_shot
+
+_UNREADABLE = 20
 
 
 def build_domain(config: schema.DomainConfig, task: TaskName) -> Domain:
-    """Build a domain for a task.
+    """Build a domain for a task, with the training subset and the corruption that are asked for.
 
     Raises:
         DomainError: The data are not as configured; the message says what, where and what to do.
     """
+    domain = dataclasses.replace(_whole(config, task), name=config.shown_name())
+    domain = few_shot(domain, fraction=config.fraction, shots=config.shots, seed=config.fraction_seed)
+    if config.corruption == "none":
+        return domain
+    images = corrupted(domain.images, config.corruption, config.severity, config.corruption_seed)
+    fingerprint = hashlib.sha256(f"{domain.fingerprint}|{images.tag}".encode()).hexdigest()
+    return dataclasses.replace(domain, images=images, fingerprint=fingerprint)
+
+
+def _whole(config: schema.DomainConfig, task: TaskName) -> Domain:
     if isinstance(config, schema.PhantomDomainConfig):
         from vlmbench.domains.phantom.build import build_phantom
         from vlmbench.domains.phantom.build import label_names as phantom_labels
@@ -93,6 +108,27 @@ def build_domain(config: schema.DomainConfig, task: TaskName) -> Domain:
             check_images=config.check_images,  # type: ignore[arg-type]
             licence=config.licence,
         )
+    if isinstance(config, schema.CaptionsJsonlDomainConfig):
+        from vlmbench.domains.captions_jsonl import build_captions_jsonl
+
+        return build_captions_jsonl(
+            config.name,
+            config.root,
+            config.modality,
+            table=config.table,
+            id_field=config.id_field,
+            image_field=config.image_field,
+            caption_field=config.caption_field,
+            split_field=config.split_field,
+            group_field=config.group_field,
+            attribute_fields=config.attribute_fields,
+            split_fractions=config.split_fractions,
+            split_seed=config.split_seed,
+            on_leak=config.on_leak,  # type: ignore[arg-type]
+            on_bad_image=config.on_bad_image,  # type: ignore[arg-type]
+            check_images=config.check_images,  # type: ignore[arg-type]
+            licence=config.licence,
+        )
     if isinstance(config, schema.PublishedDomainConfig):
         from vlmbench.domains.published.build import build_published
 
@@ -120,5 +156,19 @@ def build_domain(config: schema.DomainConfig, task: TaskName) -> Domain:
 
 
 def audited(domain: Domain, *, hashes: bool) -> Domain:
-    """Return the domain with the overlap of its splits counted."""
-    return dataclasses.replace(domain, audit=audit(domain, hashes=hashes))
+    """Return the domain with the overlap of its splits counted, in a form that fits a record.
+
+    Clean images are compared: a corruption would hide copies. Of many unreadable ones the first twenty are named;
+    `unreadable_images` counts them.
+    """
+    found = audit(clean(domain), hashes=hashes)
+    if "unreadable" in found:
+        unreadable = found["unreadable"]
+        found["unreadable"] = dict(list(unreadable.items())[:_UNREADABLE])
+        found["unreadable_images"] = len(unreadable)
+    return dataclasses.replace(domain, audit=found)
+
+
+def clean(domain: Domain) -> Domain:
+    """Return the domain with its images as they are stored or made."""
+    return dataclasses.replace(domain, images=uncorrupted(domain.images))

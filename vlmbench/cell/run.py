@@ -58,7 +58,7 @@ def label_of(config: schema.CellConfig) -> str:
     """Return a cell's name for people: model, finetune and scope, domain, seed."""
     scope = getattr(config.finetune, "scope", "")
     method = f"{config.finetune.name}-{scope}" if scope else config.finetune.name
-    return f"{config.model.name}-{method}-{config.domain.name}-s{config.seed}"
+    return f"{config.model.name}-{method}-{config.domain.shown_name()}-s{config.seed}"
 
 
 def prepare(config: schema.CellConfig) -> Prepared:
@@ -77,7 +77,8 @@ def prepare(config: schema.CellConfig) -> Prepared:
             "or train elsewhere and take the cell there: python -m vlmbench.evaluate cell=... domain=..."
         )
     name = identity(dataclasses.asdict(config), data=domain.fingerprint, weights=weights)
-    folder = Path(config.output) / config.task.name / f"{label_of(config)}-{name[:10]}"
+    # Without "~", which the command line does not take in cell=... .
+    folder = Path(config.output) / config.task.name / f"{label_of(config).replace('~', '+')}-{name[:10]}"
     return Prepared(config, domain, weights, name, folder, started)
 
 
@@ -179,7 +180,7 @@ def _header(cell: Prepared) -> dict[str, Any]:
             "task": cell.config.task.name,
             "finetune": cell.config.finetune.name,
             "scope": getattr(cell.config.finetune, "scope", ""),
-            "domain": cell.config.domain.name,
+            "domain": cell.domain.name,
             "seed": cell.config.seed,
         },
         "trained_on": None,

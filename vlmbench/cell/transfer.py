@@ -9,7 +9,7 @@ from typing import Any
 from vlmbench.cell.domain import audited, build_domain
 from vlmbench.cell.run import describe, facts_of, now
 from vlmbench.config import schema
-from vlmbench.config.checks import ConfigError, check_combination, check_domain, check_endpoint
+from vlmbench.config.checks import ConfigError, check_combination, check_domain, check_endpoint, check_evaluation
 from vlmbench.config.restore import cell_from_dict
 from vlmbench.domains.base import Domain
 from vlmbench.records.claim import claim
@@ -68,6 +68,7 @@ def prepare_transfer(evaluate: schema.EvaluateConfig) -> PreparedTransfer:
     trained = cell_from_dict(source["config"])
     check_combination(trained.model, trained.task, trained.finetune, evaluate.domain)
     check_domain(evaluate.domain, trained.task.name)
+    check_evaluation(evaluate.domain)
     check_endpoint(trained.model)
     trainer = dataclasses.replace(
         trained.trainer,

@@ -19,6 +19,7 @@ from vlmbench.cell.fit import Selection, encode, fit, fit_probe, frozen_head, ma
 from vlmbench.config import schema
 from vlmbench.domains.base import Domain, Split
 from vlmbench.domains.datamodule import DomainDataModule
+from vlmbench.domains.subgroups import subgroups
 from vlmbench.hosted.model import HostedVlm
 from vlmbench.modules.base import TunedModule
 from vlmbench.modules.callbacks import PredictProgress
@@ -181,6 +182,7 @@ def describe_data(domain: Domain) -> dict[str, Any]:
         "labels": list(domain.label_names),
         "multi_label": domain.multi_label,
         "splits": domain.counts(),
+        "subgroups": subgroups(domain),
         "left_out": [dict(row) for row in domain.left_out],
         "audit": dict(domain.audit),
         "licence": domain.licence,

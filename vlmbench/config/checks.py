@@ -15,6 +15,7 @@ from omegaconf import MISSING
 
 from vlmbench.config import schema
 from vlmbench.config.endpoint import endpoint_fault
+from vlmbench.config.exposure import hint_at, parts
 from vlmbench.errors import UserError
 
 METHODS: dict[str, tuple[str, ...]] = {
@@ -31,6 +32,7 @@ DOMAIN_TASKS: dict[str, tuple[str, ...]] = {
     "phantom": ("diagnosis", "vqa", "pretrain"),
     "folder": ("diagnosis",),
     "vqa_jsonl": ("vqa",),
+    "captions_jsonl": ("pretrain",),
 }
 CONTRASTIVE_SCOPES = ("vision", "text", "vision+text")
 GENERATIVE_SCOPES = ("V", "M", "L", "VM", "VL", "ML", "VML")
@@ -63,6 +65,7 @@ def check_cell(cell: schema.CellConfig) -> None:
     check_model(cell.model)
     check_combination(cell.model, cell.task, cell.finetune, cell.domain)
     check_domain(cell.domain, cell.task.name)
+    _check_corruption(cell.domain, cell.finetune)
     check_endpoint(cell.model)
     if cell.trainer.precision == "16-mixed" and not getattr(cell.model, "float16", True):
         raise ConfigError(
@@ -99,6 +102,8 @@ def check_model(model: schema.ModelConfig) -> None:
     Raises:
         ConfigError: A local folder that is not there.
     """
+    for word in model.pretraining_modalities:
+        hint_at("model.pretraining_modalities", word)
     is_address = model.source.startswith(("https://", "http://"))
     looks_local = model.source.startswith((".", "/", "~")) or model.source.count("/") > 1
     has_folder = model.kind != "hosted" and looks_local and not is_address
@@ -199,10 +204,13 @@ def check_domain(domain: schema.DomainConfig, task: str) -> None:
         raise ConfigError(
             f"domain.name={domain.name!r} is part of folder names: begin with a letter or digit, without / or \\."
         )
+    for word in parts(domain.modality):
+        hint_at("domain.modality", word)
     for key in ("templates", "negative_templates"):
         for template in getattr(domain, key):
             if "{label}" not in template:
                 raise ConfigError(f"domain.{key}: {template!r} lacks the placeholder {{label}}.")
+    check_subset(domain, task)
     if isinstance(domain, schema.TableDomainConfig):
         root = Path(domain.root).expanduser()
         if not root.is_dir():
@@ -223,6 +231,50 @@ def check_domain(domain: schema.DomainConfig, task: str) -> None:
         raise ConfigError(
             f"domain.modalities={list(domain.modalities)}: a diagnosis takes one modality; "
             "mixtures are for pretrain and vqa."
+        )
+
+
+def check_subset(domain: schema.DomainConfig, task: str) -> None:
+    """Check the choice of training examples.
+
+    Raises:
+        ConfigError: No examples, two ways of choosing them, or so many of each label where there are no labels.
+    """
+    if domain.fraction <= 0:
+        raise ConfigError(
+            f"domain.fraction={domain.fraction:g} leaves nothing to train on: it must be above 0, up to 1. "
+            "finetune=zero_shot trains on nothing."
+        )
+    if domain.shots and domain.fraction < 1:
+        raise ConfigError(
+            f"domain.shots={domain.shots} and domain.fraction={domain.fraction:g} both choose training examples. "
+            "Set one of them."
+        )
+    if domain.shots and task not in ("diagnosis", ""):
+        raise ConfigError(
+            f"domain.shots={domain.shots} counts examples of each label, and task={task} has no labels. "
+            "Set domain.fraction=... instead, a share of the train split."
+        )
+
+
+def check_evaluation(domain: schema.DomainConfig) -> None:
+    """Check a domain that a finished cell is taken to.
+
+    Raises:
+        ConfigError: It asks for a subset of what is not trained on.
+    """
+    if domain.shots or domain.fraction < 1:
+        raise ConfigError(
+            "domain.fraction and domain.shots choose among the training examples, and an evaluation trains on none. "
+            "Leave them out, or give them to python -m vlmbench.train."
+        )
+
+
+def _check_corruption(domain: schema.DomainConfig, finetune: schema.FinetuneConfig) -> None:
+    if domain.corruption != "none" and finetune.name != "zero_shot":
+        raise ImpossibleCellError(
+            f"domain.corruption={domain.corruption} is for evaluation, and finetune={finetune.name} trains: train "
+            f"clean, then python -m vlmbench.evaluate cell=... domain=... domain.corruption={domain.corruption}."
         )
 
 

@@ -89,7 +89,7 @@ def _key_fault(api_key_env: str, environ: Mapping[str, str]) -> str:
 
 
 def _transport_fault(scheme: str, host: str, api_key_env: str) -> str:
-    if scheme == "https" or not api_key_env or _is_local(host):
+    if scheme == "https" or not api_key_env or is_local(host):
         return ""
     return (
         f"model.base_url is plain http to {host}, which would send the key in {api_key_env} readable to everyone on "
@@ -97,7 +97,8 @@ def _transport_fault(scheme: str, host: str, api_key_env: str) -> str:
     )
 
 
-def _is_local(host: str) -> bool:
+def is_local(host: str) -> bool:
+    """Tell whether a host is this machine by its name or address alone; a tunnel may still lead elsewhere."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

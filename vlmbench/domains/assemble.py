@@ -166,10 +166,11 @@ def fingerprint(
         label_names: The classes, in the order of the scores.
     """
     digest = hashlib.sha256(hashlib.sha256(path.read_bytes()).digest() if path is not None else b"")
-    names = [field.name for field in fields(Example)]
+    # Examples had no `listed` when the first fingerprints were taken: where it is not set, these stay as they were.
+    names = [field.name for field in fields(Example) if field.name != "listed"]
     parts: Iterable[Any] = chain(
         [list(label_names)],
-        ([getattr(example, name) for name in names] for example in examples),
+        ([getattr(example, name) for name in names] + ["listed"] * example.listed for example in examples),
         ([key, images.size(key)] for key in sorted({example.image for example in examples})),
     )
     encode = json.JSONEncoder(sort_keys=True).encode  # once: json.dumps makes one at every call

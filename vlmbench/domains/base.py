@@ -48,6 +48,8 @@ class Example:
         answer: VQA: the reference answer.
         answer_type: VQA: `open`, or `closed` where `options` holds the admissible answers.
         options: VQA: the admissible answers of a closed question, in a fixed order.
+        listed: VQA: whether the options are asked with the question; each then begins with its letter, as in "B. left",
+            which alone is an answer too.
         caption: Pre-training: a sentence that describes the image.
         attributes: Subgroup attributes such as `age` and `sex`; an absent one is not a key.
     """
@@ -61,6 +63,7 @@ class Example:
     answer: str = ""
     answer_type: Literal["open", "closed", ""] = ""
     options: tuple[str, ...] = ()
+    listed: bool = False
     caption: str = ""
     attributes: Mapping[str, str | float] = field(default_factory=dict)
 
@@ -130,7 +133,7 @@ class Domain:
 
     Attributes:
         name: As in the config group `domain`.
-        modality: Imaging modality, one word, as models declare their pre-training modalities.
+        modality: Imaging modality in the word by which models declare it; several, joined by "+", where they are mixed.
         task: The task that `examples` were built for.
         examples: All splits, in a fixed order.
         images: Where the pixels come from.

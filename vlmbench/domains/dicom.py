@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def is_dicom(head: bytes) -> bool:
     return head[MAGIC_OFFSET : MAGIC_OFFSET + 4] == b"DICM"
 
 
-def decode_dicom(path: Path, frame: int | None, max_pixels: int) -> NDArray[np.uint8]:
+def decode_dicom(file: Path | BytesIO, frame: int | None, max_pixels: int) -> NDArray[np.uint8]:
     """Decode one frame through the modality LUT and the value-of-interest LUT or window (PS3.3, C.11.1 and C.11.2).
 
     Grey values are scaled from the range that the window or LUT declares. Without one, data of up to 8 bits keep
@@ -42,7 +43,7 @@ def decode_dicom(path: Path, frame: int | None, max_pixels: int) -> NDArray[np.u
     inverted.
 
     Args:
-        path: A DICOM file; preamble and file meta information may be absent.
+        file: A DICOM file; preamble and file meta information may be absent.
         frame: Index from 0; None takes the only frame.
         max_pixels: Refuse frames with more pixels.
 
@@ -53,7 +54,7 @@ def decode_dicom(path: Path, frame: int | None, max_pixels: int) -> NDArray[np.u
         ValueError: No pixel data, no decoder for their compression, several frames and none chosen, or too many pixels.
             Decoding raises other errors too.
     """
-    dataset = pydicom.dcmread(path, force=True)
+    dataset = pydicom.dcmread(file, force=True)
     if not any(dataset.get(name) for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise ValueError("DICOM file without pixel data")
     _check_decoder(dataset)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import os
 import re
@@ -28,6 +29,7 @@ FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "PPM", "JPEG2000")
 #: Refused above, before decoding: twice Pillow's own warning threshold, which is where Pillow refuses too.
 MAX_PIXELS = 178_956_970
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_File = Path | io.BytesIO
 _FRAME = re.compile(r"#frame=(\d+)$")
 
 # What these have to say of a broken file is in the ImageError; they log it as well, to stderr where nothing is set up.
@@ -58,6 +60,23 @@ def read_image(path: str | os.PathLike[str], *, frame: int | None = None) -> Ima
             return _read(path, frame)
     except Exception as error:  # decoders raise nearly any type on broken input
         raise ImageError(str(path), _reason(error)) from error
+
+
+def decode_image(data: bytes, key: str) -> Image.Image:
+    """Read the bytes of an image file as `read_image` reads a file with a single frame.
+
+    Args:
+        data: The file's content.
+        key: What messages call the image.
+
+    Raises:
+        ImageError: Empty, truncated, too large, or not an image that can be decoded.
+    """
+    try:
+        with _quiet(), np.errstate(all="ignore"):
+            return _decode(io.BytesIO(data), data[:132], None)
+    except Exception as error:  # decoders raise nearly any type on broken input
+        raise ImageError(key, _reason(error)) from error
 
 
 class FolderImages:
@@ -172,32 +191,39 @@ def _read(path: Path, frame: int | None) -> Image.Image:
         raise ValueError("a folder, not a file")
     with path.open("rb") as file:
         head = file.read(132)
-    if not head:
-        raise ValueError("the file is empty")
-    if is_dicom(head):
-        return _read_dicom(path, frame)
     try:
-        return _read_with_pillow(path, frame)
+        return _decode(path, head, frame)
     except UnidentifiedImageError:
-        if head[:4] in _TIFF_MAGIC:
-            return _read_with_tifffile(path, frame)
         if path.suffix.lower() in (".dcm", ".dicom"):  # without the preamble there is nothing else to tell it by
             return _read_dicom(path, frame)
         raise
 
 
-def _read_dicom(path: Path, frame: int | None) -> Image.Image:
-    return Image.fromarray(decode_dicom(path, frame, MAX_PIXELS)).convert("RGB")
+def _decode(file: _File, head: bytes, frame: int | None) -> Image.Image:
+    if not head:
+        raise ValueError("the file is empty")
+    if is_dicom(head):
+        return _read_dicom(file, frame)
+    try:
+        return _read_with_pillow(file, frame)
+    except UnidentifiedImageError:
+        if head[:4] in _TIFF_MAGIC:
+            return _read_with_tifffile(file, frame)
+        raise
 
 
-def _read_with_pillow(path: Path, frame: int | None) -> Image.Image:
-    with Image.open(path, formats=FORMATS) as image:
+def _read_dicom(file: _File, frame: int | None) -> Image.Image:
+    return Image.fromarray(decode_dicom(file, frame, MAX_PIXELS)).convert("RGB")
+
+
+def _read_with_pillow(file: _File, frame: int | None) -> Image.Image:
+    with Image.open(file, formats=FORMATS) as image:
         _check_size(image.width * image.height)
         pages = _full_pages(image)
         image.seek(pages[choose_frame(len(pages), frame)])
         _check_size(image.width * image.height)
         if image.format == "TIFF" and _is_misread(image.tag_v2):  # type: ignore[attr-defined]
-            return _read_with_tifffile(path, frame)
+            return _read_with_tifffile(file, frame)
         image.load()
         white_is_zero = image.format == "TIFF" and image.tag_v2.get(262) == 0  # type: ignore[attr-defined]
         return _to_rgb(ImageOps.exif_transpose(image), white_is_zero)
@@ -227,10 +253,12 @@ def _full_pages(image: Image.Image) -> list[int]:
     return pages
 
 
-def _read_with_tifffile(path: Path, frame: int | None) -> Image.Image:
+def _read_with_tifffile(file: _File, frame: int | None) -> Image.Image:
     """Read the TIFF layouts that Pillow has no mode for, such as float RGB, or gets wrong."""
-    with tifffile.TiffFile(path) as file:
-        pages: list[Any] = [page for page in file.pages if not page.is_reduced]
+    if isinstance(file, io.BytesIO):
+        file.seek(0)
+    with tifffile.TiffFile(file) as tiff:
+        pages: list[Any] = [page for page in tiff.pages if not page.is_reduced]
         page = pages[choose_frame(len(pages), frame)]
         _check_size(page.imagelength * page.imagewidth)
         values = page.asarray()

@@ -66,7 +66,10 @@ class BlobStore:
         if self._data is None or offset + length > len(self._data):
             self._data = np.memmap(self.folder / DATA, np.uint8, "r")
         blob = self._data[offset : offset + length]
-        return blob if zlib.crc32(blob.data) == crc else None
+        if zlib.crc32(blob.data) == crc:
+            return blob
+        self._places.pop(key, None)  # the next `fill` makes it again, and the later record counts
+        return None
 
     def refresh(self) -> None:
         """Read what was added since, by this process or others."""
@@ -92,7 +95,7 @@ class BlobStore:
         Args:
             keys: What is wanted.
             make: From a key to its blob, the same bytes whoever makes it; None keeps nothing. Called in threads.
-            doing: What is being done, for the progress line on stderr.
+            doing: What is being done, for the progress line on stderr; empty shows none.
 
         Raises:
             OSError: The folder cannot be written, or the disk is full; what was kept so far stays.
@@ -111,7 +114,8 @@ class BlobStore:
             chunk = [key for key in order[start : start + _CHUNK] if key not in self]
             made = over_images(make, chunk, "")
             self._append([(key, blob) for key, blob in zip(chunk, made, strict=True) if blob is not None])
-            progress.update(min(start + _CHUNK, len(order)))
+            if doing:
+                progress.update(min(start + _CHUNK, len(order)))
         progress.close()
 
     def _append(self, blobs: Sequence[tuple[bytes, bytes]]) -> None:

@@ -79,6 +79,12 @@ def match_option(text: str, options: Sequence[str]) -> str | None:
     return None
 
 
+def short_names(options: Sequence[str]) -> list[str]:
+    """Return what tells options apart: their letters where each carries one, as in "B. left", else what they say."""
+    letters, _ = _split_letters(options)
+    return letters if all(letters) else [normalise(option) for option in options]
+
+
 def parse_choice(text: str, options: Sequence[str]) -> str | None:
     """Return the option that a text commits to, or None where it commits to none or to more than one.
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vlmbench.metrics.answers import match_option, normalise, parse_choice, tokens
+from vlmbench.metrics.answers import match_option, normalise, parse_choice, short_names, tokens
 from vlmbench.metrics.diagnosis import nan_mean
 
 Floats = NDArray[np.float64]
@@ -49,7 +49,8 @@ def evaluate(
         `closed_unparsed`: 1 if it reads no option at all; NaN without options.
         `closed_majority`: 1 if the answer is the most frequent one among the evaluated closed questions with the same
         set of options (of equally frequent ones the first met): what a model scores that knows the answers but sees
-        no image. The most frequent answer is not chosen anew in a bootstrap.
+        no image. Of options that carry letters, as in "B. left", the letters alone count: it is the score of always
+        answering the most frequent letter. The most frequent answer is not chosen anew in a bootstrap.
         `closed_accuracy_likelihood`: 1 if the answer alone has the highest option score; a tie commits to nothing and
         is wrong. Only where `option_scores` has any.
         `accuracy`: `closed_accuracy` and `open_exact_match` together.
@@ -130,11 +131,13 @@ def _closed_answer(row: int, answer: str, options: Sequence[str]) -> str:
 
 def _fill_majority(out: Floats, truths: Mapping[int, str], options: Sequence[Sequence[str]]) -> None:
     kinds: dict[frozenset[str], Counter[str]] = {}
-    keys = {i: frozenset(normalise(option) for option in options[i]) for i in truths}
+    keys, answers = {}, {}
     for i, truth in truths.items():
-        kinds.setdefault(keys[i], Counter())[normalise(truth)] += 1
-    for i, truth in truths.items():
-        out[i] = kinds[keys[i]].most_common(1)[0][0] == normalise(truth)
+        names = dict(zip(options[i], short_names(options[i]), strict=True))
+        keys[i], answers[i] = frozenset(names.values()), names.get(truth, truth)
+        kinds.setdefault(keys[i], Counter())[answers[i]] += 1
+    for i, answer in answers.items():
+        out[i] = kinds[keys[i]].most_common(1)[0][0] == answer
 
 
 def _likelihood_accuracy(

@@ -28,15 +28,22 @@ class Query:
 Asker = Callable[[Example], list[Query]]
 
 
-def vqa(prompt_open: str, prompt_closed: str) -> Asker:
+def vqa(prompt_open: str, prompt_closed: str, prompt_choice: str) -> Asker:
     """Return the asker of VQA: one question an example, its prompt chosen by the declared type, never by the answer.
+
+    Where the options are listed under letters, the letter is what a model is taught and what likelihoods are taken of;
+    a generated answer may be the letter, the option, or both.
 
     Args:
         prompt_open: Template with `{question}`.
         prompt_closed: Template with `{question}` and, if wanted, `{options}`.
+        prompt_choice: Template with `{question}` and `{choices}`, the options one a line.
     """
 
     def ask(example: Example) -> list[Query]:
+        if example.listed:
+            prompt = prompt_choice.format(question=example.question, choices="\n".join(example.options))
+            return [Query(prompt, example.answer[0], tuple(option[0] for option in example.options))]
         closed = example.answer_type == "closed" and bool(example.options)
         template = prompt_closed if closed else prompt_open
         prompt = template.format(question=example.question, options=_listed(example.options))
@@ -54,15 +61,16 @@ def diagnosis(domain: Domain, question: str, question_multi_label: str) -> Asker
         question_multi_label: Template with `{modality}` and `{label}`.
     """
     names = tuple(domain.label_names)
+    modality = domain.modality.replace("+", " or ")
 
     def ask_one(example: Example) -> list[Query]:
-        prompt = question.format(modality=domain.modality, options=_listed(names))
+        prompt = question.format(modality=modality, options=_listed(names))
         return [Query(prompt, names[example.labels[0]], names)]
 
     def ask_each(example: Example) -> list[Query]:
         return [
             Query(
-                question_multi_label.format(modality=domain.modality, label=name),
+                question_multi_label.format(modality=modality, label=name),
                 "yes" if index in example.labels else "no",
                 YES_NO,
             )

@@ -8,6 +8,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from vlmbench.config.schema.method import VqaTaskConfig
+
 # Raised when the same configuration would give another result than before.
 RESULT_VERSION = 1
 
@@ -58,6 +60,10 @@ NOT_IDENTITY = (
 )
 
 
+# Settings that came after the first records, and the value that leaves every older cell as it was.
+ADDED = {"task.prompt_choice": VqaTaskConfig.prompt_choice}
+
+
 def identity(config: Mapping[str, Any], *, data: str, weights: str) -> str:
     """Return the 64 hex digits that name a cell.
 
@@ -78,6 +84,10 @@ def relevant(config: Mapping[str, Any]) -> dict[str, Any]:
         for parent in parents:
             node = node.get(parent, {})
         node.pop(leaf, None)
+    for path, before in ADDED.items():
+        group, _, leaf = path.partition(".")
+        if kept.get(group, {}).get(leaf) == before:
+            del kept[group][leaf]
     return kept
 
 

@@ -71,7 +71,7 @@ def _widths(matrices: Sequence[Matrix]) -> tuple[float, float]:
     from matplotlib.textpath import TextPath
 
     labels = [text for matrix in matrices for line in matrix.lines for text in (line.model, _adaptation(line))]
-    heads = [text for matrix in matrices for domain in matrix.domains for text in domain]
+    heads = [text for matrix in matrices for name, modality in matrix.domains for text in (name, _brief(modality))]
     bold = FontProperties(weight="bold", size=8)  # the largest that a name is drawn in
 
     def longest(texts: Sequence[str]) -> float:
@@ -90,7 +90,7 @@ def _draw(axes: Axes, matrix: Matrix, margin: float) -> None:
     axes.text(margin, -1.25, _plain(name), fontsize=11, weight="bold", va="bottom")
     for column, (domain, modality) in enumerate(matrix.domains):
         axes.text(column + 0.04, -0.5, _plain(domain), fontsize=8, weight="bold", va="bottom")
-        axes.text(column + 0.04, -0.12, _plain(modality), fontsize=7, color=SOFT, va="bottom")
+        axes.text(column + 0.04, -0.12, _plain(_brief(modality)), fontsize=7, color=SOFT, va="bottom")
     for index, line in enumerate(lines):
         axes.text(margin, index + 0.31, _plain(line.model), fontsize=7.5, weight="bold", va="center")
         axes.text(margin, index + 0.7, _plain(_adaptation(line)), fontsize=7.5, color=SOFT, va="center")
@@ -106,6 +106,12 @@ def _draw(axes: Axes, matrix: Matrix, margin: float) -> None:
             axes.text(column + 0.06, index + 0.7, _plain(_spread(tile)), fontsize=6.5, color=ink, va="center")
             mark = {"id": "ID†", "ood": "OOD", "unknown": "unk."}.get(tile.exposure, "")
             axes.text(column + 0.94, index + 0.31, mark, fontsize=6, color=ink, ha="right", va="center")
+
+
+def _brief(modality: str) -> str:
+    """Two of the modalities of a mixed domain and the number of the others: a column is as wide as its head."""
+    first, *others = modality.split("+")
+    return f"{first}+{others[0]} and {len(others) - 1} more" if len(others) > 2 else modality
 
 
 def _plain(text: str) -> str:

@@ -19,6 +19,7 @@ AUDITED = {
     "pixels": "images in both (same pixels)",
     "near_duplicates": "near-duplicate images",
     "questions": "questions in both",
+    "questions_on_copies": "questions in both on copies of an image",
 }
 
 
@@ -125,10 +126,12 @@ def _left_out(row: Row) -> tuple[str, ...]:
     examples: Counter[str] = Counter()
     for entry in entries if isinstance(entries, list) else []:
         reason = str(dig(entry, "reason") or "no reason recorded")
-        images[reason] += 1
+        images[reason] += dig(entry, "image") != ""  # rows left out by their label or by choice name no image
         examples[reason] += int(as_number(dig(entry, "examples")) or 0)
     return tuple(
         f"{_counted(n, 'image')} left out ({_counted(examples[reason], 'example')}): {reason}"
+        if n
+        else f"{_counted(examples[reason], 'example')} left out: {reason}"
         for reason, n in images.most_common()
     )
 

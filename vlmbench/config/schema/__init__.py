@@ -14,6 +14,7 @@ from vlmbench.config.schema.cell import (
     WandbLoggerConfig,
 )
 from vlmbench.config.schema.domain import (
+    CaptionsJsonlDomainConfig,
     DomainConfig,
     FolderDomainConfig,
     PhantomDomainConfig,
@@ -41,8 +42,10 @@ from vlmbench.config.schema.model import (
     ModelConfig,
 )
 from vlmbench.config.schema.published import DownloadConfig, LabelRuleConfig, PublishedDomainConfig
+from vlmbench.config.schema.questions import QuestionsConfig
 
 __all__ = [
+    "CaptionsJsonlDomainConfig",
     "CellConfig",
     "ConnectorConfig",
     "ContrastiveModelConfig",
@@ -66,6 +69,7 @@ __all__ = [
     "PhantomDomainConfig",
     "PretrainTaskConfig",
     "PublishedDomainConfig",
+    "QuestionsConfig",
     "ReportConfig",
     "SweepConfig",
     "TableDomainConfig",

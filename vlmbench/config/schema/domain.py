@@ -17,6 +17,7 @@ class DomainConfig:
     """One dataset of one imaging modality.
 
     Attributes:
+        modality: A word of `config.exposure.MODALITIES`, or one of your own; several are joined by "+".
         exposure: `auto` derives it from the modality; anything else is a declaration.
         templates: Prompt templates with the placeholder `{label}`.
         label_prompts: Per label, the phrases that fill `{label}`; a label without one stands for itself. YAML and the
@@ -32,7 +33,7 @@ class DomainConfig:
     """
 
     name: str = MISSING
-    source: str = one_of("phantom", "folder", "vqa_jsonl", "published")
+    source: str = one_of("phantom", "folder", "vqa_jsonl", "captions_jsonl", "published")
     modality: str = MISSING
     exposure: str = one_of("auto", "id", "ood", "unknown", default="auto")
     licence: str = ""
@@ -49,6 +50,19 @@ class DomainConfig:
 
     def __post_init__(self) -> None:
         self.label_prompts = {str(label): phrases for label, phrases in self.label_prompts.items()}
+
+    def shown_name(self) -> str:
+        """Return the name in records and reports: `chexpert@5%`, `chexpert@16shots-s1`, `chexpert~noise3`.
+
+        A subset and a corruption are part of it, so that no summary over seeds mixes them up.
+        """
+        subset = f"@{self.shots}shots" if self.shots else f"@{100 * self.fraction:g}%" if self.fraction < 1 else ""
+        if subset and self.fraction_seed:
+            subset += f"-s{self.fraction_seed}"
+        damage = f"~{self.corruption}{self.severity}" if self.corruption != "none" else ""
+        if damage and self.corruption_seed:
+            damage += f"-s{self.corruption_seed}"
+        return f"{self.name}{subset}{damage}"
 
 
 @dataclass
@@ -143,4 +157,23 @@ class VqaJsonlDomainConfig(TableDomainConfig):
     options_field: str | None = "options"
     split_field: str | None = "split"
     group_field: str | None = None
+    attribute_fields: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class CaptionsJsonlDomainConfig(TableDomainConfig):
+    """A folder of images with one caption a line, in JSON or a table; the field names are the user's own.
+
+    Attributes:
+        split_field: Field of splits; where no line has it, splits are made.
+        group_field: Field of what must not straddle splits, a patient; where no line has it, the image.
+    """
+
+    source: str = one_of("captions_jsonl", default="captions_jsonl")
+    table: str = "captions.jsonl"
+    id_field: str | None = None
+    image_field: str = "image"
+    caption_field: str = "caption"
+    split_field: str | None = "split"
+    group_field: str | None = "group"
     attribute_fields: dict[str, str] = field(default_factory=dict)

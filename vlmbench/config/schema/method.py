@@ -8,6 +8,8 @@ from omegaconf import MISSING
 
 from vlmbench.config.schema.fields import number, one_of
 
+CHOICE = "{question}\n{choices}\nAnswer with the letter of the right option."
+
 
 @dataclass
 class TaskConfig:
@@ -49,6 +51,8 @@ class VqaTaskConfig(TaskConfig):
     Attributes:
         prompt_open: Prompt of an open question; `{question}` is filled in.
         prompt_closed: Prompt of a closed one; `{question}` and `{options}` are filled in.
+        prompt_choice: Prompt of a multiple choice question; `{question}` and `{choices}`, the options one a line under
+            letters, are filled in. It asks for the letter, which is what is trained on; the option's text counts too.
         max_new_tokens: Longest generated answer in tokens.
         likelihood: Also score the options of closed questions by log-likelihood.
     """
@@ -58,6 +62,7 @@ class VqaTaskConfig(TaskConfig):
     primary_metric: str = one_of("accuracy", "closed_accuracy", "open_token_f1", default="accuracy")
     prompt_open: str = "{question}"
     prompt_closed: str = "{question}"
+    prompt_choice: str = CHOICE
     max_new_tokens: int = number(32, 1, 4096)
     likelihood: bool = True
 

@@ -11,7 +11,7 @@ import pandas as pd
 from vlmbench.domains.assemble import CheckImages, OnBadImage, assemble, fingerprint
 from vlmbench.domains.base import Domain, DomainError, TaskName
 from vlmbench.domains.prompts import build_prompts
-from vlmbench.domains.published.layout import CAPTION
+from vlmbench.domains.published.layout import CAPTION, QUESTION
 from vlmbench.domains.published.readers import read_layout
 from vlmbench.domains.published.rules import one_label, several_labels
 from vlmbench.domains.published.study import study_split
@@ -75,6 +75,8 @@ def build_published(
         if split == "study":
             made = study_split(study, frame, labels, folder)
             kept = made.names != ""
+            if not kept.any():
+                raise DomainError("there is no official split; set domain.split=ours")
             if not kept.all():
                 left_out.append({"image": "", "reason": made.left_out, "examples": int((~kept).sum())})
             frame, labels, raw_splits = frame[kept], labels[kept], list(made.names[kept])
@@ -109,7 +111,7 @@ def build_published(
         **({"prompts": _prompts(order, rule, multi_label)} if order else {}),
         licence=licence,
         fingerprint=fingerprint(None, layout.images, examples, order),
-        left_out=[*left_out, *bad],
+        left_out=[*layout.left_out, *left_out, *bad],
         origin=origin,
     )
 
@@ -150,9 +152,12 @@ def _rows(
         for row, carried in zip(rows, labels, strict=True):
             row["labels"] = tuple(sorted(number[label] for label in carried))
     elif task == "vqa":
-        for key in ("question", "answer", "answer_type", "options"):
+        for key in QUESTION:
             for row, value in zip(rows, frame[key], strict=True):
                 row[key] = value
+        for row in rows:
+            if row["answer_type"] == "choice":
+                row["answer_type"], row["listed"] = "closed", True
     else:
         for row, caption in zip(rows, frame[CAPTION], strict=True):
             row["caption"] = caption

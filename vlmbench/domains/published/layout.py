@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -14,7 +15,8 @@ from vlmbench.domains.tables import check_columns, read_table
 
 #: Columns that every layout's table has. A diagnosis has raw label columns beside them, under their published names.
 COMMON = ("id", "image", "group", "split")
-#: Columns of a VQA layout beside these; `options` holds tuples, and `answer_type` is "open", "closed" or "choice".
+#: Columns of a VQA layout beside these; `options` holds tuples, and `answer_type` is "open", "closed" or "choice". The
+#: options of a choice, and with them its answer, begin with their letters, as `questions.lettered` makes them.
 QUESTION = ("question", "answer", "answer_type", "options")
 #: Column of a layout of captions.
 CAPTION = "caption"
@@ -30,10 +32,12 @@ class Layout:
             of the names that `splits.ALIASES` takes, or "" throughout. `id` is unique. `group` is the patient where
             the layout tells, else the nearest thing to it.
         images: Where the pixels are.
+        left_out: Rows that the reader dropped, as `Domain.left_out`.
     """
 
     frame: pd.DataFrame
     images: StoredImages
+    left_out: Sequence[Mapping[str, Any]] = ()
 
 
 def found(root: Path, relative: str) -> Path:

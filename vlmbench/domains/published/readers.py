@@ -15,8 +15,20 @@ from vlmbench.domains.published.layout import COMMON, Layout
 READERS: dict[str, str] = {
     "camelyon17": "camelyon17:read",
     "chexpert": "chexpert:read",
+    "medmnist": "medmnist:read",
+    "gf3300": "harvard:read_gf3300",
+    "fairvlmed": "harvard:read_fairvlmed",
+    "drishti": "drishti:read",
+    "kermany": "kermany:read",
     "ham10000": "ham10000:read",
     "papila": "papila:read",
+    "hub_vqa": "hub_vqa:read",
+    "omnimedvqa": "omnimedvqa:read",
+    "pmc_oa": "captions:read_pmc_oa",
+    "pmc_vqa": "pmc_vqa:read",
+    "roco": "captions:read_roco",
+    "slake": "slake:read",
+    "fairvlmed_vqa": "fairvlmed_vqa:read",
 }
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from vlmbench.domains.base import DomainError
 from vlmbench.domains.published.study.diagnosis import camelyon17, ham10000, papila, per_sex
+from vlmbench.domains.published.study.questions import omnimedvqa
 from vlmbench.domains.published.study.split import Split, StudySplit
 
 __all__ = ["STUDY_SPLITS", "Split", "StudySplit", "official", "study_split"]
@@ -21,6 +22,7 @@ def official(frame: pd.DataFrame, labels: pd.Series, root: Path) -> StudySplit:
 STUDY_SPLITS: dict[str, Split] = {
     "camelyon17": camelyon17,
     "ham10000": ham10000,
+    "omnimedvqa": omnimedvqa,
     "official": official,
     "papila": papila,
     "per_sex": per_sex,

@@ -1,0 +1,80 @@
+"""Write the README's table of public datasets, from their YAML files: python scripts/domains_table.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from make_miniature import MAKERS
+
+from vlmbench.catalogue.domain_table import tasks
+from vlmbench.catalogue.read import read_domains
+from vlmbench.config.schema import DomainConfig, PublishedDomainConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+BEGIN, END = "<!-- domains: made by scripts/domains_table.py -->", "<!-- /domains -->"
+#: Domains whose tests build tables of the published sizes, and those whose tests read real images of theirs.
+FULL_SIZE = {"camelyon17", "chexpert", "fairvlmed", "fairvlmed_vqa", "gf3300", "ham10000", "papila", "vqa_rad"}
+REAL = {"ham10000", "kermany", "vqa_rad"}
+
+
+def proofs(name: str) -> str:
+    """Return the numbers, as the README explains them, of what proves the reading of a dataset."""
+    holds = {"1": name in MAKERS, "2": name in FULL_SIZE, "3": name in REAL}
+    return " ".join(number for number, held in holds.items() if held)
+
+
+def rows(domain: PublishedDomainConfig) -> str:
+    """Return the published numbers of rows: train / val / test."""
+    given = [domain.published.get(split) for split in ("train", "val", "test")]
+    if not any(given):
+        return f"{sum(domain.published.values()):,} in all" if domain.published else ""
+    return " / ".join("-" if count is None else f"{count:,}" for count in given)
+
+
+def fetched(name: str, domain: PublishedDomainConfig) -> str:
+    """Return how a dataset comes to a machine."""
+    if domain.access == "gated":
+        return "gated: `domains show`"
+    return "public: `fetch`" if domain.downloads else "public, by hand: `domains show`"
+
+
+def table(domains: Mapping[str, DomainConfig]) -> str:
+    """Return the table as Markdown: one row a public dataset."""
+    lines = [
+        "| domain | dataset | modality | kinds | rows (train / val / test) | licence | access | proved by |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    published = {name: d for name, d in domains.items() if isinstance(d, PublishedDomainConfig)}
+    for task in ("diagnosis", "vqa", "pretrain"):
+        for name, domain in published.items():
+            if tasks(domain)[0] == task:
+                title = f"[{_cell(domain.title)}]({domain.homepage})" if domain.homepage else _cell(domain.title)
+                cells = [domain.modality, ", ".join(domain.kinds), rows(domain), domain.licence]
+                lines.append(
+                    f"| `{name}` | {title} | {' | '.join(map(_cell, cells))} | {fetched(name, domain)} "
+                    f"| {proofs(name)} |"
+                )
+    return "\n".join(lines)
+
+
+def updated(text: str) -> str:
+    """Return the README with the table as it is now.
+
+    Raises:
+        ValueError: The marks that enclose the table are gone.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{README} lacks the marks {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n{table(read_domains())}\n{END}{after}"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    README.write_text(updated(README.read_text(encoding="utf-8")), encoding="utf-8")
