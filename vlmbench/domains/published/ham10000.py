@@ -17,7 +17,7 @@ from vlmbench.domains.published.layout import Layout, table
 #: Diagnoses of the column `dx`.
 DIAGNOSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 COLUMNS = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization")
-#: Names of the one table: as deposited, as Dataverse converts it, and as older copies have it.
+#: Names of the one table: as deposited, as Dataverse converts it, and as older copies have it, without a suffix.
 _TABLES = ("HAM10000_metadata.csv", "HAM10000_metadata.tab", "HAM10000_metadata")
 
 
