@@ -61,7 +61,7 @@ def _images(root: Path) -> dict[str, str]:
     """Return the JPEG files below a folder by name, with their paths relative to it; of two the first by path."""
     found: dict[str, str] = {}
     for folder, below, files in os.walk(root):
-        below.sort()
+        below[:] = sorted(name for name in below if not name.startswith("."))  # nothing that is still being fetched
         for file in files:
             if file.endswith(".jpg"):
                 found.setdefault(file, Path(folder, file).relative_to(root).as_posix())
