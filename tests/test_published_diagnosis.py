@@ -100,6 +100,10 @@ def test_a_miniature_is_read_labelled_and_split(originals, name, split):
     assert set(domain.prompts.positive) == set(domain.label_names)
     assert domain.licence
     assert domain.origin
+    held = groups(domain)
+    if split == "ours":
+        assert not held["train"] & held["val"]
+        assert not (held["train"] | held["val"]) & held["test"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -365,7 +369,9 @@ def test_a_split_without_rows_is_named(roots):
     path = roots / "camelyon17" / TABLES["camelyon17"]
     change(path, lambda frame: frame[frame["center"] != "2"])
 
-    assert "no rows in the split 'test'" in fails("camelyon17", roots)
+    assert "no rows in the split 'test'" in (message := fails("camelyon17", roots))
+    assert "ours_split=grouped" in message
+    assert built("camelyon17", roots, "ours_split=grouped").split("test")
     assert "and 0 of its test hospital" in fails("camelyon17", roots, "split=study")
 
 

@@ -90,7 +90,8 @@ def complete_splits(
         if needed not in splits:
             raise DomainError(
                 f"no rows in the split {needed!r}, only in {', '.join(sorted(set(splits))) or 'none'}; "
-                "set the name of the split column or field to null to have all splits made"
+                "set the name of the split column or field to null to have all splits made (of a public dataset: "
+                "ours_split=grouped)"
             )
     _check_leaks(splits, groups, on_leak)
     if "val" not in splits:

@@ -17,7 +17,7 @@ from vlmbench.domains.published.layout import Layout, table
 #: Diagnoses of the column `dx`.
 DIAGNOSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 COLUMNS = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization")
-#: Names of the one table: as deposited, as Dataverse converts it, and as older copies have it.
+#: Names of the one table: as deposited, as Dataverse converts it, and as older copies have it, without a suffix.
 _TABLES = ("HAM10000_metadata.csv", "HAM10000_metadata.tab", "HAM10000_metadata")
 
 
@@ -61,7 +61,7 @@ def _images(root: Path) -> dict[str, str]:
     """Return the JPEG files below a folder by name, with their paths relative to it; of two the first by path."""
     found: dict[str, str] = {}
     for folder, below, files in os.walk(root):
-        below.sort()
+        below[:] = sorted(name for name in below if not name.startswith("."))  # nothing that is still being fetched
         for file in files:
             if file.endswith(".jpg"):
                 found.setdefault(file, Path(folder, file).relative_to(root).as_posix())
