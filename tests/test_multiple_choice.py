@@ -13,6 +13,7 @@ import pytest
 from make_miniature import make
 from PIL import Image
 
+from vlmbench.config.checks import ConfigError, check_prompts
 from vlmbench.config.schema import VqaTaskConfig
 from vlmbench.domains.assemble import fingerprint
 from vlmbench.domains.base import DomainError, Example
@@ -95,6 +96,28 @@ def test_the_options_are_asked_one_a_line_and_the_letter_is_taught() -> None:
     assert query.answer == "B"
     assert query.options == ("A", "B", "C", "D")
     assert ask(example(), prompt_choice="{choices} // {question}").prompt.endswith("determined // What is seen?")
+
+
+@pytest.mark.parametrize(
+    ("template", "fault"),
+    [
+        ("{question}", "lacks the placeholder {choices}"),
+        ("{choices}", "lacks the placeholder {question}"),
+        ("{question} {options}", "has the placeholder {options}; there are {question}, {choices}"),
+        ("{question} {}", "has the placeholder {}; there are"),
+        ("{question", "is no template (expected '}' before end of string)"),
+        ("{question} {choices} {{letter}}", ""),
+    ],
+)
+def test_a_template_that_cannot_be_filled_in_is_told(template: str, fault: str) -> None:
+    task = dataclasses.replace(TASK, prompt_choice=template)
+    if not fault:
+        check_prompts(task)
+        assert ask(example(), prompt_choice=template).prompt.endswith("{letter}")
+        return
+    with pytest.raises(ConfigError) as caught:
+        check_prompts(task)
+    assert f"task.prompt_choice={template!r} {fault}" in str(caught.value)
 
 
 def test_closed_and_open_questions_are_asked_as_before() -> None:

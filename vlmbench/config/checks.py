@@ -16,6 +16,7 @@ from omegaconf import MISSING
 from vlmbench.config import schema
 from vlmbench.config.endpoint import endpoint_fault
 from vlmbench.config.exposure import hint_at, parts
+from vlmbench.config.prompts import VQA_PROMPTS, prompt_fault
 from vlmbench.errors import UserError
 
 METHODS: dict[str, tuple[str, ...]] = {
@@ -65,6 +66,7 @@ def check_cell(cell: schema.CellConfig) -> None:
     check_model(cell.model)
     check_combination(cell.model, cell.task, cell.finetune, cell.domain)
     check_domain(cell.domain, cell.task.name)
+    check_prompts(cell.task)
     _check_corruption(cell.domain, cell.finetune)
     check_endpoint(cell.model)
     if cell.trainer.precision == "16-mixed" and not getattr(cell.model, "float16", True):
@@ -115,6 +117,18 @@ def check_model(model: schema.ModelConfig) -> None:
         if model.how_to_get:
             hint = f"To get the weights: {model.how_to_get}."
         raise ConfigError(f"model.source={model.source!r} is not a folder. {hint}")
+
+
+def check_prompts(task: schema.TaskConfig) -> None:
+    """Check the templates of what is asked.
+
+    Raises:
+        ConfigError: A template lacks a placeholder, or has one that nothing fills in.
+    """
+    if isinstance(task, schema.VqaTaskConfig):
+        for name, (known, needed) in VQA_PROMPTS.items():
+            if fault := prompt_fault(getattr(task, name), known, needed):
+                raise ConfigError(f"task.{name}={getattr(task, name)!r} {fault}.")
 
 
 def check_endpoint(model: schema.ModelConfig) -> None:
