@@ -139,7 +139,9 @@ def _tar_members(archive: Path, fresh: Path) -> list[Member]:
         kinds = {info.isreg(): "file", info.isdir(): "folder", info.issym() or info.islnk(): "a link"}
         kind = kinds.get(True, "a device")
         place_of(info.name)
-        if kind in ("file", "folder"):
+        if kind in ("file", "folder") and hasattr(
+            tarfile, "data_filter"
+        ):  # not before 3.11.4; the rules here are stricter
             try:
                 tarfile.data_filter(info, str(fresh))
             except tarfile.FilterError as error:

@@ -89,7 +89,8 @@ def is_whole(root: Path, wanted: Sequence[Wanted], layout: Sequence[str], *, cho
         return False
     note = read_note(root)
     known = [note.keys(one) for one in wanted]
-    if not note.files:  # the user put it there
+    sources = {one.source for one in wanted}
+    if not any(file["source"] in sources for file in note.files.values()):  # the user put it there
         alone = [
             root / one.into / name for one in wanted for name in named(one) if not (one.unpack and is_archive(name))
         ]
@@ -153,7 +154,7 @@ def _offered(root: Path, note: Note, wanted: Wanted) -> list[Remote]:
 
 def _place(root: Path, note: Note, remotes: Sequence[Remote]) -> None:
     """Move all that is staged into place, or nothing where something else lies there."""
-    ours = note.own()
+    ours = note.own({remote.wanted.source for remote in remotes})
     for remote in remotes:
         fresh = fresh_of(note, remote)
         for new, target in clashes(fresh, root / remote.wanted.into) if fresh.is_dir() else ():
@@ -166,5 +167,8 @@ def _place(root: Path, note: Note, remotes: Sequence[Remote]) -> None:
         if fresh_of(note, remote).is_dir():
             settle(fresh_of(note, remote), root / remote.wanted.into, note.home / "replaced" / remote.wanted.into)
         note.files[remote.key]["placed"] = True
-    for folder in ("fresh", "parts"):
-        shutil.rmtree(note.home / folder, ignore_errors=True)
+    for folder in (note.home / "fresh", note.home / "parts"):
+        for remote in remotes:
+            shutil.rmtree(folder / remote.key, ignore_errors=True)
+        if folder.is_dir() and not any(folder.iterdir()):  # another domain of this root may have begun
+            folder.rmdir()

@@ -25,7 +25,8 @@ class Meter:
     def __init__(self, name: str, files: int, total: int, done: int) -> None:
         if files:
             left = f", {amount(done)} of them are here" if done else ""
-            print(f"{name}: {amount(total)} to download in {files:,} files{left}", file=sys.stderr, flush=True)
+            size = amount(total) if total else "an unknown amount"
+            print(f"{name}: {size} to download in {files:,} files{left}", file=sys.stderr, flush=True)
         self.few = files <= _FEW
         self.countdown = Countdown(f"Downloading {name} (MiB)", max(total // _MIB, 1), done // _MIB)
         self.before = 0

@@ -64,12 +64,12 @@ class Note:
         }
         self.write()
 
-    def own(self) -> set[str]:
-        """Return the files in place that came from here, relative to the root, and may be replaced."""
+    def own(self, sources: set[str]) -> set[str]:
+        """Return the files in place that came from these sources, relative to the root, and may be replaced."""
         return {
             os.path.normpath(f"{file['into']}/{row.path}")
             for key, file in self.files.items()
-            if file["placed"] or file.get("again")
+            if file["source"] in sources and (file["placed"] or file.get("again"))
             for row in self.rows(key) or []
         }
 
@@ -105,7 +105,7 @@ def read_note(root: Path) -> Note:
             return Note(home)
         wanted = {str(key): [str(one) for one in keys] for key, keys in content["wanted"].items()}
         files = {str(key): dict(row) for key, row in content["files"].items()}
-        if any(not {"into", "sha256", "placed"} <= row.keys() for row in files.values()):
+        if any(not {"source", "into", "sha256", "placed"} <= row.keys() for row in files.values()):
             return Note(home)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Note(home)
