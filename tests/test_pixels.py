@@ -291,6 +291,30 @@ def test_a_cache_that_cannot_be_written_costs_one_warning(images, tmp_path, capl
     assert str(tmp_path / "file") in warning.getMessage()
 
 
+def test_a_cache_that_can_only_be_read_is_read(images, tmp_path, caplog, monkeypatch, no_reading):
+    def refuse(*_: Any) -> None:
+        raise OSError(30, "Read-only file system")
+
+    expected = pixels_of_test(module_of(images, tmp_path / "cache"))
+    monkeypatch.setattr("vlmbench.domains.shelf.Shelf.hold", refuse)
+    no_reading()
+    assert torch.equal(pixels_of_test(module_of(images, tmp_path / "cache")), expected)
+    (warning,) = caplog.records
+    assert "Read-only" in warning.getMessage()
+
+
+def test_preprocessing_that_fails_for_a_synthetic_image_is_not_kept(images, tmp_path, caplog):
+    def preprocess(image: Image.Image) -> Tensor:
+        if image.width > 50:
+            raise ValueError("too wide")
+        return PREPROCESS(image)
+
+    module = module_of(images, tmp_path / "cache", preprocess=preprocess)
+    assert torch.equal(pixels_of_test(module), pixels_of_test(module_of(images, None)))
+    (warning,) = caplog.records
+    assert "too wide" in warning.getMessage()
+
+
 def test_a_full_disk_costs_one_warning(images, tmp_path, caplog, monkeypatch):
     def full(handle: int, data: bytes) -> None:
         raise OSError(28, "No space left on device")

@@ -220,9 +220,26 @@ def test_filling_ends_where_room_does_and_says_how_much_is_missing(tmp_path):
     assert 0 < missing < 1000
     assert len(store) == 1000 - missing
     assert sum(path.stat().st_size for path in tmp_path.glob("*.bin")) <= limit
-    assert store.fill(keys(1000), blob_of, "", room) >= missing - 1
+    assert store.fill(keys(1000), blob_of, "", room) > 0
+    assert sum(path.stat().st_size for path in tmp_path.glob("*.bin")) <= limit
     assert store.fill(keys(1000), blob_of, "") == 0
     check(tmp_path, keys(1000))
+
+
+def test_large_blobs_are_made_few_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr("vlmbench.domains.store._MEMORY", 10_000)
+    held: list[int] = []
+    store = BlobStore(tmp_path)
+    keep = store.keep
+
+    def counted(blobs: list[tuple[bytes, bytes]]) -> None:
+        held.append(sum(len(blob) for _, blob in blobs))
+        keep(blobs)
+
+    monkeypatch.setattr(store, "keep", counted)
+    store.fill(keys(200), lambda key: key * 100, "")
+    assert max(held) <= 8 * 3200
+    assert len(store) == 200
 
 
 def test_what_make_raises_is_passed_on_and_blocks_nobody(tmp_path):

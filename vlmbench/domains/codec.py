@@ -32,7 +32,7 @@ Preprocess = Callable[[Image.Image], Any]
 
 
 class UnkeptError(Exception):
-    """Preprocessing gives something that is not made of tensors."""
+    """What preprocessing gives is not made of tensors, or it fails for a synthetic image."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,11 +91,14 @@ class Codec:
         preprocess: RGB image to a tensor, or to an object with `tensors` by name and a number of `tokens`.
 
     Raises:
-        UnkeptError: It gives something else.
+        UnkeptError: It gives something else, or fails for a synthetic image.
     """
 
     def __init__(self, preprocess: Preprocess) -> None:
-        made = [preprocess(probe(*size)) for size in PROBES]
+        try:
+            made = [preprocess(probe(*size)) for size in PROBES]
+        except Exception as error:  # what users' images need not have in common with these
+            raise UnkeptError(f"preprocessing fails for a synthetic image: {type(error).__name__}: {error}") from error
         self._like = made[0]  # for the attributes of a result that are not kept
         named = [_tensors(one) for one in made]
         self.palettes = {name: _palette(name, [one[name] for one in named], preprocess) for name in named[0]}

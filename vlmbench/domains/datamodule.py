@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence, Sized
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from vlmbench.domains.base import Domain, Example, ImageSource, Split, StoredImages
 from vlmbench.domains.codec import UnkeptError
 from vlmbench.domains.pixels import KeptPixels
+
+log = logging.getLogger(__name__)
 
 CACHE_BYTES = 2 * 1024**3
 Row = tuple[int, Example, Any]
@@ -171,13 +173,15 @@ class DomainDataModule(L.LightningDataModule):
         self.tally = Tally()
         kept = None
         if cache and cache_gib and isinstance(domain.images, StoredImages):
-            with suppress(UnkeptError):  # what a hosted model is sent
+            try:
                 kept = KeptPixels(
                     *(domain.images, preprocess, cache, cache_gib * 2**30),
                     model=model,
                     settings=settings,
                     decoded=self.tally.decoded,
                 )
+            except UnkeptError as error:
+                log.warning("%s: nothing is kept in the pixel cache: %s.", model, error)
         # With workers each process would fill a memory of its own and throw it away.
         memory = CACHE_BYTES if num_workers == 0 else 0
         self._pixels = PixelCache(domain.images, preprocess, memory, kept, self.tally)

@@ -82,6 +82,9 @@ class KeptPixels:
         self._digests, self._store = BlobStore(root / DIGESTS), BlobStore(self.shelf.folder)
         try:
             self.shelf.hold({"model": model, **identity})
+        except OSError as error:
+            self._stop_writing(error)
+        try:  # what others keep in a place that this process cannot write is read
             self._digests.refresh()
             self._store.refresh()
         except OSError as error:

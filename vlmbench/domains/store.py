@@ -28,7 +28,8 @@ from vlmbench.progress import Countdown
 DATA, INDEX, LOCK, CLAIMS = "data.bin", "index.bin", "lock", "claims"
 _RECORD = struct.Struct("<32sQQI")
 _SIZE = 64  # of a record with its own CRC-32 and padding
-_CHUNK = 64  # results that one process makes between two looks at what others have made
+_CHUNK = 64  # most results that a process makes between two looks at what others have made
+_FEW, _MEMORY = 8, 256 * 2**20  # it makes fewer, down to these, where they take more bytes than this
 _SHELVES = 256  # what processes claim: keys by their first byte
 
 
@@ -43,6 +44,7 @@ class BlobStore:
         self.folder = folder
         self._places: dict[bytes, tuple[int, int, int]] = {}  # offset, length, CRC-32
         self._read = 0  # bytes of the index that were read
+        self._end = 0  # of the data that records name, there or not
         self._index: tuple[int, int] | None = None  # which file they were read of
         self._data: BinaryIO | None = None  # opened with the index: the two belong together
 
@@ -57,7 +59,8 @@ class BlobStore:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["folder"])  # type: ignore[misc]
-        self.refresh()
+        with suppress(OSError):  # it then has nothing
+            self.refresh()
 
     def get(self, key: bytes) -> bytes | None:
         """Return a blob; None where it is not there, or was damaged: then it counts as missing from here on."""
@@ -81,8 +84,10 @@ class BlobStore:
                 stat = os.fstat(file.fileno())
                 if self._index != (stat.st_dev, stat.st_ino) or stat.st_size < self._read:
                     self._forget()
-                    self._data = (self.folder / DATA).open("rb", buffering=0)
                     self._index = (stat.st_dev, stat.st_ino)
+                if self._data is None:
+                    with suppress(FileNotFoundError):
+                        self._data = (self.folder / DATA).open("rb", buffering=0)
                 file.seek(self._read)
                 new = file.read()
             size = os.fstat(self._data.fileno()).st_size if self._data else 0
@@ -94,6 +99,7 @@ class BlobStore:
             key, offset, length, crc = _RECORD.unpack_from(record)
             if zlib.crc32(record[: _RECORD.size]) != struct.unpack_from("<I", record, _RECORD.size)[0]:
                 continue
+            self._end = max(self._end, offset + length)
             if offset + length <= size:
                 self._places[key] = (offset, length, crc)
         return None
@@ -128,7 +134,7 @@ class BlobStore:
         if not shelves:
             return 0
         self.folder.mkdir(parents=True, exist_ok=True)
-        done, full = 0, False
+        done, full, step = 0, False, _FEW
         progress = Countdown(doing, sum(map(len, shelves.values())))
         with open(self.folder / CLAIMS, "ab") as claims:
             while shelves and not full:
@@ -136,11 +142,10 @@ class BlobStore:
                 self.refresh()  # after the claim: what others made of these is there now
                 wanted = [key for shelf in taken for key in shelves.pop(shelf)]
                 try:
-                    for start in range(0, len(wanted), _CHUNK):
-                        chunk = wanted[start : start + _CHUNK]
-                        full = not self._make([key for key in chunk if key not in self], make, room)
-                        if full:
-                            break
+                    while wanted and not full:
+                        chunk, wanted = wanted[:step], wanted[step:]
+                        size, full = self._make([key for key in chunk if key not in self], make, room)
+                        step = max(_FEW, min(_CHUNK, _MEMORY // max(size, 1)))
                         progress.update(done := done + len(chunk))
                 finally:
                     _release(claims, taken)
@@ -160,7 +165,9 @@ class BlobStore:
             new = {key: blob for key, blob in blobs if key not in self}
             data, index = (os.open(self.folder / name, os.O_WRONLY | os.O_CREAT, 0o644) for name in (DATA, INDEX))
             try:
-                begin = offset = os.lseek(data, 0, os.SEEK_END)
+                begin = os.lseek(data, 0, os.SEEK_END)
+                # Where data were cut off, what their records name is not given to others: a hole stays.
+                offset = os.lseek(data, max(begin, self._end), os.SEEK_SET)
                 # What a killed writer left of a record; complete ones stay, good or bad.
                 records = os.lseek(index, os.lseek(index, 0, os.SEEK_END) // _SIZE * _SIZE, os.SEEK_SET)
                 added = bytearray()
@@ -181,25 +188,27 @@ class BlobStore:
                 os.close(index)
             self.refresh()
 
-    def _make(self, keys: Sequence[bytes], make: Callable[[bytes], bytes | None], room: Callable[[], float]) -> bool:
-        """Make and keep; return whether everything had room."""
+    def _make(
+        self, keys: Sequence[bytes], make: Callable[[bytes], bytes | None], room: Callable[[], float]
+    ) -> tuple[int, bool]:
+        """Make and keep; return the largest blob's size, and whether there was too little room."""
         if not keys:
-            return True
-        if (left := room()) <= 0:
-            return False
-        kept, size = [], 0
+            return 0, False
+        left, largest, kept = room(), 0, []
+        if left <= 0:
+            return 0, True
         for key, blob in zip(keys, over_images(make, keys, ""), strict=True):
             if blob is None:
                 continue
-            size += len(blob) + _SIZE
-            if size > left:
+            largest, left = max(largest, len(blob)), left - len(blob) - _SIZE
+            if left < 0:
                 break
             kept.append((key, blob))
         self.keep(kept)
-        return size <= left
+        return largest, left < 0
 
     def _forget(self) -> None:
-        self._places, self._read, self._index, self._data = {}, 0, None, None
+        self._places, self._read, self._end, self._index, self._data = {}, 0, 0, None, None
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
