@@ -171,7 +171,7 @@ class _Remembered:
                 self.faults[key] = reasons[digest or marks[key]]
         return out
 
-    def _usable(self, function: Callable[[], None]) -> None:
+    def _usable(self, function: Callable[[], object]) -> None:
         """Do something with the cache, and warn once where it fails."""
         try:
             function()
@@ -196,7 +196,7 @@ class _Remembered:
         def take() -> None:
             for key in keys:
                 if key not in found and (blob := store.get(key)) is not None and len(blob) == size:
-                    found[key] = blob.tobytes()
+                    found[key] = blob
 
         self._usable(store.refresh)
         self._usable(take)  # a damaged entry is forgotten by the store when it is asked for, and made again below
