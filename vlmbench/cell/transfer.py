@@ -75,6 +75,7 @@ def prepare_transfer(evaluate: schema.EvaluateConfig) -> PreparedTransfer:
         accelerator=evaluate.trainer.accelerator,
         eval_batch_size=evaluate.trainer.eval_batch_size,
         num_workers=evaluate.trainer.num_workers,
+        pixel_cache_gib=evaluate.trainer.pixel_cache_gib,
     )
     config = dataclasses.replace(trained, domain=evaluate.domain, trainer=trainer, lock=evaluate.lock)
     domain = build_domain(config.domain, config.task.name)  # type: ignore[arg-type]
@@ -149,7 +150,7 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
     return {
         **scored,
         "selection": None,
-        "cost": {**cost(clock, parameters, frame, None, saved), **asked(backbone)},
+        "cost": {**cost(clock, parameters, frame, None, saved), "pixels": data.tally.counts(), **asked(backbone)},
         "data": describe_data(domain),
         "environment": environment(
             device=getattr(backbone, "place", str(device)), precision=precision, threads=torch.get_num_threads()

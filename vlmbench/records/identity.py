@@ -23,6 +23,7 @@ NOT_IDENTITY = (
     "deterministic",
     "trainer.num_workers",
     "trainer.accelerator",
+    "trainer.pixel_cache_gib",
     "model.source",
     "model.revision",
     "model.repo_type",

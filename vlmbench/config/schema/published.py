@@ -52,7 +52,8 @@ class DownloadConfig:
     Attributes:
         source: `https://...` of one file; `doi:...` of a Zenodo, figshare or Dataverse record; `hub:owner/name` of a
             dataset repository on the hub.
-        files: Patterns of the record's or repository's files that are needed; empty takes all.
+        files: Patterns of the record's or repository's files that are needed; empty takes all. For
+            an address, the name of its file where the address does not end in it.
         revision: Commit of the hub repository.
         checksum: `md5:...` or `sha256:...` of the file behind an address; records and the hub publish their own.
         into: Folder below `root` for what comes.
