@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -363,7 +364,10 @@ def test_a_damaged_cache_is_made_anew_or_gone_around(miniatures: Path, cache: Pa
 
 
 def test_a_full_disk_is_told(miniatures: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(BlobStore, "fill", lambda *_: 1)  # it keeps nothing, as where there is no room
+    def keep(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(BlobStore, "keep", keep)
     with pytest.raises(DomainError, match="No space left on device; make room there, or set VLMBENCH_CACHE"):
         read([one(miniatures / "vqa_rad")], cache)
     assert not list(cache.rglob("*.npz"))

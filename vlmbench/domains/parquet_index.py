@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import tempfile
@@ -91,9 +90,8 @@ def index_file(path: Path, image: str, progress: Countdown, before: int) -> File
                     sizes.append(len(blob))
                     first.append(row)
                 rows.append(numbers[digest])
-            store.fill(found, dict(zip(found, blobs, strict=True)).__getitem__, "")
-            if not all(digest in store for digest in found):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if any(digest not in store for digest in found):
+                store.keep(zip(found, blobs, strict=True))
             progress.update(before + len(rows))
         named = {"sizes": sizes, "first": first, "rows": rows}
         arrays: dict[str, Any] = {"digests": np.frombuffer(b"".join(numbers), np.uint8).reshape(-1, 32)}
