@@ -132,6 +132,12 @@ def test_what_is_kept_of_clean_files_is_not_taken_for_worse_ones(tmp_path):
     assert uncorrupted(clean) is clean
 
 
+def test_a_setting_that_decides_nothing_makes_no_other_cell():
+    assert dataclasses.replace(PHANTOM, severity=5, corruption_seed=1, fraction_seed=2) == PHANTOM
+    noisy = dataclasses.replace(PHANTOM, corruption="noise", severity=5, corruption_seed=1)
+    assert noisy.shown_name() == "phantom~noise5-s1"
+
+
 def test_a_corrupted_domain_has_the_same_rows_and_is_audited_clean():
     plain = build_domain(PHANTOM, "diagnosis")
     noisy = build_domain(dataclasses.replace(PHANTOM, corruption="noise", severity=5), "diagnosis")
@@ -155,7 +161,7 @@ def test_training_on_corrupted_images_is_refused(command):
     status, _, err = command("train", "domain.corruption=blurr")
     assert status == 2
     assert "Did you mean 'blur'?" in err
-    status, _, err = command("train", "domain.severity=6")
+    status, _, err = command("train", "domain.corruption=blur", "domain.severity=6")
     assert status == 2
     assert "between 1 and 5" in err
     check_domain(dataclasses.replace(PHANTOM, corruption="blur"), "diagnosis")

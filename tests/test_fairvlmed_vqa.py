@@ -10,7 +10,8 @@ from miniatures.fairvlmed_vqa import make
 from vlmbench.catalogue.read import named_domain
 from vlmbench.cell.domain import audited, build_domain
 from vlmbench.domains.base import DomainError, ImageError, StoredImages
-from vlmbench.domains.published.fairvlmed_vqa import NpzPictures, read
+from vlmbench.domains.npz import ArrayFiles
+from vlmbench.domains.published.fairvlmed_vqa import picture, read
 
 
 @pytest.fixture(scope="module")
@@ -122,27 +123,27 @@ def test_a_picture_is_the_array_and_nothing_else_of_the_file(tmp_path):
     objects = np.array([{"a": 1}], dtype=object)
     np.savez(tmp_path / "a.npz", slo_fundus=grey, note=objects, other=deep)
     np.savez_compressed(tmp_path / "b.npz", slo_fundus=grey, other=np.stack([grey] * 3, -1))
-    images = NpzPictures(tmp_path, "slo_fundus")
+    images = ArrayFiles(tmp_path, "slo_fundus", picture)
     assert isinstance(images, StoredImages)
     for name in ("a.npz", "b.npz"):
-        picture = images.load(name)
-        assert (picture.mode, picture.size) == ("RGB", (30, 20))
-        assert (np.asarray(picture) == grey[..., None]).all()
+        shown = images.load(name)
+        assert (shown.mode, shown.size) == ("RGB", (30, 20))
+        assert (np.asarray(shown) == grey[..., None]).all()
     np.savez(tmp_path / "c.npz", slo_fundus=grey.astype(np.int64))
     assert (np.asarray(images.load("c.npz"))[..., 0] == grey).all(), "not stretched"
-    shown = np.asarray(NpzPictures(tmp_path, "other").load("a.npz"))
-    assert (shown.min(), shown.max()) == (0, 255)
-    assert np.asarray(NpzPictures(tmp_path, "other").load("b.npz")).shape == (20, 30, 3)
+    deep_one = np.asarray(ArrayFiles(tmp_path, "other", picture).load("a.npz"))
+    assert (deep_one.min(), deep_one.max()) == (0, 255)
+    assert np.asarray(ArrayFiles(tmp_path, "other", picture).load("b.npz")).shape == (20, 30, 3)
     with pytest.raises(ImageError, match="npz"):
-        NpzPictures(tmp_path, "note").load("a.npz")
-    assert images.digest("a.npz") != NpzPictures(tmp_path, "other").digest("a.npz")
+        ArrayFiles(tmp_path, "note", picture).load("a.npz")
+    assert images.digest("a.npz") != ArrayFiles(tmp_path, "other", picture).digest("a.npz")
 
 
 @pytest.mark.parametrize("content", [b"", b"no zip at all", b"PK\x03\x04 cut"])
 def test_a_file_that_is_no_npz_is_an_image_error(tmp_path, content):
     (tmp_path / "a.npz").write_bytes(content)
-    with pytest.raises(ImageError, match="not an npz file"):
-        NpzPictures(tmp_path, "slo_fundus").load("a.npz")
+    with pytest.raises(ImageError, match="no npz file"):
+        ArrayFiles(tmp_path, "slo_fundus", picture).load("a.npz")
 
 
 def test_broken_pictures_are_told(tmp_path):
@@ -155,13 +156,13 @@ def test_broken_pictures_are_told(tmp_path):
     (tmp_path / "one.npy").rename(tmp_path / "one.npz")
     for name, key in (("damaged.npz", "slo_fundus"), ("cut.npz", "slo_fundus"), ("one.npz", "slo_fundus")):
         with pytest.raises(ImageError, match=name):
-            NpzPictures(tmp_path, key).load(name)
-    with pytest.raises(ImageError, match="which is no picture"):
-        NpzPictures(tmp_path, "cube").load("a.npz")
-    with pytest.raises(ImageError, match="no array 'other'; there are slo_fundus, cube"):
-        NpzPictures(tmp_path, "other").load("a.npz")
+            ArrayFiles(tmp_path, key, picture).load(name)
+    with pytest.raises(ImageError, match="is no picture"):
+        ArrayFiles(tmp_path, "cube", picture).load("a.npz")
+    with pytest.raises(ImageError, match="no array 'other'; it has slo_fundus, cube"):
+        ArrayFiles(tmp_path, "other", picture).load("a.npz")
     with pytest.raises(ImageError, match="no such file"):
-        NpzPictures(tmp_path, "slo_fundus").load("gone.npz")
+        ArrayFiles(tmp_path, "slo_fundus", picture).load("gone.npz")
 
 
 def test_the_published_sizes_come_out_of_tables_of_that_size(tmp_path):

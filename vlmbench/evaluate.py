@@ -2,6 +2,7 @@
 
 python -m vlmbench.evaluate cell=runs/diagnosis/CELL domain=phantom_ultrasound
 python -m vlmbench.evaluate -m cell=runs/diagnosis/CELL domain=phantom_fundus,phantom_oct
+python -m vlmbench.evaluate -m cell=runs/diagnosis/CELL domain=phantom_oct domain.corruption=noise domain.severity=1,3
 """
 
 from __future__ import annotations

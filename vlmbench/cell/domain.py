@@ -132,7 +132,6 @@ def _whole(config: schema.DomainConfig, task: TaskName) -> Domain:
     if isinstance(config, schema.PublishedDomainConfig):
         from vlmbench.domains.published.build import build_published
 
-        rule = config.rules.get(config.rule_name(), schema.LabelRuleConfig())
         return build_published(
             config.name,
             config.root,
@@ -143,7 +142,7 @@ def _whole(config: schema.DomainConfig, task: TaskName) -> Domain:
             split=config.split,  # type: ignore[arg-type]
             study=config.study_split,
             ours=config.ours_split,  # type: ignore[arg-type]
-            rule=dataclasses.asdict(rule),
+            rule=dataclasses.asdict(config.rule()),
             attributes=config.attributes,
             split_fractions=config.split_fractions,
             split_seed=config.split_seed,

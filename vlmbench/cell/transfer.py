@@ -13,7 +13,7 @@ from vlmbench.config.checks import ConfigError, check_combination, check_domain,
 from vlmbench.config.restore import cell_from_dict
 from vlmbench.domains.base import Domain
 from vlmbench.records.claim import claim
-from vlmbench.records.identity import digest
+from vlmbench.records.identity import digest, relevant
 from vlmbench.records.store import RECORD, read_record, write_record
 
 
@@ -75,11 +75,13 @@ def prepare_transfer(evaluate: schema.EvaluateConfig) -> PreparedTransfer:
         accelerator=evaluate.trainer.accelerator,
         eval_batch_size=evaluate.trainer.eval_batch_size,
         num_workers=evaluate.trainer.num_workers,
+        pixel_cache_gib=evaluate.trainer.pixel_cache_gib,
     )
     config = dataclasses.replace(trained, domain=evaluate.domain, trainer=trainer, lock=evaluate.lock)
     domain = build_domain(config.domain, config.task.name)  # type: ignore[arg-type]
     _check_labels(source, domain, cell)
-    name = digest({"cell": source["identity"], "data": domain.fingerprint, "domain": dataclasses.asdict(config.domain)})
+    asked = relevant({"domain": dataclasses.asdict(config.domain)})
+    name = digest({"cell": source["identity"], "data": domain.fingerprint, **asked})
     folder = cell / "transfer" / f"{domain.name}-{name[:10]}"
     return PreparedTransfer(config, source, cell, domain, name, folder, started)
 
@@ -148,7 +150,7 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
     return {
         **scored,
         "selection": None,
-        "cost": {**cost(clock, parameters, frame, None, saved), **asked(backbone)},
+        "cost": {**cost(clock, parameters, frame, None, saved), "pixels": data.tally.counts(), **asked(backbone)},
         "data": describe_data(domain),
         "environment": environment(
             device=getattr(backbone, "place", str(device)), precision=precision, threads=torch.get_num_threads()

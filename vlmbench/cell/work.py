@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -29,8 +30,10 @@ from vlmbench.records.store import write_predictions
 from vlmbench.reporting.dashboards import Dashboard
 from vlmbench.tuning.heads import LinearHead
 from vlmbench.tuning.parameters import count_by_part, format_table
+from vlmbench.weights.source import cache_dir
 
 SAVED = "saved"
+PIXELS = "pixels-v1"  # below the cache
 
 
 class Clock:
@@ -97,7 +100,7 @@ def work(config: schema.CellConfig, domain: Domain, folder: Path, label: str, da
         **scored,
         "selection": selection and {"metric": selection.metric, "value": selection.value, **selection.chosen},
         "training": trained,
-        "cost": {**cost(clock, parameters, frame, train_rate, saved), **asked(backbone)},
+        "cost": {**cost(clock, parameters, frame, train_rate, saved), "pixels": data.tally.counts(), **asked(backbone)},
         "data": describe_data(domain),
         "environment": environment(
             device=getattr(backbone, "place", str(device)), precision=precision, threads=torch.get_num_threads()
@@ -115,7 +118,20 @@ def build_data(config: schema.CellConfig, domain: Domain, backbone: Any) -> Doma
         eval_batch_size=config.trainer.eval_batch_size,
         num_workers=config.trainer.num_workers,
         seed=config.seed,
+        cache=None if isinstance(backbone, HostedVlm) else cache_dir() / PIXELS,
+        cache_gib=config.trainer.pixel_cache_gib,
+        model=config.model.name,
+        settings=preprocessing_of(backbone),
     )
+
+
+def preprocessing_of(backbone: Any) -> str:
+    """Return the configuration of a backbone's preprocessing, the same in every process."""
+    processor = getattr(backbone, "processor", None)
+    if processor is not None:
+        return str(processor.image_processor.to_json_string())
+    transform = getattr(backbone, "transform", "")
+    return getattr(transform, "__qualname__", None) or re.sub(r" at 0x[0-9a-f]+", "", repr(transform))
 
 
 def save(tuner: Any, backbone: Any, head: LinearHead | None, folder: Path) -> Path:

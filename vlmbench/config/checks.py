@@ -186,7 +186,8 @@ def _check_classifier(
             "Set finetune.classifier=text, or finetune.scope=vision."
         )
     multi_label = getattr(domain, "multi_label", False) or getattr(domain, "target", "") == "multilabel"
-    if task.name == "diagnosis" and finetune.classifier == "text" and multi_label and not domain.negative_templates:
+    said = domain.rule() if isinstance(domain, schema.PublishedDomainConfig) else domain
+    if task.name == "diagnosis" and finetune.classifier == "text" and multi_label and not said.negative_templates:
         raise ImpossibleCellError(
             f"domain={domain.name} is multi-label: text prompts as classifier need domain.negative_templates, "
             "for example ['no sign of {label}']."
@@ -281,6 +282,10 @@ def _check_corruption(domain: schema.DomainConfig, finetune: schema.FinetuneConf
 def _check_published(domain: schema.PublishedDomainConfig) -> None:
     if domain.target != "auto" and domain.target not in domain.rules:
         raise ConfigError(unknown("domain.target", domain.target, ["auto", *domain.rules]))
+    for key in ("templates", "negative_templates"):
+        for template in getattr(domain.rule(), key):
+            if "{label}" not in template:
+                raise ConfigError(f"domain.rules.{domain.rule_name()}.{key}: {template!r} lacks {{label}}.")
     root = Path(domain.root).expanduser()
     if not root.is_dir():
         raise ConfigError(

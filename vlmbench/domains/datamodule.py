@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import multiprocessing
 from collections.abc import Callable, Iterator, Sequence, Sized
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -11,28 +14,65 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from vlmbench.domains.base import Domain, Example, ImageSource, Split
+from vlmbench.domains.base import Domain, Example, ImageSource, Split, StoredImages
+from vlmbench.domains.codec import UnkeptError
+from vlmbench.domains.pixels import KeptPixels
+
+log = logging.getLogger(__name__)
 
 CACHE_BYTES = 2 * 1024**3
 Row = tuple[int, Example, Any]
 Collate = Callable[[list[Row]], Any]
 
 
+class Tally:
+    """How many images were decoded, and how many came out of a cache, in this process and its workers."""
+
+    def __init__(self) -> None:
+        self._counts = multiprocessing.Array("q", 2)
+
+    def decoded(self) -> None:
+        """Count one image that was decoded."""
+        self._count(0)
+
+    def cached(self) -> None:
+        """Count one image that was not."""
+        self._count(1)
+
+    def counts(self) -> dict[str, int]:
+        """Return the numbers of `cached` and `decoded` images."""
+        decoded, cached = self._counts[:]
+        return {"cached": cached, "decoded": decoded}
+
+    def _count(self, which: int) -> None:
+        with self._counts.get_lock():
+            self._counts[which] += 1
+
+
 class PixelCache:
-    """Preprocessed images by key, kept in memory while they fit.
+    """Preprocessed images by key: from disk where they are kept there, and else from memory while they fit.
 
     Args:
         images: Where the pixels come from.
         preprocess: The model's own preprocessing, RGB image to something with a size in `nbytes`.
-        max_bytes: Images beyond this are decoded anew each time.
+        max_bytes: Of the memory; images beyond this are decoded anew each time.
+        kept: Images on disk.
+        tally: Told of each image.
     """
 
     def __init__(
-        self, images: ImageSource, preprocess: Callable[[Image.Image], Any], max_bytes: int = CACHE_BYTES
+        self,
+        images: ImageSource,
+        preprocess: Callable[[Image.Image], Any],
+        max_bytes: int = CACHE_BYTES,
+        kept: KeptPixels | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self.images = images
         self.preprocess = preprocess
         self.max_bytes = max_bytes
+        self.kept = kept
+        self.tally = tally or Tally()
         self._bytes = 0
         self._held: dict[str, Any] = {}
 
@@ -42,9 +82,16 @@ class PixelCache:
         Raises:
             ImageError: The image cannot be read.
         """
-        if key in self._held:
-            return self._held[key]
+        pixels = self._held.get(key)
+        if pixels is None and self.kept:
+            pixels = self.kept.get(key)
+        if pixels is not None:
+            self.tally.cached()
+            return pixels
         pixels = self.preprocess(self.images.load(key))
+        self.tally.decoded()
+        if self.kept and self.kept.mend(key, pixels):
+            return pixels
         if self._bytes + pixels.nbytes <= self.max_bytes:
             self._held[key] = pixels
             self._bytes += pixels.nbytes
@@ -96,6 +143,10 @@ class DomainDataModule(L.LightningDataModule):
         eval_batch_size: Rows in a batch of validation, prediction and encoding.
         num_workers: Processes that decode images.
         seed: Of the order of the training rows.
+        cache: Folder in which preprocessed images are kept for all jobs of this machine, where they come from files.
+        cache_gib: Most that the folder may hold; 0 keeps nothing.
+        model: Whose preprocessing it is, for messages.
+        settings: Its configuration; another one has a cache of its own.
     """
 
     def __init__(
@@ -107,6 +158,10 @@ class DomainDataModule(L.LightningDataModule):
         eval_batch_size: int,
         num_workers: int = 0,
         seed: int = 0,
+        cache: Path | None = None,
+        cache_gib: float = 0,
+        model: str = "model",
+        settings: str = "",
     ) -> None:
         super().__init__()
         self.domain = domain
@@ -115,21 +170,43 @@ class DomainDataModule(L.LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.collate: Collate = stack_pixels
-        # With workers each process would fill a cache of its own and throw it away.
-        self._pixels = PixelCache(domain.images, preprocess, CACHE_BYTES if num_workers == 0 else 0)
+        self.tally = Tally()
+        kept = None
+        if cache and cache_gib and isinstance(domain.images, StoredImages):
+            try:
+                kept = KeptPixels(
+                    *(domain.images, preprocess, cache, cache_gib * 2**30),
+                    model=model,
+                    settings=settings,
+                    decoded=self.tally.decoded,
+                )
+            except UnkeptError as error:
+                log.warning("%s: nothing is kept in the pixel cache: %s.", model, error)
+        # With workers each process would fill a memory of its own and throw it away.
+        memory = CACHE_BYTES if num_workers == 0 else 0
+        self._pixels = PixelCache(domain.images, preprocess, memory, kept, self.tally)
 
     def train_dataloader(self) -> DataLoader[Row]:
         """Return shuffled batches of the training split, made by `collate`."""
+        self.warm("train")
         rows = self.rows("train")
         return self._loader(rows, self.collate, self.batch_size, EpochSampler(rows, self.seed))
 
     def val_dataloader(self) -> DataLoader[Row]:
         """Return batches of the validation split, in order, made by `collate`."""
+        self.warm("val")
         return self._loader(self.rows("val"), self.collate, self.eval_batch_size)
 
     def ordered(self, split: Split, collate: Collate, batch_size: int | None = None) -> DataLoader[Row]:
         """Return batches of any split in the domain's order, to encode or to predict on."""
+        self.warm(split)
         return self._loader(self.rows(split), collate, batch_size or self.eval_batch_size)
+
+    def warm(self, split: Split) -> None:
+        """Keep the images of a split on disk that are not there yet, if they are kept at all."""
+        if self._pixels.kept:
+            keys = [example.image for example in self.domain.split(split)]
+            self._pixels.kept.warm(keys, f"{self.domain.name}: preprocessing {split} images")
 
     def rows(self, split: Split) -> ExampleDataset:
         """Return one split's rows."""

@@ -123,7 +123,7 @@ class ParquetImages:
         kept = self.store.get(bytes.fromhex(key))
         row = int(index.first[number])
         try:
-            return decode_image(kept.tobytes() if kept is not None else _one(index.path, self.column, row), key)
+            return decode_image(kept if kept is not None else _one(index.path, self.column, row), key)
         except (ImageError, DomainError) as error:
             reason = error.reason if isinstance(error, ImageError) else str(error)
             raise ImageError(key, f"{reason} (row {row + 1} of {index.path.name})") from error

@@ -1,34 +1,36 @@
 """Results kept on disk by the hash of what they were made from, filled by several processes at once.
 
-A folder of two files: `data.bin` holds the results one after the other, `index.bin` one record of 64 bytes for each:
-key (32 bytes), offset and length (8 each), CRC-32 of the data and of the record (4 each), 8 of padding. Both only grow.
-Data go before their record, so that a process that is killed leaves at most a tail that no record names.
+A folder: `data.bin` holds the results one after the other, `index.bin` one record of 64 bytes for each: key (32 bytes),
+offset and length (8 each), CRC-32 of the data and of the record (4 each), 8 of padding. Both only grow, under the lock
+of `lock`. Data go before their record, so that a process that is killed leaves at most a tail that no record names, and
+what a power cut leaves of either is told by its CRC-32. Of two records of one key the later counts.
+
+Reads are positioned reads rather than a map: a map's pages would count as the process's memory, which records report,
+and a file that is cut off or a disk that fails would end the process instead of costing one result.
 """
 
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import random
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, BinaryIO
 
 from vlmbench.domains.parallel import over_images
 from vlmbench.progress import Countdown
 
-DATA, INDEX, LOCK = "data.bin", "index.bin", "lock"
+DATA, INDEX, LOCK, CLAIMS = "data.bin", "index.bin", "lock", "claims"
 _RECORD = struct.Struct("<32sQQI")
 _SIZE = 64  # of a record with its own CRC-32 and padding
-_CHUNK = 256
-
-Bytes = NDArray[np.uint8]
+_CHUNK = 64  # most results that a process makes between two looks at what others have made
+_FEW, _MEMORY = 8, 256 * 2**20  # it makes fewer, down to these, where they take more bytes than this
+_SHELVES = 256  # what processes claim: keys by their first byte
 
 
 class BlobStore:
@@ -40,9 +42,11 @@ class BlobStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._places: dict[bytes, tuple[int, int, int]] = {}
+        self._places: dict[bytes, tuple[int, int, int]] = {}  # offset, length, CRC-32
         self._read = 0  # bytes of the index that were read
-        self._data: Bytes | None = None
+        self._end = 0  # of the data that records name, there or not
+        self._index: tuple[int, int] | None = None  # which file they were read of
+        self._data: BinaryIO | None = None  # opened with the index: the two belong together
 
     def __contains__(self, key: bytes) -> bool:
         return key in self._places
@@ -51,98 +55,198 @@ class BlobStore:
         return len(self._places)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder}  # a worker maps the file itself
+        return {"folder": self.folder}  # a worker opens the files itself
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["folder"])  # type: ignore[misc]
-        self.refresh()
+        with suppress(OSError):  # it then has nothing
+            self.refresh()
 
-    def get(self, key: bytes) -> Bytes | None:
-        """Return a blob, a read-only view of the mapped file; None where it is not there or was damaged."""
+    def get(self, key: bytes) -> bytes | None:
+        """Return a blob; None where it is not there, or was damaged: then it counts as missing from here on."""
         place = self._places.get(key)
-        if place is None:
+        if place is None or self._data is None:
             return None
         offset, length, crc = place
-        if self._data is None or offset + length > len(self._data):
-            self._data = np.memmap(self.folder / DATA, np.uint8, "r")
-        blob = self._data[offset : offset + length]
-        if zlib.crc32(blob.data) == crc:
+        try:
+            blob = os.pread(self._data.fileno(), length, offset)
+        except OSError:  # a bad sector
+            blob = b""
+        if len(blob) == length and zlib.crc32(blob) == crc:
             return blob
-        self._places.pop(key, None)  # the next `fill` makes it again, and the later record counts
+        self._places.pop(key, None)
         return None
 
     def refresh(self) -> None:
-        """Read what was added since, by this process or others."""
+        """Read what was added since, by this process or others; from the beginning where the folder was replaced."""
         try:
             with (self.folder / INDEX).open("rb") as file:
+                stat = os.fstat(file.fileno())
+                if self._index != (stat.st_dev, stat.st_ino) or stat.st_size < self._read:
+                    self._forget()
+                    self._index = (stat.st_dev, stat.st_ino)
+                if self._data is None:
+                    with suppress(FileNotFoundError):
+                        self._data = (self.folder / DATA).open("rb", buffering=0)
                 file.seek(self._read)
                 new = file.read()
-            size = (self.folder / DATA).stat().st_size
-        except FileNotFoundError:
-            return
+            size = os.fstat(self._data.fileno()).st_size if self._data else 0
+        except (FileNotFoundError, NotADirectoryError):
+            return self._forget()
         for start in range(0, len(new) - _SIZE + 1, _SIZE):
             record = new[start : start + _SIZE]
+            self._read += _SIZE
             key, offset, length, crc = _RECORD.unpack_from(record)
             if zlib.crc32(record[: _RECORD.size]) != struct.unpack_from("<I", record, _RECORD.size)[0]:
-                break  # written in part; the next writer cuts it off
+                continue
+            self._end = max(self._end, offset + length)
             if offset + length <= size:
                 self._places[key] = (offset, length, crc)
-            self._read += _SIZE
+        return None
 
-    def fill(self, keys: Sequence[bytes], make: Callable[[bytes], bytes | None], doing: str) -> None:
+    def fill(
+        self,
+        keys: Sequence[bytes],
+        make: Callable[[bytes], bytes | None],
+        doing: str,
+        room: Callable[[], float] = lambda: math.inf,
+    ) -> int:
         """Make what is missing and keep it. Processes that fill at the same time share the work.
 
         Args:
             keys: What is wanted.
             make: From a key to its blob, the same bytes whoever makes it; None keeps nothing. Called in threads.
             doing: What is being done, for the progress line on stderr; empty shows none.
+            room: How many bytes may still be added. Filling ends where a blob does not fit.
+
+        Returns:
+            How many keys are still missing, where room ran out; else 0.
 
         Raises:
             OSError: The folder cannot be written, or the disk is full; what was kept so far stays.
+            Exception: Whatever `make` raises.
         """
         self.refresh()
-        missing = [key for key in dict.fromkeys(keys) if key not in self]
-        if not missing:
-            return
+        shelves: dict[int, list[bytes]] = {}
+        for key in dict.fromkeys(keys):
+            if key not in self:
+                shelves.setdefault(key[0] % _SHELVES, []).append(key)
+        if not shelves:
+            return 0
         self.folder.mkdir(parents=True, exist_ok=True)
-        # Each process begins somewhere else, and skips what others have kept in the meantime.
-        turn = random.SystemRandom().randrange(len(missing))
-        order = missing[turn:] + missing[:turn]
-        progress = Countdown(doing, len(order))
-        for start in range(0, len(order), _CHUNK):
-            self.refresh()
-            chunk = [key for key in order[start : start + _CHUNK] if key not in self]
-            made = over_images(make, chunk, "")
-            self._append([(key, blob) for key, blob in zip(chunk, made, strict=True) if blob is not None])
-            if doing:
-                progress.update(min(start + _CHUNK, len(order)))
+        done, full, step = 0, False, _FEW
+        progress = Countdown(doing, sum(map(len, shelves.values())))
+        with open(self.folder / CLAIMS, "ab") as claims:
+            while shelves and not full:
+                taken = _claim(claims, shelves)
+                self.refresh()  # after the claim: what others made of these is there now
+                wanted = [key for shelf in taken for key in shelves.pop(shelf)]
+                try:
+                    while wanted and not full:
+                        chunk, wanted = wanted[:step], wanted[step:]
+                        size, full = self._make([key for key in chunk if key not in self], make, room)
+                        step = max(_FEW, min(_CHUNK, _MEMORY // max(size, 1)))
+                        done += len(chunk)
+                        if doing:
+                            progress.update(done)
+                finally:
+                    _release(claims, taken)
         progress.close()
+        self.refresh()
+        return sum(key not in self for key in dict.fromkeys(keys)) if full else 0
 
-    def _append(self, blobs: Sequence[tuple[bytes, bytes]]) -> None:
+    def keep(self, blobs: Iterable[tuple[bytes, bytes]]) -> None:
+        """Keep blobs that are not there yet.
+
+        Raises:
+            OSError: The folder cannot be written, or the disk is full; nothing of this call is kept then.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
         with self._locked():
             self.refresh()
-            new = [(key, blob) for key, blob in blobs if key not in self]
-            with open(self.folder / DATA, "ab") as data, open(self.folder / INDEX, "ab") as index:
-                index.truncate(self._read)
-                begin = offset = data.seek(0, os.SEEK_END)
-                records = bytearray()
+            new = {key: blob for key, blob in blobs if key not in self}
+            data, index = (os.open(self.folder / name, os.O_WRONLY | os.O_CREAT, 0o644) for name in (DATA, INDEX))
+            try:
+                begin = os.lseek(data, 0, os.SEEK_END)
+                # Where data were cut off, what their records name is not given to others: a hole stays.
+                offset = os.lseek(data, max(begin, self._end), os.SEEK_SET)
+                # What a killed writer left of a record; complete ones stay, good or bad.
+                records = os.lseek(index, os.lseek(index, 0, os.SEEK_END) // _SIZE * _SIZE, os.SEEK_SET)
+                added = bytearray()
                 try:
-                    for key, blob in new:
-                        data.write(blob)
+                    for key, blob in new.items():
+                        _write(data, blob)
                         record = _RECORD.pack(key, offset, len(blob), zlib.crc32(blob))
-                        records += (record + struct.pack("<I", zlib.crc32(record))).ljust(_SIZE, b"\0")
+                        added += (record + struct.pack("<I", zlib.crc32(record))).ljust(_SIZE, b"\0")
                         offset += len(blob)
-                    data.flush()
-                    index.write(records)
-                    index.flush()
+                    _write(index, added)
                 except OSError:
-                    os.truncate(self.folder / INDEX, self._read)
-                    os.truncate(self.folder / DATA, begin)
+                    for handle, length in ((index, records), (data, begin)):
+                        with suppress(OSError):
+                            os.ftruncate(handle, length)
                     raise
+            finally:
+                os.close(data)
+                os.close(index)
             self.refresh()
+
+    def _make(
+        self, keys: Sequence[bytes], make: Callable[[bytes], bytes | None], room: Callable[[], float]
+    ) -> tuple[int, bool]:
+        """Make and keep; return the largest blob's size, and whether there was too little room."""
+        if not keys:
+            return 0, False
+        left, largest, kept = room(), 0, []
+        if left <= 0:
+            return 0, True
+        for key, blob in zip(keys, over_images(make, keys, ""), strict=True):
+            if blob is None:
+                continue
+            largest, left = max(largest, len(blob)), left - len(blob) - _SIZE
+            if left < 0:
+                break
+            kept.append((key, blob))
+        self.keep(kept)
+        return largest, left < 0
+
+    def _forget(self) -> None:
+        self._places, self._read, self._end, self._index, self._data = {}, 0, 0, None, None
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        with open(self.folder / LOCK, "w") as handle:
+        with open(self.folder / LOCK, "ab") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
+
+
+def _claim(claims: BinaryIO, shelves: dict[int, list[bytes]]) -> list[int]:
+    """Lock shelves that nobody is at work on, for about one chunk; where there are none, wait for one.
+
+    Only to share the work: without the locks the result would be the same.
+    """
+    order = list(shelves)
+    random.SystemRandom().shuffle(order)
+    taken: list[int] = []
+    for shelf in order:
+        if sum(len(shelves[one]) for one in taken) >= _CHUNK:
+            break
+        try:
+            fcntl.lockf(claims, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, shelf)
+        except (BlockingIOError, PermissionError):  # POSIX leaves open which of the two
+            continue
+        taken.append(shelf)
+    if not taken:
+        fcntl.lockf(claims, fcntl.LOCK_EX, 1, order[0])
+        taken = order[:1]
+    return taken
+
+
+def _release(claims: BinaryIO, shelves: Sequence[int]) -> None:
+    for shelf in shelves:
+        fcntl.lockf(claims, fcntl.LOCK_UN, 1, shelf)
+
+
+def _write(handle: int, data: bytes | bytearray) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(handle, view) :]

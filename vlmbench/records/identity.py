@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vlmbench.config.schema.method import VqaTaskConfig
+from vlmbench.config.schema.published import rule_in_force
 
 # Raised when the same configuration would give another result than before.
 RESULT_VERSION = 1
@@ -22,6 +23,7 @@ NOT_IDENTITY = (
     "deterministic",
     "trainer.num_workers",
     "trainer.accelerator",
+    "trainer.pixel_cache_gib",
     "model.source",
     "model.revision",
     "model.repo_type",
@@ -57,11 +59,32 @@ NOT_IDENTITY = (
     "domain.exposure",
     "domain.audit_hashes",
     "domain.check_images",
+    # What a dataset's YAML says of it; its fingerprint stands for what is read.
+    "domain.title",
+    "domain.tasks",
+    "domain.kinds",
+    "domain.published",
+    "domain.group",
+    "domain.citation",
+    "domain.homepage",
+    "domain.access",
+    "domain.how_to_get",
+    "domain.layout",
+    "domain.downloads",
+    "domain.notes",
 )
 
 
-# Settings that came after the first records, and the value that leaves every older cell as it was.
-ADDED = {"task.prompt_choice": VqaTaskConfig.prompt_choice}
+# Settings that do nothing at this value. Left out then, so that cells from before they existed keep their names.
+IDLE = {
+    "task.prompt_choice": VqaTaskConfig.prompt_choice,
+    "domain.fraction": 1.0,
+    "domain.fraction_seed": 0,
+    "domain.shots": 0,
+    "domain.corruption": "none",
+    "domain.severity": 3,
+    "domain.corruption_seed": 0,
+}
 
 
 def identity(config: Mapping[str, Any], *, data: str, weights: str) -> str:
@@ -79,16 +102,24 @@ def relevant(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a configuration that determines the result."""
     kept = copy.deepcopy(dict(config))
     for path in NOT_IDENTITY:
-        *parents, leaf = path.split(".")
-        node = kept
-        for parent in parents:
-            node = node.get(parent, {})
-        node.pop(leaf, None)
-    for path, before in ADDED.items():
+        _drop(kept, path)
+    for path, value in IDLE.items():
         group, _, leaf = path.partition(".")
-        if kept.get(group, {}).get(leaf) == before:
-            del kept[group][leaf]
+        if kept.get(group, {}).get(leaf) == value:
+            _drop(kept, path)
+    domain = kept.get("domain", {})
+    if "rules" in domain:
+        name = rule_in_force(domain["target"], domain["split"], domain["rules"])
+        domain["rules"] = {name: domain["rules"].get(name)}
     return kept
+
+
+def _drop(config: dict[str, Any], path: str) -> None:
+    *parents, leaf = path.split(".")
+    node = config
+    for parent in parents:
+        node = node.get(parent, {})
+    node.pop(leaf, None)
 
 
 def digest(value: Any) -> str:

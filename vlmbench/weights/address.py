@@ -94,7 +94,7 @@ def bring(source: Source, progress: Progress, sha256: str | None = None, *, anew
     with WeakFileLock(home / "lock"):
         if not anew and (there := present(source)) is not None and not is_other(source):
             return there
-        size = _size(source.text)
+        size = size_of(source.text)
         make_room(home, size or 0)
         progress.begin(source, size or 0)
         try:
@@ -175,7 +175,12 @@ def _fault(members: list[zipfile.ZipInfo]) -> str:
     return ""
 
 
-def _size(url: str) -> int | None:
+def size_of(url: str) -> int | None:
+    """Ask a server for the size of a file in bytes; None where it does not say.
+
+    Raises:
+        OSError: It refuses, or cannot be reached.
+    """
     from huggingface_hub.utils import get_session, hf_raise_for_status
 
     answer = get_session().head(url, headers={"Accept-Encoding": "identity"}, timeout=10, follow_redirects=True)

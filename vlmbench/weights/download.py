@@ -7,7 +7,6 @@ begins anew after a dropped connection that outlasts its retries or a killed pro
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import re
 import time
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlmbench.weights.hashes import git_blob_sha1, remember
+from vlmbench.weights.hashes import digest_of, git_blob_sha1, remember
 from vlmbench.weights.source import WeightsUnavailableError
 
 PART = ".vlmbench.incomplete"
@@ -36,16 +35,31 @@ class Expected:
         size: In bytes.
         sha256: Published SHA-256.
         git_sha1: Published name of the file in git, where there is no SHA-256.
+        md5: Published MD5, where there is neither; it tells damage, not forgery.
     """
 
     size: int | None = None
     sha256: str | None = None
     git_sha1: str | None = None
+    md5: str | None = None
 
     @property
     def hashed(self) -> bool:
         """Whether a hash tells if the file is the right one."""
-        return self.sha256 is not None or self.git_sha1 is not None
+        return self.published is not None
+
+    @property
+    def published(self) -> str | None:
+        """The published hash that a file is compared with."""
+        return self.sha256 or self.git_sha1 or self.md5
+
+    def is_of(self, path: Path, sha256: str) -> bool:
+        """Tell whether a file whose SHA-256 is known has the published hash; true where none is published."""
+        if self.sha256 is not None:
+            return sha256 == self.sha256.lower()
+        if self.git_sha1 is not None:
+            return git_blob_sha1(path.read_bytes()) == self.git_sha1
+        return self.md5 is None or digest_of(path, "md5") == self.md5.lower()
 
 
 def download(url: str, target: Path, expected: Expected, *, headers: Mapping[str, str], told: Told) -> str:
@@ -136,18 +150,13 @@ def _version(headers: Mapping[str, str]) -> str:
 
 
 def _settle(url: str, part: Path, target: Path, expected: Expected) -> str:
-    with part.open("rb") as handle:
-        found = hashlib.file_digest(handle, "sha256").hexdigest()
-    wrong = expected.sha256 is not None and found != expected.sha256.lower()
-    published = expected.sha256
-    if expected.sha256 is None and expected.git_sha1 is not None:
-        published = expected.git_sha1
-        wrong = git_blob_sha1(part.read_bytes()) != expected.git_sha1
+    found = digest_of(part, "sha256")
+    wrong = not expected.is_of(part, found)
     size = part.stat().st_size
     short = not expected.hashed and expected.size is not None and size != expected.size
     _version_of(part).unlink(missing_ok=True)
     if wrong or short:
-        promised = f"size {expected.size:,}" if short else f"hash {published}"
+        promised = f"size {expected.size:,}" if short else f"hash {expected.published}"
         aside = target.with_name(target.name + ".damaged")
         os.replace(part, aside)
         raise WeightsUnavailableError(

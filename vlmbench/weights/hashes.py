@@ -23,10 +23,15 @@ def sha256_of(path: Path) -> str:
     note = _note(path)
     if before.st_size >= _SMALL and (known := _read(note)) and known["stamp"] == stamp:
         return str(known["sha256"])
-    with path.open("rb") as handle:
-        found = hashlib.file_digest(handle, "sha256").hexdigest()
+    found = digest_of(path, "sha256")
     remember(path, found)
     return found
+
+
+def digest_of(path: Path, kind: str) -> str:
+    """Return a hash of a file, `sha256` or `md5`, read anew."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
 
 
 def remember(path: Path, sha256: str, *, own: bool = False) -> None:

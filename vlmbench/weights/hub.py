@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from vlmbench.weights.download import PART, Expected, download
-from vlmbench.weights.hashes import git_blob_sha1, sha256_of, write_atomically
+from vlmbench.weights.hashes import sha256_of, write_atomically
 from vlmbench.weights.source import COMMIT, WEIGHTS, Source, WeightsUnavailableError, matches, required
 
 _PROBE = 5.0  # seconds
@@ -119,6 +119,24 @@ def listing(source: Source, commit: str | None = None) -> tuple[str, list[Remote
         HfHubHTTPError: The hub refuses.
         WeightsUnavailableError: The repository has none of the files.
     """
+    sha, everything = published(source, commit)
+    wanted = [file for file in everything if source.wants(file.name)]
+    gone = [p for p in source.files if required(p) and not any(matches(file.name, p) for file in everything)]
+    weights = [file.name for file in everything if PurePosixPath(file.name).suffix in WEIGHTS]
+    if gone or (not source.files and not any(PurePosixPath(file.name).suffix in WEIGHTS for file in wanted)):
+        raise WeightsUnavailableError(
+            f"{source.name} at {sha[:10]} has no file {', '.join(gone) or '*.safetensors'}. Its weights: "
+            f"{', '.join(weights) or 'none'}. Name the right ones in `files` of the model's YAML, or another revision."
+        )
+    return sha, wanted
+
+
+def published(source: Source, commit: str | None = None) -> tuple[str, list[RemoteFile]]:
+    """Ask the hub for a repository's commit and all its files with their published sizes and hashes.
+
+    Raises:
+        HfHubHTTPError: The hub refuses.
+    """
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoSibling
 
@@ -126,14 +144,6 @@ def listing(source: Source, commit: str | None = None) -> tuple[str, list[Remote
         source.text, repo_type=source.repo_type, revision=commit or source.revision, files_metadata=True, timeout=30
     )
     siblings: list[RepoSibling] = [item for item in getattr(info, "siblings", None) or [] if safe(item.rfilename)]
-    wanted = [item for item in siblings if source.wants(item.rfilename)]
-    gone = [p for p in source.files if required(p) and not any(matches(item.rfilename, p) for item in siblings)]
-    weights = [item.rfilename for item in siblings if PurePosixPath(item.rfilename).suffix in WEIGHTS]
-    if gone or (not source.files and not any(PurePosixPath(item.rfilename).suffix in WEIGHTS for item in wanted)):
-        raise WeightsUnavailableError(
-            f"{source.name} at {str(info.sha)[:10]} has no file {', '.join(gone) or '*.safetensors'}. Its weights: "
-            f"{', '.join(weights) or 'none'}. Name the right ones in `files` of the model's YAML, or another revision."
-        )
     files = [
         RemoteFile(
             item.rfilename,
@@ -143,7 +153,7 @@ def listing(source: Source, commit: str | None = None) -> tuple[str, list[Remote
                 None if item.lfs else item.blob_id,
             ),
         )
-        for item in wanted
+        for item in siblings
     ]
     return str(info.sha), files
 
@@ -184,7 +194,7 @@ def bring(source: Source, commit: str, files: Sequence[RemoteFile], progress: Pr
             for file in missing:
                 blob = home / "blobs" / file.etag
                 progress.file(file.name, file.expected.size or 0)
-                if blob.is_file() and not (file.expected.hashed and _is_as_published(blob, file.expected)):
+                if blob.is_file() and not (file.expected.hashed and is_as_published(blob, file.expected)):
                     set_aside(blob)
                 if not blob.is_file():
                     url = hf_hub_url(source.text, file.name, repo_type=source.repo_type, revision=commit)
@@ -216,15 +226,14 @@ def make_room(folder: Path, needed: int) -> None:
 def unlike(folder: Path, files: Sequence[RemoteFile]) -> list[str]:
     """Return which of the files that are in `folder` do not have their published size and hash."""
     there = [file for file in files if (folder / file.name).is_file()]
-    return [file.name for file in there if not _is_as_published(folder / file.name, file.expected)]
+    return [file.name for file in there if not is_as_published(folder / file.name, file.expected)]
 
 
-def _is_as_published(path: Path, expected: Expected) -> bool:
+def is_as_published(path: Path, expected: Expected) -> bool:
+    """Tell whether a file has the published size and hash."""
     if expected.size is not None and path.stat().st_size != expected.size:
         return False
-    if expected.sha256:
-        return sha256_of(path) == expected.sha256
-    return expected.git_sha1 is None or git_blob_sha1(path.read_bytes()) == expected.git_sha1
+    return not expected.hashed or expected.is_of(path, sha256_of(path) if expected.sha256 else "")
 
 
 def set_aside(path: Path) -> None:

@@ -23,6 +23,8 @@ class TrainerConfig:
         precision: Lightning's name for the arithmetic.
         num_workers: Processes that decode images; 0 decodes in the training process.
         eval_batch_size: Batch size of validation, prediction and encoding.
+        pixel_cache_gib: Most that preprocessed images may take on disk, of all models and domains together and never
+            more than 80 % of what is free; 0 keeps none. They lie below VLMBENCH_CACHE (~/.cache/vlmbench).
     """
 
     max_epochs: int = number(20, 1)
@@ -35,6 +37,7 @@ class TrainerConfig:
     patience: int = number(5, 1)
     accelerator: str = one_of("auto", "cpu", "gpu", "cuda", "mps", default="auto")
     num_workers: int = number(0, 0, 256)
+    pixel_cache_gib: float = number(50.0, 0)
 
 
 @dataclass

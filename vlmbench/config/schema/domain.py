@@ -50,11 +50,17 @@ class DomainConfig:
 
     def __post_init__(self) -> None:
         self.label_prompts = {str(label): phrases for label, phrases in self.label_prompts.items()}
+        # What decides nothing makes no other cell: in a product with corruption=none every severity is the same.
+        if self.corruption == "none":
+            self.severity, self.corruption_seed = 3, 0
+        if self.fraction == 1 and not self.shots:
+            self.fraction_seed = 0
 
     def shown_name(self) -> str:
-        """Return the name in records and reports: `chexpert@5%`, `chexpert@16shots-s1`, `chexpert~noise3`.
+        """Return the name in records and reports: `chexpert.study`, `chexpert@16shots-s1`, `chexpert~noise3`.
 
-        A subset and a corruption are part of it, so that no summary over seeds mixes them up.
+        Another split or label rule, a subset and a corruption are part of it, so that no summary over seeds mixes
+        them up.
         """
         subset = f"@{self.shots}shots" if self.shots else f"@{100 * self.fraction:g}%" if self.fraction < 1 else ""
         if subset and self.fraction_seed:
@@ -62,7 +68,11 @@ class DomainConfig:
         damage = f"~{self.corruption}{self.severity}" if self.corruption != "none" else ""
         if damage and self.corruption_seed:
             damage += f"-s{self.corruption_seed}"
-        return f"{self.name}{subset}{damage}"
+        return f"{self.name}{self.variant()}{subset}{damage}"
+
+    def variant(self) -> str:
+        """Return what tells this reading of the data from the usual one, "" where it is that."""
+        return ""
 
 
 @dataclass

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from omegaconf import MISSING
@@ -51,7 +52,8 @@ class DownloadConfig:
     Attributes:
         source: `https://...` of one file; `doi:...` of a Zenodo, figshare or Dataverse record; `hub:owner/name` of a
             dataset repository on the hub.
-        files: Patterns of the record's or repository's files that are needed; empty takes all.
+        files: Patterns of the record's or repository's files that are needed; empty takes all. For
+            an address, the name of its file where the address does not end in it.
         revision: Commit of the hub repository.
         checksum: `md5:...` or `sha256:...` of the file behind an address; records and the hub publish their own.
         into: Folder below `root` for what comes.
@@ -128,16 +130,42 @@ class PublishedDomainConfig(DomainConfig):
     check_images: str = one_of("decode", "exists", default="exists")
     on_leak: str = one_of("raise", "report", default="raise")
 
+    # Of the label rule that holds, unless something is set here.
+    templates: list[str] = field(default_factory=list)
+
     def rule_name(self) -> str:
         """Return the name of the label rule that holds, "" where there are none."""
-        if self.target != "auto" or not self.rules:
-            return "" if self.target == "auto" else self.target
-        if self.split == "study" and "study" in self.rules:
-            return "study"
-        return next((name for name in self.rules if name != "study"), "study")
+        return rule_in_force(self.target, self.split, self.rules)
+
+    def rule(self) -> LabelRuleConfig:
+        """Return the label rule that holds, with the prompts that are set for the domain in place of its own."""
+        rule = self.rules.get(self.rule_name(), LabelRuleConfig())
+        own = {key: getattr(self, key) for key in ("templates", "label_prompts", "negative_templates")}
+        return replace(rule, **{key: value for key, value in own.items() if value})
+
+    def variant(self) -> str:
+        """Return `.study` for the study's split, and the label rule where it is not the usual one of the split."""
+        usual = rule_in_force("auto", self.split, self.rules)
+        target = f".{self.rule_name()}" if self.rule_name() != usual else ""
+        return (".study" if self.split == "study" else "") + target
 
     @property
     def multi_label(self) -> bool:
         """Whether the label rule that holds gives several labels or none an image."""
-        rule = self.rules.get(self.rule_name())
-        return rule is not None and bool(rule.columns)
+        return bool(self.rule().columns)
+
+
+def rule_in_force(target: str, split: str, rules: Iterable[str]) -> str:
+    """Return the name of the label rule that holds, "" where there are none.
+
+    Args:
+        target: Its name, or `auto`.
+        split: `study` or `ours`.
+        rules: The names that there are, in their order.
+    """
+    names = list(rules)
+    if target != "auto" or not names:
+        return "" if target == "auto" else target
+    if split == "study" and "study" in names:
+        return "study"
+    return next((name for name in names if name != "study"), "study")

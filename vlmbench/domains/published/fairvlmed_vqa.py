@@ -8,22 +8,20 @@ a user's own is taken alike.
 
 from __future__ import annotations
 
-import hashlib
-import zipfile
-import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
+from numpy.typing import NDArray
 
 from vlmbench.domains.assemble import image_key
-from vlmbench.domains.base import DomainError, ImageError
-from vlmbench.domains.images import MAX_PIXELS, FolderImages
+from vlmbench.domains.base import DomainError
 from vlmbench.domains.intensity import display_range, to_8_bit
+from vlmbench.domains.npz import ArrayFiles
 from vlmbench.domains.published.layout import Layout, table
+from vlmbench.domains.questions import YES_NO, normalise_answer
 from vlmbench.domains.tables import MISSING
-from vlmbench.domains.vqa_jsonl import YES_NO, normalise_answer
 
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
 TYPE = "question type"
@@ -75,50 +73,17 @@ def read(root: Path, *, folder: str = ".", key: str = "slo_fundus") -> Layout:
         options=[YES_NO if two else () for two in binary],
     )
     left_out = [{"image": "", "reason": "a value is missing", "examples": lost}] if lost else []
-    return Layout(frame, NpzPictures(root, key), left_out)
+    return Layout(frame, ArrayFiles(root, key, picture), left_out)
 
 
-class NpzPictures(FolderImages):
-    """One picture in each of many npz files below a folder.
+def picture(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return an array as 8-bit grey (H, W) or RGB (H, W, 3); numbers beyond 0 to 255 are scaled by `display_range`.
 
-    Args:
-        root: The folder.
-        key: Name of the picture in a file; nothing else of the file is read.
+    Raises:
+        ValueError: Not numbers, or not of such a shape.
     """
-
-    def __init__(self, root: Path, key: str) -> None:
-        super().__init__(root)
-        self.key = key
-
-    def load(self, key: str) -> Image.Image:
-        """Return the picture as 8-bit RGB; numbers that are not whole or pass 255 are scaled by `display_range`.
-
-        Raises:
-            ImageError: The file is missing or broken, or holds no such picture.
-        """
-        self.size(key)
-        try:
-            # Without pickles: an object array would run code of the file's.
-            with np.load(self.path(key), allow_pickle=False) as arrays:
-                if self.key not in arrays.files:
-                    raise ValueError(f"no array {self.key!r}; there are {', '.join(arrays.files) or 'none'}")
-                if arrays.zip.getinfo(f"{self.key}.npy").file_size > 8 * MAX_PIXELS:
-                    raise ValueError("larger than any picture")
-                values = arrays[self.key]
-            if values.dtype.kind in "iu" and values.size and values.min() >= 0 and values.max() <= 255:
-                values = values.astype(np.uint8)
-            elif values.dtype.kind in "iuf":
-                values = to_8_bit(values, *display_range(values))
-        except (OSError, ValueError, TypeError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-            raise ImageError(key, f"not an npz file with a picture: {' '.join(str(error).split())[:200]}") from error
-        if values.dtype != np.uint8 or not (values.ndim == 2 or (values.ndim == 3 and values.shape[-1] == 3)):
-            raise ImageError(key, f"{self.key} has the shape {values.shape} of {values.dtype}, which is no picture")
-        return Image.fromarray(values).convert("RGB")
-
-    def digest(self, key: str) -> bytes:
-        """Return the SHA-256 of the file's bytes and of the picture's name in it.
-
-        Raises:
-            ImageError: The file is missing or cannot be read.
-        """
-        return hashlib.sha256(super().digest(key) + self.key.encode()).digest()
+    if values.ndim not in (2, 3) or values.shape[2:] not in ((), (3,)) or values.dtype.kind not in "iuf":
+        raise ValueError(f"{values.dtype} of shape {values.shape} is no picture")
+    if values.dtype.kind in "iu" and values.size and values.min() >= 0 and values.max() <= 255:
+        return values.astype(np.uint8)
+    return to_8_bit(values, *display_range(values))

@@ -1,0 +1,223 @@
+"""Preprocessed images kept on disk, by the content of the image and the preprocessing, for all jobs of a machine.
+
+Below one root: a folder for each preprocessing, and `digests`, which remembers the content of files by path, size and
+time of change, so that a second start reads no image. Everything in it can be deleted while nothing runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import PIL.features
+
+from vlmbench.domains import dicom, images, intensity
+from vlmbench.domains.base import ImageError, StoredImages
+from vlmbench.domains.codec import Codec, Preprocess
+from vlmbench.domains.parallel import over_images
+from vlmbench.domains.shelf import DISK_SHARE, Shelf
+from vlmbench.domains.store import BlobStore
+
+log = logging.getLogger(__name__)
+
+VERSION = 1  # of the layout of the folders and blobs
+DIGESTS = "digests"
+#: What decodes and resizes. Absent ones count as absent.
+LIBRARIES = (
+    *("pillow", "numpy", "torch", "torchvision", "transformers", "open_clip_torch"),
+    *("pydicom", "pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "python-gdcm", "tifffile", "imagecodecs"),
+)
+CODECS = ("jpg", "jpg_2000", "libtiff", "webp", "zlib", "libjpeg_turbo")
+
+
+class KeptPixels:
+    """Preprocessed images on disk, read and filled by any number of processes.
+
+    Args:
+        source: The images.
+        preprocess: The model's own preprocessing; called in threads.
+        root: Folder of all preprocessings.
+        max_bytes: Most that `root` may hold.
+        model: What the preprocessing is called in messages.
+        settings: The preprocessing's configuration, of which synthetic images need not show everything.
+        decoded: Told of each image that is decoded.
+
+    Raises:
+        UnkeptError: Preprocessing gives something that is not made of tensors.
+    """
+
+    def __init__(
+        self,
+        source: StoredImages,
+        preprocess: Preprocess,
+        root: Path,
+        max_bytes: float,
+        *,
+        model: str,
+        settings: str = "",
+        decoded: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.source, self.preprocess, self.decoded = source, preprocess, decoded
+        self.model = model
+        self.codec = Codec(preprocess)
+        identity = {
+            "version": VERSION,
+            "outputs": self.codec.fingerprint,
+            "settings": settings,
+            "libraries": _versions(),
+            "reader": _code(source),
+        }
+        name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+        self.shelf = Shelf(root, name, max_bytes)
+        self._known: dict[str, bytes] = {}  # digest by key, as far as was asked for
+        self._damaged: set[str] = set()
+        self._writes = True
+        self._told = False
+        self._digests, self._store = BlobStore(root / DIGESTS), BlobStore(self.shelf.folder)
+        try:
+            self.shelf.hold({"model": model, **identity})
+        except OSError as error:
+            self._stop_writing(error)
+        try:  # what others keep in a place that this process cannot write is read
+            self._digests.refresh()
+            self._store.refresh()
+        except OSError as error:
+            self._stop_writing(error)
+
+    def get(self, key: str) -> Any:
+        """Return a preprocessed image, None where it is not kept."""
+        if key not in self._known:
+            self._known |= self._recall([key])[1]
+        digest = self._known.get(key)
+        if digest is None or digest not in self._store:
+            return None
+        blob = self._store.get(digest)
+        if blob is None:
+            self._damaged.add(key)
+            return None
+        return self.codec.decode(blob)
+
+    def mend(self, key: str, made: Any) -> bool:
+        """Keep an image again that `get` found damaged, and tell whether that was done; others are left to `warm`."""
+        if key not in self._damaged or not self._writes:
+            return False
+        self._damaged.discard(key)
+        try:
+            self._store.keep([(self._known[key], self.codec.encode(made))])
+        except OSError as error:
+            self._stop_writing(error)
+        return self._writes
+
+    def warm(self, keys: Iterable[str], doing: str) -> None:
+        """Keep what is not kept yet, as far as there is room. Images that cannot be read are left to whoever asks.
+
+        Args:
+            keys: Image keys.
+            doing: What is being done, for the progress line on stderr.
+        """
+        keys = list(dict.fromkeys(keys))
+        try:
+            self._fill(keys, doing)
+        except OSError as error:
+            self._stop_writing(error)
+
+    def _fill(self, keys: Sequence[str], doing: str) -> None:
+        stamps, known = self._recall([key for key in keys if key not in self._known])
+        self._known |= known
+        if not self._writes:
+            return
+        unread = {hashlib.sha256(stamp.encode()).digest(): key for key, stamp in stamps.items() if key not in known}
+        self._digests.fill(list(unread), lambda name: self._digest(unread[name]), f"{doing}, hashing")
+        self._known |= self._recall([*unread.values()])[1]
+        self._store.refresh()
+        missing = {self._known[key]: key for key in keys if key in self._known}
+        missing = {digest: key for digest, key in missing.items() if digest not in self._store}
+        if not missing:
+            return
+        self.shelf.make_room(len(missing) * self.codec.typical_bytes)
+        left_out = self._store.fill(
+            list(missing), lambda digest: self._make(missing[digest], digest), doing, self.shelf.room
+        )
+        if left_out:
+            log.warning(
+                "%s: %d of %d images find no room in the pixel cache %s and are decoded each time. Raise "
+                "trainer.pixel_cache_gib (now %g; at most %d %% of the free disk is taken), or delete what is there.",
+                *(self.model, left_out, len(keys), self.shelf.root, self.shelf.max_bytes / 2**30, 100 * DISK_SHARE),
+            )
+
+    def _recall(self, keys: Sequence[str]) -> tuple[dict[str, str], dict[str, bytes]]:
+        """Return the stamps of images, and the digests as far as they are remembered, by key."""
+
+        def stamp(key: str) -> str | None:
+            try:
+                return self.source.stamp(key)
+            except ImageError:
+                return None
+
+        found = over_images(stamp, keys, "") if len(keys) > 1 else [stamp(key) for key in keys]
+        stamps = {key: value for key, value in zip(keys, found, strict=True) if value is not None}
+        digests = {}
+        for key, value in stamps.items():
+            digest = self._digests.get(hashlib.sha256(value.encode()).digest())
+            if digest is not None:
+                digests[key] = digest
+        return stamps, digests
+
+    def _digest(self, key: str) -> bytes | None:
+        try:
+            return self.source.digest(key)
+        except ImageError:
+            return None
+
+    def _make(self, key: str, digest: bytes) -> bytes | None:
+        try:
+            made = self.preprocess(self.source.load(key))
+            if self._recall([key])[1].get(key) != digest:  # replaced since the digest was taken
+                return None
+        except ImageError:
+            return None
+        self.decoded()
+        blob = self.codec.encode(made)
+        if not self._told and not self.codec.is_coded(blob):
+            self._told = True
+            log.warning(
+                "%s: its preprocessing gives other numbers than those of 8 bits; they are kept as they are, which "
+                "takes four times the room (trainer.pixel_cache_gib).",
+                self.model,
+            )
+        return blob
+
+    def _stop_writing(self, error: OSError) -> None:
+        if self._writes:
+            log.warning(
+                "The pixel cache %s cannot be written (%s): images that are not in it are decoded each time. "
+                "VLMBENCH_CACHE names another place, trainer.pixel_cache_gib=0 does without.",
+                *(self.shelf.root, error),
+            )
+        self._writes = False
+
+
+def _versions() -> dict[str, str]:
+    found = {f"codec {name}": str(PIL.features.version(name)) for name in CODECS}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = ""
+    return found
+
+
+def _code(source: Any) -> str:
+    """Return a digest of our own code that makes pixels of files."""
+    modules = [images, dicom, intensity, *(sys.modules[kind.__module__] for kind in type(source).__mro__[:-1])]
+    files = {name for module in modules if (name := getattr(module, "__file__", None))}
+    found = hashlib.sha256(type(source).__qualname__.encode())
+    for name in sorted(files, key=lambda name: Path(name).name):
+        found.update(Path(name).read_bytes())
+    return found.hexdigest()
