@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from bench import domain_scale
 from make_miniature import make
 from PIL import Image
 from real_data import real_set
@@ -466,6 +468,16 @@ def test_a_carved_validation_split_keeps_patients_whole_on_random_tables(monkeyp
         assert held["val"], seed
         assert {label for example in made[0].split("train") for label in example.labels} == {0, 1}, seed
         assert {row.id: row.split for row in made[1].examples} == {row.id: row.split for row in made[0].examples}, seed
+
+
+@pytest.mark.parametrize("options", [["--steps"], ["--files"]])
+def test_the_measurement_of_a_large_domain_checks_its_splits(monkeypatch, capsys, options):
+    monkeypatch.setattr(domain_scale, "SIZES", {"train": (300, 90, 1), "valid": (20, 12, 64_541)})
+    monkeypatch.setattr(sys, "argv", ["domain_scale.py", *options])
+
+    domain_scale.main()
+
+    assert capsys.readouterr().out.count("listing, splitting, auditing") == 2
 
 
 @pytest.mark.real

@@ -47,7 +47,7 @@ def draw(ids: pd.Series, groups: pd.Series, classes: pd.Series, counts: Mapping[
     rows: dict[str, list[int]] = {}
     for i, group in zip(order, groups.to_numpy()[order], strict=True):
         rows.setdefault(str(group), []).append(int(i))
-    names = sorted(rows)
+    names = list(rows)  # in the order of their first ids
     names = [names[i] for i in np.random.RandomState(seed).permutation(len(names))]
     kinds = classes.to_numpy()
     left = Counter(dict(counts))
