@@ -116,7 +116,7 @@ class BlobStore:
         Args:
             keys: What is wanted.
             make: From a key to its blob, the same bytes whoever makes it; None keeps nothing. Called in threads.
-            doing: What is being done, for the progress line on stderr.
+            doing: What is being done, for the progress line on stderr; empty shows none.
             room: How many bytes may still be added. Filling ends where a blob does not fit.
 
         Returns:
@@ -146,7 +146,9 @@ class BlobStore:
                         chunk, wanted = wanted[:step], wanted[step:]
                         size, full = self._make([key for key in chunk if key not in self], make, room)
                         step = max(_FEW, min(_CHUNK, _MEMORY // max(size, 1)))
-                        progress.update(done := done + len(chunk))
+                        done += len(chunk)
+                        if doing:
+                            progress.update(done)
                 finally:
                     _release(claims, taken)
         progress.close()
