@@ -389,7 +389,9 @@ def test_the_longest_unused_folder_gives_way_unless_it_is_in_use(images, tmp_pat
     assert not list(cache.glob("removed-*"))
 
 
-def test_two_processes_build_it_once(images, tmp_path):
+@pytest.mark.parametrize("chunk", [4, 512])
+def test_two_processes_build_it_once(images, tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr("vlmbench.domains.pixels._CHUNK", chunk)
     expected = pixels_of_test(module_of(images, None))
     context = multiprocessing.get_context("fork")
     decoded = context.Array("q", 2)

@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import json
 import logging
+import random
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -23,11 +24,13 @@ from vlmbench.domains.codec import Codec, Preprocess
 from vlmbench.domains.parallel import over_images
 from vlmbench.domains.shelf import DISK_SHARE, Shelf
 from vlmbench.domains.store import BlobStore
+from vlmbench.progress import Countdown
 
 log = logging.getLogger(__name__)
 
 VERSION = 1  # of the layout of the folders and blobs
 DIGESTS = "digests"
+_CHUNK = 512
 #: What decodes and resizes. Absent ones count as absent.
 LIBRARIES = (
     *("pillow", "numpy", "torch", "torchvision", "transformers", "open_clip_torch"),
@@ -128,28 +131,36 @@ class KeptPixels:
             self._stop_writing(error)
 
     def _fill(self, keys: Sequence[str], doing: str) -> None:
-        stamps, known = self._recall([key for key in keys if key not in self._known])
-        self._known |= known
-        if not self._writes:
-            return
-        unread = {hashlib.sha256(stamp.encode()).digest(): key for key, stamp in stamps.items() if key not in known}
-        self._digests.fill(list(unread), lambda name: self._digest(unread[name]), f"{doing}, hashing")
-        self._known |= self._recall([*unread.values()])[1]
+        self._known |= self._recall([key for key in keys if key not in self._known])[1]
         self._store.refresh()
-        missing = {self._known[key]: key for key in keys if key in self._known}
-        missing = {digest: key for digest, key in missing.items() if digest not in self._store}
-        if not missing:
+        missing = [key for key in keys if self._known.get(key, b"") not in self._store]
+        if not missing or not self._writes:
             return
         self.shelf.make_room(len(missing) * self.codec.typical_bytes)
-        left_out = self._store.fill(
-            list(missing), lambda digest: self._make(missing[digest], digest), doing, self.shelf.room
-        )
-        if left_out:
-            log.warning(
-                "%s: %d of %d images find no room in the pixel cache %s and are decoded each time. Raise "
-                "trainer.pixel_cache_gib (now %g; at most %d %% of the free disk is taken), or delete what is there.",
-                *(self.model, left_out, len(keys), self.shelf.root, self.shelf.max_bytes / 2**30, 100 * DISK_SHARE),
-            )
+        # Each process begins somewhere else: at the same images they would wait for each other.
+        turn = random.SystemRandom().randrange(len(missing))
+        order = missing[turn:] + missing[:turn]
+        progress = Countdown(doing, len(order))
+        for start in range(0, len(order), _CHUNK):
+            if self._fill_chunk(order[start : start + _CHUNK]):
+                left_out = sum(self._known.get(key, b"") not in self._store for key in order)
+                log.warning(
+                    "%s: %d of %d images find no room in the pixel cache %s and are decoded each time. Raise "
+                    "trainer.pixel_cache_gib (now %g; %d %% of the free disk at most), or delete what is there.",
+                    *(self.model, left_out, len(keys), self.shelf.root, self.shelf.max_bytes / 2**30, 100 * DISK_SHARE),
+                )
+                break
+            progress.update(start + _CHUNK)
+        progress.close()
+
+    def _fill_chunk(self, keys: Sequence[str]) -> int:
+        """Keep some images, hashed just before they are decoded, so that each is read from a slow disk once."""
+        stamps, known = self._recall(keys)
+        unread = {hashlib.sha256(stamp.encode()).digest(): key for key, stamp in stamps.items() if key not in known}
+        self._digests.fill(list(unread), lambda name: self._digest(unread[name]), "")
+        self._known |= known | self._recall([*unread.values()])[1]
+        wanted = {self._known[key]: key for key in keys if key in self._known}
+        return self._store.fill(list(wanted), lambda digest: self._make(wanted[digest], digest), "", self.shelf.room)
 
     def _recall(self, keys: Sequence[str]) -> tuple[dict[str, str], dict[str, bytes]]:
         """Return the stamps of images, and the digests as far as they are remembered, by key."""
