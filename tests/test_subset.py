@@ -15,6 +15,7 @@ from vlmbench.domains.subset import few_shot, take_fraction, take_shots
 from vlmbench.records.identity import digest, relevant
 from vlmbench.reporting.grids import cell_matrices
 from vlmbench.reporting.load import row_from_record
+from vlmbench.reporting.notes import warnings
 
 PHANTOM = schema.PhantomDomainConfig(name="phantom", modality="ultrasound", modalities=["ultrasound"], patients=60)
 TABLES = range(30)
@@ -230,6 +231,7 @@ def test_the_report_never_averages_over_shares():
             "modality": "ultrasound",
             "primary_metric": "auroc",
             "metrics": {"auroc": {"value": value}},
+            "data": {"left_out": [{"image": "", "reason": f"fraction={share:g}", "examples": 7}]},
             "config": json.loads(json.dumps({"domain": dataclasses.asdict(domain), "finetune": {}, "trainer": {}})),
         }
 
@@ -238,3 +240,5 @@ def test_the_report_never_averages_over_shares():
     assert [name for name, _ in matrix.domains] == ["phantom@5%", "phantom@50%"]
     values = sorted(tile.value for line in matrix.lines for tile in line.tiles if tile.value is not None)
     assert values == [0.6, 0.8]
+    told = warnings(rows, [], [])
+    assert "phantom@5% (diagnosis): 7 examples left out: fraction=0.05." in told
