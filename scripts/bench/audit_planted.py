@@ -110,9 +110,10 @@ def measure(images: ImageSource, keys: Sequence[str], share: float = 0.1, seed: 
         Planted(images, seed),
     )
     hashed = hash_images(domain.images, list(split_of))
+    rows = np.arange(len(hashed.keys))
     pairs = {
         (hashed.keys[a], hashed.keys[b])
-        for i, j, _ in near_pairs(hashed.looks, hashed.looks)
+        for i, j, _ in near_pairs(hashed.looks, hashed.looks, rows, rows)
         for a, b in zip(i.tolist(), j.tolist(), strict=True)
         if a < b and hashed.pixels[a] != hashed.pixels[b]
     }

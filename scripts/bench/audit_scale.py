@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import imagehash
 import numpy as np
@@ -22,7 +22,7 @@ from PIL import Image
 
 from vlmbench.domains.audit import audit
 from vlmbench.domains.base import Domain, Example, Split
-from vlmbench.domains.hamming import close_hashes
+from vlmbench.domains.hamming import Indices, close_hashes
 from vlmbench.domains.hashing import hash_image, hash_images
 from vlmbench.domains.images import FolderImages
 from vlmbench.domains.nearest import MAX_DISTANCE, Looks, near_pairs
@@ -31,10 +31,10 @@ ROWS, PATIENTS = 223_414, 64_540
 T = TypeVar("T")
 
 
-def timed(function: Callable[[], T]) -> tuple[float, T]:
+def timed(function: Callable[..., T], *arguments: Any) -> tuple[float, T]:
     """Return the seconds of processor time a call takes, whatever else the machine does, and its result."""
     start = time.process_time()
-    result = function()
+    result = function(*arguments)
     return time.process_time() - start, result
 
 
@@ -84,13 +84,19 @@ def hashing(n: int) -> None:
         before = 0.0
         for count in (n, 2 * n, 4 * n):
             cache = folder / f"cache{count}"
-            seconds, found = timed(lambda count=count, cache=cache: hash_images(source, keys[:count], cache))  # type: ignore[misc]
-            again, same = timed(lambda count=count, cache=cache: hash_images(source, keys[:count], cache))  # type: ignore[misc]
+            seconds, found = timed(hash_images, source, keys[:count], cache)
+            again, same = timed(hash_images, source, keys[:count], cache)
             if len(found.keys) != count or not (found.pixels == same.pixels).all():
                 raise SystemExit("the cache gives other hashes")
             ratio = f", ratio {seconds / before:.2f}" if before else ""
             print(f"hashing {count:,} images: {seconds:.2f} s{ratio}; from the cache {again:.2f} s", flush=True)
             before = seconds
+
+
+def all_close(ones: NDArray[np.uint64], others: NDArray[np.uint64]) -> list[tuple[int, int]]:
+    """Return all pairs of close hashes."""
+    blocks = close_hashes(ones, others, MAX_DISTANCE)
+    return [pair for i, j in blocks for pair in zip(i.tolist(), j.tolist(), strict=True)]
 
 
 def search(sizes: tuple[int, ...]) -> None:
@@ -104,13 +110,7 @@ def search(sizes: tuple[int, ...]) -> None:
         flips = [rng.choice(64, int(rng.integers(MAX_DISTANCE + 1)), replace=False) for _ in planted]
         copies = [int(ones[i]) ^ sum(1 << int(bit) for bit in bits) for i, bits in zip(planted, flips, strict=True)]
         others = np.unique(np.r_[others, np.array(copies, np.uint64)])
-        seconds, pairs = timed(
-            lambda ones=ones, others=others: [  # type: ignore[misc]
-                pair
-                for i, j in close_hashes(ones, others, MAX_DISTANCE)
-                for pair in zip(i.tolist(), j.tolist(), strict=True)
-            ]
-        )
+        seconds, pairs = timed(all_close, ones, others)
         few = 200
         distance = np.bitwise_count(ones[:few, None] ^ others[None, :])
         brute = set(zip(*(each.tolist() for each in np.nonzero(distance <= MAX_DISTANCE)), strict=True))
@@ -121,6 +121,11 @@ def search(sizes: tuple[int, ...]) -> None:
         before = seconds
 
 
+def count_near(looks: Looks, ones: Indices, others: Indices) -> int:
+    """Count the near-duplicates between some images and others."""
+    return sum(len(i) for i, _, _ in near_pairs(looks, looks, ones, others))
+
+
 def collisions(n: int) -> None:
     """Compare n images with n others where all have the same hash, and n black ones with n."""
     rng = np.random.default_rng(0)
@@ -128,8 +133,8 @@ def collisions(n: int) -> None:
     noisy = np.clip(base + rng.normal(0, 1, (2 * n, 1024)), 0, 255).astype(np.uint8)
     for name, thumbs in (("alike", noisy), ("black", np.zeros((2 * n, 1024), np.uint8))):
         looks = Looks.of(np.zeros(2 * n, np.uint64), thumbs)
-        ones, others = looks.take(np.arange(n)), looks.take(np.arange(n, 2 * n))
-        seconds, pairs = timed(lambda ones=ones, others=others: sum(len(i) for i, _, _ in near_pairs(ones, others)))  # type: ignore[misc]
+        rows = np.arange(2 * n)
+        seconds, pairs = timed(count_near, looks, rows[:n], rows[n:])
         if pairs != n * n:
             raise SystemExit(f"{pairs:,} of {n * n:,} pairs are found")
         print(

@@ -58,9 +58,8 @@ def close_hashes(
 
 def _bands(radius: int) -> list[tuple[int, int, int]]:
     """Return first bit, width and flips of each band, such that any two hashes within the radius meet in one."""
-    count = max(
-        4, radius // 3 + 1
-    )  # no band wider than 16 bits, for its table; no more than two flips, for their number
+    # No band is wider than 16 bits, for its table, and none has more than two flips, for their number.
+    count = max(4, radius // 3 + 1)
     edges = [64 * i // count for i in range(count + 1)]
     # With r = m * s + a only the first a + 1 bands need s flips, the others s - 1; with -1 they need not be looked at.
     flips = [radius // count - (i > radius % count) for i in range(count)]

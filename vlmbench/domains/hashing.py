@@ -124,12 +124,13 @@ class _Remembered:
 
     def __init__(self, images: StoredImages, folder: Path, faults: dict[str, str]) -> None:
         self.images, self.folder, self.faults = images, folder, faults
-        self.writable = True
+        self.usable = True
         self.digests = BlobStore(folder / "files")  # from what tells a file to the digest of its bytes
         self.hashes = BlobStore(folder / "images")  # from that digest to the record
 
     def records(self, keys: Sequence[str]) -> list[tuple[bytes, bytes] | None]:
         """Return digest and record of each image; None for an unreadable one, which `faults` then names."""
+        self._usable(self.hashes.refresh)
         marks: dict[str, bytes] = {}
         for key in keys:
             try:
@@ -170,6 +171,15 @@ class _Remembered:
                 self.faults[key] = reasons[digest or marks[key]]
         return out
 
+    def _usable(self, function: Callable[[], None]) -> None:
+        """Do something with the cache, and warn once where it fails."""
+        try:
+            function()
+        except OSError as error:
+            if self.usable:
+                log.warning("%s cannot be used (%s): images are hashed anew each time", self.folder, error)
+            self.usable = False
+
     def _kept(
         self, store: BlobStore, keys: Sequence[bytes], make: Callable[[bytes], bytes | None], size: int
     ) -> dict[bytes, bytes]:
@@ -182,21 +192,17 @@ class _Remembered:
             return made[key]
 
         found: dict[bytes, bytes] = {}
-        try:
-            for _ in range(2):  # again for those that turned out to be damaged, which the store forgets when asked
-                if self.writable:
-                    store.fill(keys, make_once, "")
-                else:
-                    store.refresh()
-                for key in keys:
-                    if key not in found and (blob := store.get(key)) is not None and len(blob) == size:
-                        found[key] = blob.tobytes()
-                if len(found) == len(keys):
-                    break
-        except OSError as error:
-            if self.writable:
-                log.warning("%s cannot be used (%s): images are hashed anew each time", self.folder, error)
-            self.writable = False
+
+        def take() -> None:
+            for key in keys:
+                if key not in found and (blob := store.get(key)) is not None and len(blob) == size:
+                    found[key] = blob.tobytes()
+
+        self._usable(store.refresh)
+        self._usable(take)  # a damaged entry is forgotten by the store when it is asked for, and made again below
+        if len(found) < len(keys) and self.usable:
+            self._usable(lambda: store.fill(keys, make_once, ""))
+            self._usable(take)
         missing = [key for key in keys if key not in found]
         again = zip(missing, over_images(make_once, missing, ""), strict=True)
         return found | {key: blob for key, blob in again if blob is not None}

@@ -39,7 +39,7 @@ _ROWS = 1 << 13  # pairs of thumbnails, or thumbnails, at a time
 _TILE = 1 << 12  # pairs of images of two hashes, from which on they are compared as a matrix product
 _SIDE = 1 << 11  # of a block of such a product
 
-#: Positions in the first and the second set, and how alike each pair is (1 is the same).
+#: Rows of the first and of the second set, and how alike each pair is (1 is the same).
 Pairs = tuple[Indices, Indices, NDArray[np.float32]]
 
 
@@ -53,7 +53,7 @@ class Looks:
         lengths: (n,) float32, the Euclidean norm of `details`.
         flat: (n,) bool, without structure.
         thumbs: (n, 1024) uint8, grey.
-        total: (1024,) float32, sum of `details / lengths` over the images with structure; of all, in a selection.
+        total: (1024,) float32, sum of `details / lengths` over the images with structure.
         count: Their number.
     """
 
@@ -87,35 +87,26 @@ class Looks:
             total += (kept / lengths[part, None])[~flat[part]].sum(axis=0)
         return cls(phashes, details, lengths, flat, thumbs, total, int((~flat).sum()))
 
-    def take(self, rows: Indices) -> Looks:
-        """Return some of the images."""
-        return Looks(
-            self.phashes[rows],
-            self.details[rows],
-            self.lengths[rows],
-            self.flat[rows],
-            self.thumbs[rows],
-            self.total,
-            self.count,
-        )
 
-
-def near_pairs(first: Looks, second: Looks, max_distance: int = MAX_DISTANCE) -> Iterator[Pairs]:
+def near_pairs(
+    first: Looks, second: Looks, ones: Indices, others: Indices, max_distance: int = MAX_DISTANCE
+) -> Iterator[Pairs]:
     """Find the pairs of near-duplicates between two sets of images, each pair once, in no particular order.
 
     Time grows with the number of images and with that of candidates; memory is bounded by the block sizes.
 
     Args:
-        first: One set.
-        second: The other; may be the same one, then every image is found to be like itself and pairs come both ways.
+        first: The one kind of images; what is common to all of them, and to all of `second`, is taken off.
+        second: The other; may be the same.
+        ones: The rows of `first` that are compared.
+        others: The rows of `second` that they are compared with. A row in both is found to be like itself.
         max_distance: Bits of 64 by which hashes of candidates may differ.
 
     Yields:
         Blocks of pairs.
     """
-    rows = [(np.flatnonzero(~looks.flat), np.flatnonzero(looks.flat)) for looks in (first, second)]
-    yield from _structured(first, second, rows[0][0], rows[1][0], max_distance)
-    yield from _flat(first, second, rows[0][1], rows[1][1])
+    yield from _structured(first, second, ones[~first.flat[ones]], others[~second.flat[others]], max_distance)
+    yield from _flat(first, second, ones[first.flat[ones]], others[second.flat[others]])
 
 
 class _Comparison:

@@ -102,22 +102,19 @@ def shared_images(
         unlike = [one for one in held if one != key] if one_source else held
         copies += [(one, key) for one in unlike[:1]]
         asked.compare((one, key) for one in unlike)
-    near = np.zeros(len(others), bool)
+    near = np.zeros(len(second_hashed.keys), bool)
     pairs = 0
     best: list[tuple[float, int, int]] = []
-    for i, j, alike in near_pairs(first_hashed.looks.take(ones), second_hashed.looks.take(others), max_distance):
+    for i, j, alike in near_pairs(first_hashed.looks, second_hashed.looks, ones, others, max_distance):
         # Exact copies are not near-duplicates, they are counted already.
-        unequal = first_hashed.pixels[ones[i]] != second_hashed.pixels[others[j]]
+        unequal = first_hashed.pixels[i] != second_hashed.pixels[j]
         i, j, alike = i[unequal], j[unequal], alike[unequal]
         pairs += len(i)
         near[j] = True
         most = np.argsort(-alike, kind="stable")[:EXAMPLES]
-        block = [(float(alike[k]), -int(ones[i[k]]), -int(others[j[k]])) for k in most]
-        best = nlargest(EXAMPLES, best + block)
+        best = nlargest(EXAMPLES, best + [(float(alike[k]), -int(i[k]), -int(j[k])) for k in most])
         if asked.any:
-            asked.compare(
-                (first_hashed.keys[ones[a]], second_hashed.keys[others[b]]) for a, b in zip(i, j, strict=True)
-            )
+            asked.compare((first_hashed.keys[a], second_hashed.keys[b]) for a, b in zip(i, j, strict=True))
     shown = [
         {
             "kind": "near_duplicates",
