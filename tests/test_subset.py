@@ -104,6 +104,20 @@ def test_shots_come_from_as_many_groups_as_there_are(seed):
         }
 
 
+def test_an_example_counts_for_all_of_its_labels():
+    ids = [str(i) for i in range(40)]
+    labels = [("a", "b"), ("a",), ("b",), ()] * 10
+    for shots in (1, 4, 8):
+        rows = take_shots(ids, ids, labels, shots, 0)
+        has = Counter(label for i in rows for label in labels[i] or ("none",))
+        assert has["none"] == shots
+        assert shots <= min(has["a"], has["b"])
+        # Each turn adds a row for a label that still lacks one, never two for the same.
+        assert len(rows) <= 3 * shots
+    both = [("a", "b")] * 40
+    assert len(take_shots(ids, ids, both, 4, 0)) == 4
+
+
 def test_labels_keep_their_shares():
     rng = random.Random(5)
     names = ["common", "less", "rare"]
