@@ -147,11 +147,22 @@ def test_a_corrupted_domain_has_the_same_rows_and_is_audited_clean():
     key = plain.examples[0].image
     assert noisy.images.load(key).tobytes() == corrupt(plain.images.load(key), "noise", 5, key=key).tobytes()
     assert not isinstance(noisy.images, StoredImages)
-    # Noise would make two of every copy; overlap is a property of the data as they are.
-    twice = [dataclasses.replace(plain.examples[0], split=split, id=split) for split in ("train", "test")]
-    found = audited(dataclasses.replace(noisy, examples=twice), hashes=True).audit
-    assert found["train-test"]["images"] == 1
     assert audited(noisy, hashes=True).audit == audited(plain, hashes=True).audit
+
+
+def test_noise_hides_no_copy_from_the_audit(tmp_path):
+    for name in ("a.png", "b.png"):
+        picture().save(tmp_path / name)
+    plain = build_domain(PHANTOM, "diagnosis")
+    first = plain.examples[0]
+    rows = [
+        dataclasses.replace(first, split="train", id="a", image="a.png"),
+        dataclasses.replace(first, split="test", id="b", image="b.png"),
+    ]
+    images = corrupted(FolderImages(tmp_path), "noise", 5)
+    assert images.load("a.png").tobytes() != images.load("b.png").tobytes()
+    found = audited(dataclasses.replace(plain, examples=rows, images=images), hashes=True).audit
+    assert found["train-test"]["pixels"] == 1
 
 
 def test_training_on_corrupted_images_is_refused(command):

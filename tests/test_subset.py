@@ -15,6 +15,7 @@ from vlmbench.domains.subset import few_shot, take_fraction, take_shots
 from vlmbench.records.identity import digest, relevant
 from vlmbench.reporting.grids import cell_matrices
 from vlmbench.reporting.load import row_from_record
+from vlmbench.reporting.notes import warnings
 
 PHANTOM = schema.PhantomDomainConfig(name="phantom", modality="ultrasound", modalities=["ultrasound"], patients=60)
 TABLES = range(30)
@@ -101,6 +102,20 @@ def test_shots_come_from_as_many_groups_as_there_are(seed):
         assert {label: len(some) for label, some in used.items()} == {
             label: min(shots, len(some)) for label, some in of.items()
         }
+
+
+def test_an_example_counts_for_all_of_its_labels():
+    ids = [str(i) for i in range(40)]
+    labels = [("a", "b"), ("a",), ("b",), ()] * 10
+    for shots in (1, 4, 8):
+        rows = take_shots(ids, ids, labels, shots, 0)
+        has = Counter(label for i in rows for label in labels[i] or ("none",))
+        assert has["none"] == shots
+        assert shots <= min(has["a"], has["b"])
+        # Each turn adds a row for a label that still lacks one, never two for the same.
+        assert len(rows) <= 3 * shots
+    both = [("a", "b")] * 40
+    assert len(take_shots(ids, ids, both, 4, 0)) == 4
 
 
 def test_labels_keep_their_shares():
@@ -230,6 +245,7 @@ def test_the_report_never_averages_over_shares():
             "modality": "ultrasound",
             "primary_metric": "auroc",
             "metrics": {"auroc": {"value": value}},
+            "data": {"left_out": [{"image": "", "reason": f"fraction={share:g}", "examples": 7}]},
             "config": json.loads(json.dumps({"domain": dataclasses.asdict(domain), "finetune": {}, "trainer": {}})),
         }
 
@@ -238,3 +254,5 @@ def test_the_report_never_averages_over_shares():
     assert [name for name, _ in matrix.domains] == ["phantom@5%", "phantom@50%"]
     values = sorted(tile.value for line in matrix.lines for tile in line.tiles if tile.value is not None)
     assert values == [0.6, 0.8]
+    told = warnings(rows, [], [])
+    assert "phantom@5% (diagnosis): 7 examples left out: fraction=0.05." in told

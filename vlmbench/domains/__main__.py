@@ -7,7 +7,7 @@ python -m vlmbench.domains audit chexpert split=study --strict   # do its splits
 python -m vlmbench.domains audit mine root=DIR --against chexpert --other split=study
 python -m vlmbench.domains exposure --models clip,medsiglip --domains chexpert,phantom_oct
 
-Keys after a name are those of the config group, as python -m vlmbench.train takes them: split=study, size=64.
+Keys after a name are those of the config group, as python -m vlmbench.train takes them: split=study, settings.size=64.
 """
 
 from __future__ import annotations
