@@ -96,7 +96,7 @@ def _across(found: Mapping[str, Any]) -> list[str]:
     if hints:
         lines += [
             "",
-            "Also in both, a hint alone, as names of groups may coincide in two datasets, and questions are often alike:",
+            "Also in both, a hint alone, as names of groups may coincide in two datasets, and questions be alike:",
         ]
         lines += hints
     sides = zip(found.get("flat_images", ()), found.get("unreadable", ()), strict=True)
