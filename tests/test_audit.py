@@ -449,7 +449,9 @@ def test_an_audit_across_domains_in_words() -> None:
     said = text(audit_against(mine, theirs))
     assert "mine train and theirs train:\n  10 images of theirs train have an exact copy in mine train\n" in said
     assert "What to do" in said
-    assert "A hint alone" in said
+    assert "a hint alone" in said
+    assert "mine train and theirs test" not in said.split("hint alone")[0]
+    assert "no image was compared" in text(audit_against(mine, theirs, hashes=False))
     other = Domain("other", "xray", "diagnosis", [Example("a", "a", "new", "test")], MemoryImages({"a": picture(800)}))
     assert text(audit_against(mine, other)) == "mine and other: no image in common\n"
 

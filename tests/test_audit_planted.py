@@ -7,10 +7,12 @@ import csv
 import numpy as np
 import pytest
 from bench.audit_planted import Measured, measure, phantom
+from PIL import Image
 from real_data import real_set
 
 from vlmbench.domains.audit import audit
 from vlmbench.domains.base import ImageSource
+from vlmbench.domains.hashing import hash_images
 from vlmbench.domains.images import FolderImages
 from vlmbench.domains.phantom.build import build_phantom
 from vlmbench.domains.phantom.world import MODALITIES
@@ -66,6 +68,24 @@ def test_films_of_the_same_child_are_no_copies_of_each_other() -> None:
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_planted_copies_of_phantoms_are_found(modality: str) -> None:
     check(measured(*phantom(modality, COUNT)))
+
+
+class Faint:
+    """A source with a tenth of the contrast."""
+
+    def __init__(self, images: ImageSource) -> None:
+        self.images = images
+
+    def load(self, key: str) -> Image.Image:
+        return self.images.load(key).point(lambda value: round(150 + 0.1 * (value - 128)))
+
+
+def test_planted_copies_of_faint_images_are_found() -> None:
+    images, keys = phantom("dermoscopy", COUNT)
+    faint = Faint(images)
+    flat = hash_images(faint, keys).looks.flat
+    assert 0 < flat.sum() < len(keys), "on both sides of the limit"
+    check(measured(faint, keys))
 
 
 def test_radiographs_of_a_phantom_world_share_nothing() -> None:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _SHOWN = 5
+#: The pairs of splits that make a result too good.
+_WEIGHTY = ("train-test", "test-train")
 #: Per kind, in order of weight: what is counted (one, several), and what to do about it.
 _WITHIN = {
     "groups": ("group (patient) is in both", "groups (patients) are in both"),
@@ -72,14 +74,16 @@ def _across(found: Mapping[str, Any]) -> list[str]:
     hints: list[str] = []
     for pair, counts in _pairs(found):
         first, second = (f"{name} {split}" for name, split in zip((ours, theirs), pair.split("-"), strict=True))
-        body = _counted(counts, _ACROSS, first, second)
+        shown = _SHOWN if pair in _WEIGHTY else 0
+        body = _counted(counts, _ACROSS, first, second, shown)
         if body:
             lines += [f"{first} and {second}:", *body]
         if n := counts["groups"]:
-            names = ", ".join(str(one["what"]) for one in counts["examples"] if one["kind"] == "groups")
-            hints.append(f"  {first} and {second}: {n:,} ({names})")
+            names = [str(one["what"]) for one in counts["examples"] if one["kind"] == "groups"][:shown]
+            such = f", such as {', '.join(names)}" if names else ""
+            hints.append(f"  {first} and {second}: {n:,} name{'s' * (n > 1)} of groups{such}")
         if n := counts["question_texts"]:
-            hints.append(f"  {first} and {second}: {n:,} question text{'s' * (n > 1)} in common, of whatever image")
+            hints.append(f"  {first} and {second}: {n:,} question text{'s' * (n > 1)}, of whatever image")
     if lines:
         lines += [
             "",
@@ -92,25 +96,27 @@ def _across(found: Mapping[str, Any]) -> list[str]:
     if hints:
         lines += [
             "",
-            "A hint alone, since names of groups may coincide in two datasets, and questions are often alike:",
+            "Also in both, a hint alone, as names of groups may coincide in two datasets, and questions be alike:",
         ]
         lines += hints
-    sides = zip((f"{ours}: ", f"{theirs}: "), found.get("flat_images", ()), found.get("unreadable", ()), strict=True)
-    return lines + _limits(found, list(sides))
+    sides = zip(found.get("flat_images", ()), found.get("unreadable", ()), strict=True)
+    return lines + _limits(found, [(f"{name}: ", *side) for name, side in zip((ours, theirs), sides, strict=False)])
 
 
 def _pairs(found: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     """Return the pairs of splits; train and test first."""
     pairs = [(name, counts) for name, counts in found.items() if isinstance(counts, Mapping) and "examples" in counts]
-    return sorted(pairs, key=lambda pair: pair[0] not in ("train-test", "test-train"))
+    return sorted(pairs, key=lambda pair: pair[0] not in _WEIGHTY)
 
 
-def _counted(counts: Mapping[str, Any], kinds: Mapping[str, tuple[str, str]], first: str, second: str) -> list[str]:
+def _counted(
+    counts: Mapping[str, Any], kinds: Mapping[str, tuple[str, str]], first: str, second: str, shown: int = _SHOWN
+) -> list[str]:
     lines = []
     for kind, (one, several) in kinds.items():
         if n := counts.get(kind, 0):
             lines.append(f"  {n:,} {(one if n == 1 else several).format(first=first, second=second)}")
-            for example in [each for each in counts["examples"] if each["kind"] == kind][:_SHOWN]:
+            for example in [each for each in counts["examples"] if each["kind"] == kind][:shown]:
                 lines.append(f"      {_example(example)}")
     return lines
 

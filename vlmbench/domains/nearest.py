@@ -32,8 +32,11 @@ MIN_OWN_CORRELATION = 0.97
 _SUPPORT = 50
 #: Standard deviation of the filtered thumbnail, in grey levels, below which an image has no structure to compare.
 FLAT = 1.0
-#: Root mean square difference of two thumbnails, in grey levels, up to which images without structure are the same.
-FLAT_RMS = 0.75
+#: The same below which recompression changes so much of the little structure that grey levels are compared as well.
+FAINT = 2.0
+#: Root mean square difference of two smoothed thumbnails, in grey levels, up to which faint images are near-duplicates.
+#: Where there is structure, images with none of it in common differ by its standard deviation times the root of two.
+FAINT_RMS = 0.75
 _SIGMAS = (0.8, 2.0)  # of the two Gaussians whose difference is the filter, in pixels of the thumbnail
 _ROWS = 1 << 13  # pairs of thumbnails, or thumbnails, at a time
 _TILE = 1 << 12  # pairs of images of two hashes, from which on they are compared as a matrix product
@@ -51,7 +54,7 @@ class Looks:
         phashes: (n,) uint64.
         details: (n, 1024) int8, the filtered thumbnail; its scale is arbitrary.
         lengths: (n,) float32, the Euclidean norm of `details`.
-        flat: (n,) bool, without structure.
+        contrast: (n,) float32, the standard deviation of the filtered thumbnail in grey levels.
         thumbs: (n, 1024) uint8, grey.
         total: (1024,) float32, sum of `details / lengths` over the images with structure.
         count: Their number.
@@ -60,10 +63,15 @@ class Looks:
     phashes: NDArray[np.uint64]
     details: NDArray[np.int8]
     lengths: NDArray[np.float32]
-    flat: NDArray[np.bool_]
+    contrast: NDArray[np.float32]
     thumbs: NDArray[np.uint8]
     total: NDArray[np.float32]
     count: int
+
+    @property
+    def flat(self) -> NDArray[np.bool_]:
+        """(n,) bool, without structure."""
+        return self.contrast < FLAT
 
     @classmethod
     def of(cls, phashes: NDArray[np.uint64], thumbs: NDArray[np.uint8]) -> Looks:
@@ -71,7 +79,7 @@ class Looks:
         n = len(thumbs)
         details = np.empty((n, SIDE * SIDE), np.int8)
         lengths = np.empty(n, np.float32)
-        flat = np.empty(n, bool)
+        contrast = np.empty(n, np.float32)
         total = np.zeros(SIDE * SIDE, np.float32)
         fine, coarse = (_smoothing(sigma) for sigma in _SIGMAS)
         for start in range(0, n, _ROWS):
@@ -79,13 +87,13 @@ class Looks:
             grey = thumbs[part].reshape(-1, SIDE, SIDE).astype(np.float32)
             found = (fine @ grey @ fine.T - coarse @ grey @ coarse.T).reshape(len(grey), -1)
             found -= found.mean(axis=1, keepdims=True)
-            flat[part] = found.std(axis=1) < FLAT
+            contrast[part] = found.std(axis=1)
             found *= 127 / np.maximum(np.abs(found).max(axis=1, keepdims=True), 1e-6)
             details[part] = np.rint(found)
             kept = details[part].astype(np.float32)
             lengths[part] = np.maximum(np.linalg.norm(kept, axis=1), 1.0)
-            total += (kept / lengths[part, None])[~flat[part]].sum(axis=0)
-        return cls(phashes, details, lengths, flat, thumbs, total, int((~flat).sum()))
+            total += (kept / lengths[part, None])[contrast[part] >= FLAT].sum(axis=0)
+        return cls(phashes, details, lengths, contrast, thumbs, total, int((contrast >= FLAT).sum()))
 
 
 def near_pairs(
@@ -105,8 +113,10 @@ def near_pairs(
     Yields:
         Blocks of pairs.
     """
-    yield from _structured(first, second, ones[~first.flat[ones]], others[~second.flat[others]], max_distance)
-    yield from _flat(first, second, ones[first.flat[ones]], others[second.flat[others]])
+    comparison = _Comparison(first, second)
+    yield from _structured(comparison, ones[~first.flat[ones]], others[~second.flat[others]], max_distance)
+    faint = ones[first.contrast[ones] < FAINT], others[second.contrast[others] < FAINT]
+    yield from _faint(comparison, *faint, max_distance)
 
 
 class _Comparison:
@@ -131,12 +141,16 @@ class _Comparison:
         return out
 
     def pairs(self, rows: Indices, columns: Indices) -> Iterator[Pairs]:
-        """Compare each row with the column beside it."""
-        a, b = self.first.details[rows].astype(np.float32), self.second.details[columns].astype(np.float32)
-        alike = np.einsum("ij,ij->i", a, b) / (self.first.lengths[rows] * self.second.lengths[columns])
-        good = self._near(alike, self.shares[0][rows], self.shares[1][columns])
+        """Compare each row with the column beside it, and yield those that are near."""
+        good, alike = self.near(rows, columns)
         if good.any():
             yield rows[good], columns[good], alike[good]
+
+    def near(self, rows: Indices, columns: Indices) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+        """Tell whether each row and the column beside it are near, and how alike they are."""
+        a, b = self.first.details[rows].astype(np.float32), self.second.details[columns].astype(np.float32)
+        alike = np.einsum("ij,ij->i", a, b) / (self.first.lengths[rows] * self.second.lengths[columns])
+        return self._near(alike, self.shares[0][rows], self.shares[1][columns]), alike
 
     def all_pairs(self, rows: Indices, columns: Indices) -> Iterator[Pairs]:
         """Compare each row with each column."""
@@ -158,8 +172,8 @@ class _Comparison:
         return (alike >= MIN_CORRELATION) | (without >= MIN_OWN_CORRELATION)
 
 
-def _structured(first: Looks, second: Looks, ones: Indices, others: Indices, max_distance: int) -> Iterator[Pairs]:
-    comparison = _Comparison(first, second)
+def _structured(comparison: _Comparison, ones: Indices, others: Indices, max_distance: int) -> Iterator[Pairs]:
+    first, second = comparison.first, comparison.second
     hashes, groups, sizes = _grouped(first.phashes[ones])
     other_hashes, other_groups, other_sizes = _grouped(second.phashes[others])
     starts, other_starts = np.cumsum(sizes) - sizes, np.cumsum(other_sizes) - other_sizes
@@ -185,26 +199,51 @@ def _grouped(values: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], Indices, I
     return distinct, np.argsort(values, kind="stable"), counts
 
 
-def _flat(first: Looks, second: Looks, ones: Indices, others: Indices) -> Iterator[Pairs]:
-    """Compare images without structure by the grey levels themselves, in order of their mean."""
+def _faint(comparison: _Comparison, ones: Indices, others: Indices, max_distance: int) -> Iterator[Pairs]:
+    """Compare images of little structure by the grey levels themselves, in order of their mean."""
     if not len(ones) or not len(others):
         return
-    means, other_means = first.thumbs[ones].mean(axis=1), second.thumbs[others].mean(axis=1)
-    ones, means = ones[np.argsort(means)], np.sort(means)
-    others, other_means = others[np.argsort(other_means)], np.sort(other_means)
+    first, second = comparison.first, comparison.second
+    smooth, other_smooth = _smoothed(first.thumbs[ones]), _smoothed(second.thumbs[others])
+    means, other_means = smooth.mean(axis=1), other_smooth.mean(axis=1)
+    order, other_order = np.argsort(means), np.argsort(other_means)
     for start in range(0, len(ones), _SIDE):
-        r = ones[start : start + _SIDE]
-        a = first.thumbs[r].astype(np.float32)
-        low, high = means[start], means[min(start + _SIDE, len(ones)) - 1]
-        begin, end = np.searchsorted(other_means, [low - FLAT_RMS, high + FLAT_RMS], side="left")
-        for at in range(int(begin), int(end) + 1, _SIDE):
-            c = others[at : min(at + _SIDE, int(end) + 1)]
-            b = second.thumbs[c].astype(np.float32)
+        r = order[start : start + _SIDE]
+        low, high = means[r[0]], means[r[-1]]
+        a = smooth[r] - low  # near zero, where squares are exact
+        begin, end = np.searchsorted(other_means[other_order], [low - FAINT_RMS - 0.01, high + FAINT_RMS + 0.01])
+        for at in range(begin, end, _SIDE):
+            c = other_order[at : min(at + _SIDE, end)]
+            b = other_smooth[c] - low
             squares = (a * a).sum(axis=1)[:, None] + (b * b).sum(axis=1)[None, :] - 2 * (a @ b.T)
             rms = np.sqrt(np.maximum(squares, 0) / a.shape[1])
-            i, j = np.nonzero(rms <= FLAT_RMS)
-            if len(i):
-                yield r[i], c[j], np.float32(1) - rms[i, j] / np.float32(255)
+            i, j = np.nonzero(rms <= FAINT_RMS)
+            rows, columns, alike = ones[r[i]], others[c[j]], 1 - rms[i, j] / np.float32(255)
+            new = ~_found_by_structure(comparison, rows, columns, max_distance)
+            if new.any():
+                yield rows[new], columns[new], alike[new]
+
+
+def _found_by_structure(
+    comparison: _Comparison, rows: Indices, columns: Indices, max_distance: int
+) -> NDArray[np.bool_]:
+    first, second = comparison.first, comparison.second
+    found = np.bitwise_count(first.phashes[rows] ^ second.phashes[columns]) <= max_distance
+    found &= ~first.flat[rows] & ~second.flat[columns]
+    left = np.flatnonzero(found)
+    for start in range(0, len(left), _ROWS):
+        part = left[start : start + _ROWS]
+        found[part] = comparison.near(rows[part], columns[part])[0]
+    return found
+
+
+def _smoothed(thumbs: NDArray[np.uint8]) -> NDArray[np.float32]:
+    fine = _smoothing(_SIGMAS[0])
+    out = np.empty(thumbs.shape, np.float32)
+    for start in range(0, len(thumbs), _ROWS):
+        grey = thumbs[start : start + _ROWS].reshape(-1, SIDE, SIDE).astype(np.float32)
+        out[start : start + _ROWS] = (fine @ grey @ fine.T).reshape(len(grey), -1)
+    return out
 
 
 def _smoothing(sigma: float) -> NDArray[np.float32]:
