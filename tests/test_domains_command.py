@@ -201,7 +201,9 @@ def test_a_mistake_is_told_in_one_line_with_the_nearest(domains, tmp_path):
     for arguments, words in [
         (("show", "chexprt"), "Did you mean 'chexpert'?"),
         (("shwo", "chexpert"), "Did you mean 'show'?"),
-        (("show", "chexpert", "splt=study"), "splt"),
+        (("show", "chexpert", "splt=study"), "a key of domain='splt' is not valid. Did you mean 'split'?"),
+        (("show", "chexpert", "study"), "write key=value"),
+        (("show", "phantom_oct", "fraction=x"), "fraction: Value 'x'"),
         (("show", "chexpert", "split=studi"), "Did you mean 'study'?"),
         (("show", "phantom_oct", "--task", "diagnosis", "--sheet", tmp_path / "a.jpg"), "ends in .png"),
         (("show", "phantom_mixture", "--task", "diagnosis"), "--task='diagnosis' is not valid"),

@@ -153,7 +153,7 @@ def _rules(domain: schema.PublishedDomainConfig) -> dict[str, dict[str, Any]]:
 
 def _said(rule: schema.LabelRuleConfig, label: str) -> list[str]:
     phrases = rule.label_prompts.get(label) or [label]
-    said = [template.format(label=phrase) for phrase in phrases for template in rule.templates]
+    said = [template.replace("{label}", phrase) for phrase in phrases for template in rule.templates]
     more = [f"and {len(said) - _PROMPTS} more"] if len(said) > _PROMPTS else []
     return [*said[:_PROMPTS], *more]
 

@@ -135,7 +135,15 @@ def read_domain(
     """
     with _explained(path):
         merged = _merged("domain", path, files, skip)
-        merged.merge_with(OmegaConf.from_dotlist([text.removeprefix("domain.") for text in overrides]))
+    with _explained(f"domain={path.stem}" if overrides else path):
+        texts = [text.removeprefix("domain.") for text in overrides]
+        for text in texts:
+            key, equals, _ = text.partition("=")
+            if not equals:
+                raise ConfigError(f"{text!r} is no setting: write key=value, for example split=study.")
+            if key.split(".")[0] not in (names := [str(name) for name in merged]):
+                raise ConfigError(unknown("a key of domain", key, names))
+        merged.merge_with(OmegaConf.from_dotlist(texts))
         if OmegaConf.is_missing(merged, "root"):
             merged.root = ""
         domain = OmegaConf.to_object(merged)
@@ -154,11 +162,13 @@ def _merged(group: str, path: Path, files: Mapping[str, Path], skip: Sequence[st
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _explained(path: Path | str) -> Iterator[None]:
     try:
         yield
     except (OmegaConfBaseException, YAMLError, ConfigError, LookupError, OSError, ValueError, TypeError) as error:
         told = f"its defaults name {error}, which is not there" if type(error) is KeyError else str(error)
+        if isinstance(error, OmegaConfBaseException) and error.full_key:
+            told = f"{error.full_key}: {str(error.msg or error).splitlines()[0]}"
         raise ConfigError(f"{path}: {' '.join(told.split())}") from error
     except RecursionError as error:
         raise ConfigError(f"{path}: its defaults lead back to itself.") from error
