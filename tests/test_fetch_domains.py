@@ -12,6 +12,7 @@ import tarfile
 import threading
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -161,7 +162,7 @@ def test_an_archive_at_an_address_without_an_ending_is_known_by_its_bytes(files,
 
 
 def test_an_address_that_does_not_end_in_a_name_is_given_one(files, tmp_path):
-    wanted = offer(files, "files/file_downloaded", SET, files=("set.zip",))
+    wanted = replace(offer(files, "files/file_downloaded", SET), files=("set.zip",))
     bring("mine", tmp_path / "mine", [wanted], ["imgs/*.jpg"])
     assert in_place(tmp_path / "mine") == ["imgs/1.jpg", "imgs/2.jpg"]
 
