@@ -118,7 +118,8 @@ class Files:
                 {"label": base, "restricted": False, **({"directoryLabel": folder} if folder else {}), "dataFile": file}
             )
         for number, (name, (original, data)) in enumerate(ingested.items(), start=3172680):
-            self.plain[f"/api/access/datafile/{number}"] = data
+            self.plain[f"/api/access/datafile/{number}"] = data.replace(b",", b"\t")
+            self.plain[f"/api/access/datafile/{number}?format=original"] = data
             file = {"id": number, "filename": name, "filesize": 1, "contentType": "text/tab-separated-values"}
             file |= {"originalFileFormat": "text/csv", "originalFileSize": len(data), "originalFileName": original}
             file |= {"md5": "0" * 32, "checksum": {"type": "MD5", "value": "0" * 32}, "tabularData": True}
@@ -143,6 +144,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, *, body: bool):
         files, path = self.files, unquote(urlsplit(self.path).path).rstrip("/")
+        if (whole := f"{path}?{urlsplit(self.path).query}") in files.plain:
+            path = whole
         asked = self.headers.get("Range", "")
         files.asked.append((self.command, path, asked))
         status = files.status.get(path, 200 if path in files.plain else 404)

@@ -12,6 +12,7 @@ import tarfile
 import threading
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,18 @@ def test_an_archive_that_the_layout_names_is_kept_and_one_with_unpack_false_is_n
     assert in_place(tmp_path / "mine") == ["imgs.zip", "imgs/1.jpg", "imgs/2.jpg"]
     bring("other", tmp_path / "other", [offer(files, "imgs.zip", SET, unpack=False)], ["imgs.zip"])
     assert in_place(tmp_path / "other") == ["imgs.zip"]
+
+
+@pytest.mark.parametrize("data", [SET, tarred(IMAGES), tarred(IMAGES, "w")])
+def test_an_archive_at_an_address_without_an_ending_is_known_by_its_bytes(files, tmp_path, data):
+    bring("mine", tmp_path / "mine", [offer(files, "contents/blob", data)], ["imgs/*.jpg"])
+    assert in_place(tmp_path / "mine") == ["imgs/1.jpg", "imgs/2.jpg"]
+
+
+def test_an_address_that_does_not_end_in_a_name_is_given_one(files, tmp_path):
+    wanted = replace(offer(files, "files/file_downloaded", SET), files=("set.zip",))
+    bring("mine", tmp_path / "mine", [wanted], ["imgs/*.jpg"])
+    assert in_place(tmp_path / "mine") == ["imgs/1.jpg", "imgs/2.jpg"]
 
 
 def info(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:

@@ -53,6 +53,23 @@ def is_archive(name: str) -> bool:
     return lower.endswith((".zip", *_TARS, ".gz")) and not lower.endswith(_AS_THEY_ARE)
 
 
+def ending_of(path: Path) -> str:
+    """Return the ending that a file without one should have, as its bytes tell; "" for what is no archive.
+
+    Some servers offer an archive at an address that ends in `/blob/` or in a number.
+    """
+    with path.open("rb") as handle:
+        head = handle.read(262)
+    if head.startswith(b"PK\x03\x04"):
+        return ".zip"
+    if head.startswith(b"\x1f\x8b"):
+        try:
+            return ".tar.gz" if tarfile.is_tarfile(path) else ".gz"
+        except _UNREADABLE:
+            return ".gz"
+    return ".tar" if head[257:] == b"ustar" else ""
+
+
 def unpack(archive: Path, target: Path) -> list[Row]:
     """Extract an archive into a new folder; nothing is there until all of it is.
 

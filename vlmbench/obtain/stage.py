@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from vlmbench.obtain.archive import DamagedArchiveError, Row, is_archive, unpack
+from vlmbench.obtain.archive import DamagedArchiveError, Row, ending_of, is_archive, unpack
 from vlmbench.obtain.members import RefusedArchiveError
 from vlmbench.obtain.meter import Meter
 from vlmbench.obtain.note import Note
@@ -85,6 +85,10 @@ def stage(root: Path, note: Note, remote: Remote, layout: Sequence[str], meter: 
     relative = PurePosixPath(remote.name)
     itself = Row(str(relative), size, f"sha256:{sha256}", arrived.stat().st_mtime_ns)
     packed = remote.wanted.unpack and is_archive(remote.name)
+    if remote.wanted.unpack and not relative.suffix and (ending := ending_of(arrived)):
+        packed = True
+        if not is_own:
+            arrived = arrived.replace(arrived.with_name(arrived.name + ending))
     rows = _unpacked(remote, arrived, fresh, is_own) if packed else []
     if not packed or _is_of_layout(remote, layout):
         if not is_own:
