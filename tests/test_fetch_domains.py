@@ -79,7 +79,8 @@ def test_an_archive_is_verified_unpacked_and_removed_and_a_second_run_asks_nobod
 def test_a_file_that_is_gone_or_changed_is_brought_again_and_the_changed_one_is_kept(files, tmp_path, capsys):
     wanted, root = offer(files, "imgs.zip", SET), tmp_path / "mine"
     bring("mine", root, [wanted], ["imgs/*.jpg"])
-    (root / "imgs/1.jpg").write_bytes(b"eno")
+    (root / "imgs/1.jpg").write_bytes(b"eno")  # as long as before
+    assert bring("mine", root, [wanted], ["imgs/*.jpg"]).status == "downloaded"
     (root / "imgs/2.jpg").unlink()
     assert bring("mine", root, [wanted], ["imgs/*.jpg"]).status == "downloaded"
     assert (root / "imgs/1.jpg").read_bytes() == b"one"

@@ -44,7 +44,7 @@ def _refusal(error: Exception, name: str, root: Path, how_to_get: str) -> str:
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
     get = f" {how_to_get[:1].upper()}{how_to_get[1:].rstrip('.')}." if how_to_get else ""
-    first = str(error).splitlines()[0].rstrip(".:! ") if str(error) else "no answer"
+    first = str(error).splitlines()[0][:200].rstrip(".:! ") if str(error) else "no answer"
     if disk_full(error):
         return (
             f"The disk of {root} is full: {first}. Make room, or let domain.root or VLMBENCH_DATA name a folder on "
