@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
 from make_miniature import MAKERS
 
+from vlmbench.catalogue import exposures
 from vlmbench.catalogue.domain_table import tasks
-from vlmbench.catalogue.read import read_domains
+from vlmbench.catalogue.read import read_domains, read_models
 from vlmbench.config.schema import DomainConfig, PublishedDomainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,7 +23,7 @@ REAL = {"ham10000", "kermany", "vqa_rad"}
 
 def proofs(name: str) -> str:
     """Return the numbers, as the README explains them, of what proves the reading of a dataset."""
-    holds = {"1": name in MAKERS, "2": name in FULL_SIZE, "3": name in REAL}
+    holds = {"1": name in MAKERS, "2": name in FULL_SIZE, "3": name in REAL, "4": name.endswith("mnist")}
     return " ".join(number for number, held in holds.items() if held)
 
 
@@ -40,18 +42,32 @@ def fetched(name: str, domain: PublishedDomainConfig) -> str:
     return "public: `fetch`" if domain.downloads else "public, by hand: `domains show`"
 
 
+def exposed(domains: Mapping[str, DomainConfig]) -> dict[str, str]:
+    """Return by domain for how many specialists it is id / ood / unknown."""
+    specialists = {
+        name: model
+        for name, model in read_models().items()
+        if model.role == "specialist" and not model.source.startswith("package:")  # the tiny ones know phantoms alone
+    }
+    counts: dict[str, Counter[str]] = {}
+    for row in exposures.table(specialists, domains):
+        counts.setdefault(row["domain"], Counter())[row["exposure"]] += 1
+    return {name: " / ".join(str(count[kind]) for kind in ("id", "ood", "unknown")) for name, count in counts.items()}
+
+
 def table(domains: Mapping[str, DomainConfig]) -> str:
     """Return the table as Markdown: one row a public dataset."""
     lines = [
-        "| domain | dataset | modality | kinds | rows (train / val / test) | licence | access | proved by |",
-        "|---|---|---|---|---|---|---|---|",
+        "| domain | dataset | modality | kinds | rows (train / val / test) | licence | exposure | access | proved by |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
+    seen = exposed(domains)
     published = {name: d for name, d in domains.items() if isinstance(d, PublishedDomainConfig)}
     for task in ("diagnosis", "vqa", "pretrain"):
         for name, domain in published.items():
             if tasks(domain)[0] == task:
                 title = f"[{_cell(domain.title)}]({domain.homepage})" if domain.homepage else _cell(domain.title)
-                cells = [domain.modality, ", ".join(domain.kinds), rows(domain), domain.licence]
+                cells = [domain.modality, ", ".join(domain.kinds), rows(domain), domain.licence, seen.get(name, "")]
                 lines.append(
                     f"| `{name}` | {title} | {' | '.join(map(_cell, cells))} | {fetched(name, domain)} "
                     f"| {proofs(name)} |"
