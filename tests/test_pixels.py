@@ -340,6 +340,18 @@ def test_what_does_not_fit_is_decoded_and_said(images, tmp_path, caplog):
     assert 0 < again.tally.counts()["cached"] < 20
 
 
+def test_workers_read_what_is_kept_in_part_and_are_not_started_for_a_split_that_is_kept(images, tmp_path):
+    gib = 10 * (PREPROCESS(sample_image()).numel() + 300) / 2**30
+    part = module_of(images, tmp_path / "part", gib=gib, num_workers=2)
+    assert part.ordered("test", stack_pixels).num_workers == 2
+    assert torch.equal(pixels_of_test(part), pixels_of_test(module_of(images, None)))
+    counts = part.tally.counts()
+    assert counts["cached"] > 0
+    assert counts["decoded"] > 10
+    assert module_of(images, tmp_path / "whole", num_workers=2).train_dataloader().num_workers == 0
+    assert module_of(images, None, num_workers=2).train_dataloader().num_workers == 2
+
+
 def test_nothing_is_kept_with_a_size_of_zero(images, tmp_path):
     pixels_of_test(module_of(images, tmp_path / "cache", gib=0))
     assert not (tmp_path / "cache").exists()

@@ -141,7 +141,7 @@ class DomainDataModule(L.LightningDataModule):
         preprocess: The model's own preprocessing.
         batch_size: Rows in a training batch.
         eval_batch_size: Rows in a batch of validation, prediction and encoding.
-        num_workers: Processes that decode images.
+        num_workers: Processes that decode images; none is started for a split that is kept on disk.
         seed: Of the order of the training rows.
         cache: Folder in which preprocessed images are kept for all jobs of this machine, where they come from files.
         cache_gib: Most that the folder may hold; 0 keeps nothing.
@@ -188,40 +188,45 @@ class DomainDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Row]:
         """Return shuffled batches of the training split, made by `collate`."""
-        self.warm("train")
+        workers = self._workers("train")
         rows = self.rows("train")
-        return self._loader(rows, self.collate, self.batch_size, EpochSampler(rows, self.seed))
+        return self._loader(rows, self.collate, self.batch_size, workers, EpochSampler(rows, self.seed))
 
     def val_dataloader(self) -> DataLoader[Row]:
         """Return batches of the validation split, in order, made by `collate`."""
-        self.warm("val")
-        return self._loader(self.rows("val"), self.collate, self.eval_batch_size)
+        workers = self._workers("val")
+        return self._loader(self.rows("val"), self.collate, self.eval_batch_size, workers)
 
     def ordered(self, split: Split, collate: Collate, batch_size: int | None = None) -> DataLoader[Row]:
         """Return batches of any split in the domain's order, to encode or to predict on."""
-        self.warm(split)
-        return self._loader(self.rows(split), collate, batch_size or self.eval_batch_size)
+        workers = self._workers(split)
+        return self._loader(self.rows(split), collate, batch_size or self.eval_batch_size, workers)
 
-    def warm(self, split: Split) -> None:
-        """Keep the images of a split on disk that are not there yet, if they are kept at all."""
-        if self._pixels.kept:
-            keys = [example.image for example in self.domain.split(split)]
-            self._pixels.kept.warm(keys, f"{self.domain.name}: preprocessing {split} images")
+    def warm(self, split: Split) -> bool:
+        """Keep the images of a split on disk that are not there yet; return whether all are there."""
+        if self._pixels.kept is None:
+            return False
+        keys = [example.image for example in self.domain.split(split)]
+        return self._pixels.kept.warm(keys, f"{self.domain.name}: preprocessing {split} images")
 
     def rows(self, split: Split) -> ExampleDataset:
         """Return one split's rows."""
         return ExampleDataset(self.domain.split(split), self._pixels)
 
+    def _workers(self, split: Split) -> int:
+        """Return the processes that read a split: what is kept is read faster than a worker's tensors are passed on."""
+        return 0 if self.warm(split) else self.num_workers
+
     def _loader(
-        self, rows: ExampleDataset, collate: Collate, batch: int, sampler: EpochSampler | None = None
+        self, rows: ExampleDataset, collate: Collate, batch: int, workers: int, sampler: EpochSampler | None = None
     ) -> DataLoader[Row]:
         return DataLoader(
             rows,
             batch_size=batch,
             sampler=sampler,
             collate_fn=collate,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
+            num_workers=workers,
+            persistent_workers=workers > 0,
         )
 
 

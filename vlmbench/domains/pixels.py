@@ -117,23 +117,30 @@ class KeptPixels:
             self._stop_writing(error)
         return self._writes
 
-    def warm(self, keys: Iterable[str], doing: str) -> None:
+    def warm(self, keys: Iterable[str], doing: str) -> bool:
         """Keep what is not kept yet, as far as there is room. Images that cannot be read are left to whoever asks.
 
         Args:
             keys: Image keys.
             doing: What is being done, for the progress line on stderr.
+
+        Returns:
+            Whether all are kept.
         """
         keys = list(dict.fromkeys(keys))
         try:
             self._fill(keys, doing)
         except OSError as error:
             self._stop_writing(error)
+        return not self._lacking(keys)
+
+    def _lacking(self, keys: Sequence[str]) -> list[str]:
+        return [key for key in keys if self._known.get(key, b"") not in self._store]
 
     def _fill(self, keys: Sequence[str], doing: str) -> None:
         self._known |= self._recall([key for key in keys if key not in self._known])[1]
         self._store.refresh()
-        missing = [key for key in keys if self._known.get(key, b"") not in self._store]
+        missing = self._lacking(keys)
         if not missing or not self._writes:
             return
         self.shelf.make_room(len(missing) * self.codec.typical_bytes)
@@ -143,7 +150,7 @@ class KeptPixels:
         progress = Countdown(doing, len(order))
         for start in range(0, len(order), _CHUNK):
             if self._fill_chunk(order[start : start + _CHUNK]):
-                left_out = sum(self._known.get(key, b"") not in self._store for key in order)
+                left_out = len(self._lacking(order))
                 log.warning(
                     "%s: %d of %d images find no room in the pixel cache %s and are decoded each time. Raise "
                     "trainer.pixel_cache_gib (now %g; %d %% of the free disk at most), or delete what is there.",

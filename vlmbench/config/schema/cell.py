@@ -21,7 +21,7 @@ class TrainerConfig:
         max_steps: Most optimiser steps; -1 for no such limit.
         patience: Epochs without a better validation metric before training stops.
         precision: Lightning's name for the arithmetic.
-        num_workers: Processes that decode images; 0 decodes in the training process.
+        num_workers: Processes that decode images that are not in the pixel cache; 0 decodes in the training process.
         eval_batch_size: Batch size of validation, prediction and encoding.
         pixel_cache_gib: Most that preprocessed images may take on disk, of all models and domains together and never
             more than 80 % of what is free; 0 keeps none. They lie below VLMBENCH_CACHE (~/.cache/vlmbench).
