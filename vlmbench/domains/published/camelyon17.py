@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from vlmbench.domains.assemble import check_choice
-from vlmbench.domains.images import FolderImages
+from vlmbench.domains.folder_images import FolderImages
 from vlmbench.domains.published.faults import check_ids, check_values, refuse
 from vlmbench.domains.published.layout import Layout, table
 

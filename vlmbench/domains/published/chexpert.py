@@ -13,7 +13,7 @@ import pandas as pd
 
 from vlmbench.domains.assemble import check_choice
 from vlmbench.domains.base import DomainError
-from vlmbench.domains.images import FolderImages
+from vlmbench.domains.folder_images import FolderImages
 from vlmbench.domains.published.faults import check_ids, check_values, refuse
 from vlmbench.domains.published.layout import Layout, table
 

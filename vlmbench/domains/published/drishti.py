@@ -18,7 +18,7 @@ import pandas as pd
 from openpyxl.utils.exceptions import InvalidFileException
 
 from vlmbench.domains.base import DomainError
-from vlmbench.domains.images import FolderImages
+from vlmbench.domains.folder_images import FolderImages
 from vlmbench.domains.published.layout import Layout, found
 
 _FOLDER = "Drishti-GS1_files"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from vlmbench.domains.images import FolderImages
+from vlmbench.domains.folder_images import FolderImages
 from vlmbench.domains.published.faults import check_ids, check_values, refuse
 from vlmbench.domains.published.layout import Layout, table
 

@@ -21,7 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from vlmbench.domains.base import DomainError
-from vlmbench.domains.images import FolderImages
+from vlmbench.domains.folder_images import FolderImages
 from vlmbench.domains.npz import ArrayFiles
 from vlmbench.domains.published.layout import Layout, table
 from vlmbench.domains.splits import ALIASES

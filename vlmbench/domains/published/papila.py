@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from vlmbench.domains.base import DomainError
-from vlmbench.domains.images import FolderImages
+from vlmbench.domains.folder_images import FolderImages
 from vlmbench.domains.published.faults import check_ids, check_values, refuse
 from vlmbench.domains.published.layout import Layout, found
 from vlmbench.domains.tables import check_columns, read_table
