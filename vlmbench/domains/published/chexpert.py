@@ -35,6 +35,7 @@ FINDINGS = (
 )
 _SPLITS = {"train": "train", "valid": "test"}
 _STATES = ("1.0", "0.0", "-1.0", "")
+_WHOLE = {"1": "1.0", "0": "0.0", "-1": "-1.0"}  # as a spreadsheet saves them
 
 
 def read(root: Path, *, folder: str = "CheXpert-v1.0-small", view: str = "all") -> Layout:
@@ -56,8 +57,10 @@ def read(root: Path, *, folder: str = "CheXpert-v1.0-small", view: str = "all") 
     parts = []
     for name, split in _SPLITS.items():
         path = root / f"{base}{name}.csv"
-        part = table(root, f"{base}{name}.csv", columns)[columns]
+        part = table(root, f"{base}{name}.csv", columns)[columns].copy()
+        part["Path"] = part["Path"].str.replace("\\", "/")
         for finding in FINDINGS:
+            part[finding] = part[finding].replace(_WHOLE)
             check_values(path, part, finding, _STATES, "bring the table anew")
         # The tables name the folder of their own release in front, whatever it was renamed to.
         named = part["Path"].str.extract(r"((?:train|valid)/(patient\d+)/.+)$")

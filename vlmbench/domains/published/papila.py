@@ -32,9 +32,8 @@ def read(root: Path) -> Layout:
     Raises:
         DomainError: A table is missing, is no workbook, lacks a column, has an unknown diagnosis, or a patient twice.
     """
-    base = next(
-        (path.parent for place in (".", "*", "*/*") for path in sorted(root.glob(f"{place}/ClinicalData"))), root
-    )
+    places = (path.parent for place in (".", "*", "*/*") for path in sorted(root.glob(f"{place}/ClinicalData")))
+    base = next((place for place in places if "__MACOSX" not in place.parts), root)
     parts = []
     for eye, side in EYES.items():
         name = f"patient_data_{eye.lower()}"
