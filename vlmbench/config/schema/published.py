@@ -144,10 +144,15 @@ class PublishedDomainConfig(DomainConfig):
         return replace(rule, **{key: value for key, value in own.items() if value})
 
     def variant(self) -> str:
-        """Return `.study` for the study's split, and the label rule where it is not the usual one of the split."""
-        usual = rule_in_force("auto", self.split, self.rules)
-        target = f".{self.rule_name()}" if self.rule_name() != usual else ""
-        return (".study" if self.split == "study" else "") + target
+        """Return `.study` for the study's split, and the label rule where it is not the usual one of the split.
+
+        The study's label rule on our split is `.ours.study`, to be told from the study's split.
+        """
+        rule = self.rule_name()
+        target = f".{rule}" if rule != rule_in_force("auto", self.split, self.rules) else ""
+        if self.split == "study":
+            return f".study{target}"
+        return f".ours{target}" if target == ".study" else target
 
     @property
     def multi_label(self) -> bool:
