@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import openpyxl
 import pandas as pd
 import pytest
 from make_miniature import make
@@ -135,3 +136,20 @@ def test_a_setting_that_a_reader_needs_is_named(originals):
 
     with pytest.raises(DomainError, match=r"domain\.settings\.flag is not set, which the reader medmnist needs"):
         build_domain(domain, "diagnosis")
+
+
+def test_a_workbook_whose_first_sheet_is_empty_is_named(roots):
+    path = next((roots / "papila").rglob("patient_data_od.xlsx"))
+    book = openpyxl.load_workbook(path)
+    book.create_sheet("notes", 0)
+    book.save(path)
+
+    assert f"{path}: column 1 of the first sheet has no number of a patient" in said("papila", roots)
+
+
+def test_a_folder_in_place_of_a_table_is_named(roots):
+    path = roots / "chexpert" / CHEST / "valid.csv"
+    path.unlink()
+    path.mkdir()
+
+    assert f"{path}: cannot be read: Is a directory" in said("chexpert", roots)

@@ -90,7 +90,7 @@ class PublishedDomainConfig(DomainConfig):
             train, by group, where it has none), or makes a `grouped` one of all rows.
         target: Name of the label rule; `auto` takes `study` with `split=study`, and else the first other one.
         rules: Label rules by name.
-        published: Published numbers of rows by split, for a check of what was read; empty where there are none.
+        published: Published numbers of rows by split, to compare with what was read; empty where there are none.
         group: What the groups are: patient, eye, image.
         attributes: Raw columns that are subgroup attributes, attribute to column.
         citation: Paper, with DOI or arXiv number.

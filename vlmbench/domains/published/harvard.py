@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from vlmbench.domains.assemble import check_choice
 from vlmbench.domains.base import DomainError
 from vlmbench.domains.folder_images import FolderImages
 from vlmbench.domains.npz import ArrayFiles
@@ -56,8 +57,7 @@ def read_fairvlmed(root: Path, *, images: str = "auto") -> Layout:
     Raises:
         DomainError: The table is missing, lacks a column, names no split, or a file name has no number.
     """
-    if images not in ("auto", "jpg", "npz"):
-        raise DomainError(f"domain.settings.images={images!r} is none of auto, jpg, npz")
+    check_choice("domain.settings.images", images, ("auto", "jpg", "npz"))
     frame = _summary(root)
     numbers = frame["filename"].str.extract(r"^data_(\d+)\.npz$", expand=False)
     if numbers.isna().any():

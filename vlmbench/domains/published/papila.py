@@ -77,9 +77,11 @@ def _workbook(path: Path) -> pd.DataFrame:
         raise DomainError(f"{path}: cannot be read as an Excel workbook: {error}; bring the archive anew") from error
     sheet.index = sheet.index + 1
     sheet = sheet.apply(lambda column: column.str.strip())
-    first = sheet[0].str.fullmatch(r"#?\d+")
+    first = sheet[0].str.fullmatch(r"#?\d+") if len(sheet) else pd.Series(dtype=bool)
     if not first.any():
-        raise DomainError(f"{path}: column 1 has no number of a patient such as #002; bring the archive anew")
+        raise DomainError(
+            f"{path}: column 1 of the first sheet has no number of a patient such as #002; bring the archive anew"
+        )
     head = sheet.loc[: first.idxmax() - 1]
     names = [
         "ID",
