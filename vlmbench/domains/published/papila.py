@@ -82,10 +82,11 @@ def _workbook(path: Path) -> pd.DataFrame:
         raise DomainError(
             f"{path}: column 1 of the first sheet has no number of a patient such as #002; bring the archive anew"
         )
-    head = sheet.loc[: first.idxmax() - 1]
+    start = int(first.to_numpy().argmax())
+    head = sheet.iloc[:start]
     names = [
         "ID",
         *(next((text for text in reversed(head[i].tolist()) if text), f"column {i + 1}") for i in head.columns[1:]),
     ]
-    body = sheet.loc[first.idxmax() :]
+    body = sheet.iloc[start:]
     return body[(body != "").any(axis=1)].set_axis(names, axis=1)
