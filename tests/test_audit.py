@@ -21,9 +21,9 @@ from vlmbench.domains.against import audit_against
 from vlmbench.domains.audit import audit
 from vlmbench.domains.audit_text import text
 from vlmbench.domains.base import Domain, Example, ImageError, Split
+from vlmbench.domains.folder_images import FolderImages
 from vlmbench.domains.hamming import close_hashes
 from vlmbench.domains.hashing import Hashed, hash_images
-from vlmbench.domains.images import FolderImages
 from vlmbench.domains.vqa_jsonl import build_vqa_jsonl
 
 Picture = Mapping[str, Image.Image]
@@ -358,7 +358,7 @@ def test_unreadable_files_are_named_with_and_without_a_cache(folder: Path) -> No
 def test_two_processes_at_once_give_the_same(folder: Path) -> None:
     program = (
         "import sys; from vlmbench.domains.hashing import hash_images;"
-        "from vlmbench.domains.images import FolderImages;"
+        "from vlmbench.domains.folder_images import FolderImages;"
         "found = hash_images(FolderImages(sys.argv[1]), [f'{i}.png' for i in range(30)]);"
         "print(b''.join(found.pixels.tolist()).hex(), found.looks.phashes.tolist())"
     )

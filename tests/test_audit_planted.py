@@ -12,8 +12,8 @@ from real_data import real_set
 
 from vlmbench.domains.audit import audit
 from vlmbench.domains.base import ImageSource
+from vlmbench.domains.folder_images import FolderImages
 from vlmbench.domains.hashing import hash_images
-from vlmbench.domains.images import FolderImages
 from vlmbench.domains.phantom.build import build_phantom
 from vlmbench.domains.phantom.world import MODALITIES
 

@@ -14,7 +14,7 @@ from vlmbench.config.checks import check_domain
 from vlmbench.config.schema.domain import CORRUPTIONS
 from vlmbench.domains.base import StoredImages
 from vlmbench.domains.corruption import CONSTANTS, corrupt, corrupted, uncorrupted
-from vlmbench.domains.images import FolderImages
+from vlmbench.domains.folder_images import FolderImages
 from vlmbench.domains.phantom.world import World
 
 PHANTOM = schema.PhantomDomainConfig(name="phantom", modality="ultrasound", modalities=["ultrasound"], patients=20)

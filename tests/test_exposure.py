@@ -18,7 +18,7 @@ from vlmbench.config.schema import (
     PublishedDomainConfig,
 )
 from vlmbench.domains.base import Domain, Example
-from vlmbench.domains.images import FolderImages
+from vlmbench.domains.folder_images import FolderImages
 from vlmbench.modules.prompting import diagnosis
 from vlmbench.weights.source import ASSETS
 

@@ -24,7 +24,8 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless, RLELossless, SecondaryCaptureImageStorage, generate_uid
 
 from vlmbench.domains.base import ImageError
-from vlmbench.domains.images import FolderImages, read_image
+from vlmbench.domains.folder_images import FolderImages
+from vlmbench.domains.images import read_image
 
 RAMP8 = np.tile(np.arange(256, dtype=np.uint8), (8, 1))
 

@@ -17,7 +17,7 @@ from vlmbench.config.checks import ConfigError, check_prompts
 from vlmbench.config.schema import VqaTaskConfig
 from vlmbench.domains.assemble import fingerprint
 from vlmbench.domains.base import DomainError, Example
-from vlmbench.domains.images import FolderImages
+from vlmbench.domains.folder_images import FolderImages
 from vlmbench.domains.questions import chosen, lettered
 from vlmbench.domains.vqa_jsonl import build_vqa_jsonl
 from vlmbench.metrics import vqa

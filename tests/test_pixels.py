@@ -25,7 +25,7 @@ from vlmbench.cell.work import preprocessing_of
 from vlmbench.domains.base import Domain, Example
 from vlmbench.domains.codec import Codec, UnkeptError
 from vlmbench.domains.datamodule import DomainDataModule, stack_pixels
-from vlmbench.domains.images import FolderImages
+from vlmbench.domains.folder_images import FolderImages
 from vlmbench.records.identity import relevant
 from vlmbench.reporting.pairs import NOT_RECIPE
 

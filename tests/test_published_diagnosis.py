@@ -342,7 +342,7 @@ def test_a_file_that_is_no_workbook_is_named(roots):
     assert f"{path}: cannot be read as an Excel workbook" in fails("papila", roots)
 
     pd.DataFrame({"a": ["nothing here"]}).to_excel(path, index=False)
-    assert f"{path}: column 1 has no number of a patient" in fails("papila", roots)
+    assert f"{path}: column 1 of the first sheet has no number of a patient" in fails("papila", roots)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -280,7 +280,7 @@ def test_faults_of_prompts_are_told_before_images_are_read(folder: Path, monkeyp
     def load(*_: Any) -> None:
         raise AssertionError("an image was read")
 
-    monkeypatch.setattr("vlmbench.domains.images.FolderImages.load", load)
+    monkeypatch.setattr("vlmbench.domains.folder_images.FolderImages.load", load)
     assert "'edema', but the labels are 'normal', 'pneumonia'" in fails(folder, label_prompts={"edema": ["oedema"]})
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import logging
 import random
 from collections import Counter, defaultdict
 
@@ -11,6 +12,7 @@ import pytest
 from vlmbench.cell.domain import build_domain
 from vlmbench.config import schema
 from vlmbench.config.checks import ConfigError, check_evaluation, check_subset
+from vlmbench.domains.base import Domain, Example
 from vlmbench.domains.subset import few_shot, take_fraction, take_shots
 from vlmbench.records.identity import digest, relevant
 from vlmbench.reporting.grids import cell_matrices
@@ -256,3 +258,18 @@ def test_the_report_never_averages_over_shares():
     assert values == [0.6, 0.8]
     told = warnings(rows, [], [])
     assert "phantom@5% (diagnosis): 7 examples left out: fraction=0.05." in told
+
+
+def test_more_shots_than_there_are_examples_take_no_longer():
+    assert take_shots(["a", "b", "c"], ["p", "q", "q"], [("x",), ("y",), ("y",)], 10**12, 0) == [0, 1, 2]
+
+
+def test_a_share_that_whole_groups_make_much_larger_is_told(caplog):
+    rows = [Example(str(i), str(i), "giant" if i < 90 else f"p{i}", "train", (i % 2,)) for i in range(100)]
+    domain = Domain("d", "m", "diagnosis", rows, PHANTOM)  # type: ignore[arg-type]
+    with caplog.at_level(logging.WARNING):
+        few_shot(domain, fraction=0.5)
+    assert not caplog.text
+    sizes = [len(few_shot(domain, fraction=0.1, seed=seed).examples) for seed in range(20)]
+    assert max(sizes) >= 90
+    assert f"d: fraction=0.1 takes {max(sizes)} of 100 training examples, as groups stay whole" in caplog.text

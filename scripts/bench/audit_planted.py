@@ -20,8 +20,8 @@ from PIL import Image
 
 from vlmbench.domains.audit import audit
 from vlmbench.domains.base import SPLITS, Domain, Example, ImageSource
+from vlmbench.domains.folder_images import FolderImages
 from vlmbench.domains.hashing import hash_images
-from vlmbench.domains.images import FolderImages
 from vlmbench.domains.nearest import near_pairs
 from vlmbench.domains.phantom.build import build_phantom
 

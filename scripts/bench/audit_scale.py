@@ -22,9 +22,9 @@ from PIL import Image
 
 from vlmbench.domains.audit import audit
 from vlmbench.domains.base import Domain, Example, Split
+from vlmbench.domains.folder_images import FolderImages
 from vlmbench.domains.hamming import Indices, close_hashes
 from vlmbench.domains.hashing import hash_image, hash_images
-from vlmbench.domains.images import FolderImages
 from vlmbench.domains.nearest import MAX_DISTANCE, Looks, near_pairs
 
 ROWS, PATIENTS = 223_414, 64_540

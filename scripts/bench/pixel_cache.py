@@ -21,7 +21,7 @@ from PIL import Image, ImageFilter
 
 from vlmbench.domains.base import Domain, Example
 from vlmbench.domains.datamodule import DomainDataModule, stack_pixels
-from vlmbench.domains.images import FolderImages
+from vlmbench.domains.folder_images import FolderImages
 from vlmbench.domains.parallel import over_images
 
 SIZE = 512

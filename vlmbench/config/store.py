@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
 
 from vlmbench.config import schema
 
@@ -42,7 +43,16 @@ def register() -> None:
     store = ConfigStore.instance()
     for path, node in SCHEMAS.items():
         group, _, name = path.rpartition("/")
-        store.store(group=group, name=name, node=node, provider="vlmbench")
+        store.store(group=group, name=name, node=_open(node), provider="vlmbench")
+
+
+def _open(schema_of: type) -> DictConfig:
+    """Return a schema whose mappings take further keys from the command line without Hydra's `+`."""
+    node = OmegaConf.structured(schema_of)
+    for key in list(node):
+        if not OmegaConf.is_missing(node, key) and OmegaConf.get_type(node, str(key)) is dict:
+            OmegaConf.set_struct(node[key], False)
+    return node
 
 
 def conf_dir() -> Path:

@@ -43,12 +43,14 @@ def read_text(path: Path) -> str:
     """Return a table's text, without a byte order mark.
 
     Raises:
-        DomainError: The file is not UTF-8.
+        DomainError: The file cannot be read, or is not UTF-8.
     """
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DomainError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
+    except OSError as error:
+        raise DomainError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def image_key(text: str) -> str:

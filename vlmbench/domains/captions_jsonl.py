@@ -16,7 +16,7 @@ from vlmbench.domains.assemble import (
     image_key,
 )
 from vlmbench.domains.base import Domain, DomainError
-from vlmbench.domains.images import FolderImages
+from vlmbench.domains.folder_images import FolderImages
 from vlmbench.domains.jsonl import attributes_of, read_lines, text_of
 from vlmbench.domains.splits import DEFAULT_FRACTIONS, OnLeak
 from vlmbench.domains.tables import read_table

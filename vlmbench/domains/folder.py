@@ -20,7 +20,7 @@ from vlmbench.domains.assemble import (
     image_key,
 )
 from vlmbench.domains.base import Domain, DomainError
-from vlmbench.domains.images import FolderImages
+from vlmbench.domains.folder_images import FolderImages
 from vlmbench.domains.prompts import DEFAULT_NEGATIVE_TEMPLATES, DEFAULT_TEMPLATES, build_prompts
 from vlmbench.domains.splits import DEFAULT_FRACTIONS, OnLeak
 from vlmbench.domains.tables import MISSING, check_columns, check_filled, read_table

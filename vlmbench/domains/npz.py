@@ -15,7 +15,7 @@ from PIL import Image
 
 from vlmbench.domains.arrays import Member, mapped, member, small_array
 from vlmbench.domains.base import DomainError, ImageError
-from vlmbench.domains.images import FolderImages
+from vlmbench.domains.folder_images import FolderImages
 
 
 class RowImages:

@@ -154,8 +154,8 @@ def _check_leaks(splits: Sequence[Split], groups: Sequence[str], on_leak: OnLeak
     text = f"{len(leaks):,} of {len(where):,} groups lie in several splits: {shown}{more}"
     if on_leak == "raise":
         raise DomainError(
-            f"{text}. Mend the splits, set the name of their column or field to null to have them made, or set "
-            "on_leak=report to keep them"
+            f"{text}. Mend the splits, set the name of their column or field to null to have them made (of a public "
+            "dataset: ours_split=grouped), or set on_leak=report to keep them"
         )
     log.warning("%s. Kept as asked; the audit reports it.", text)
 

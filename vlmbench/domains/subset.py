@@ -10,11 +10,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
+import logging
 import math
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 
 from vlmbench.domains.base import Domain, Example
+
+log = logging.getLogger(__name__)
 
 Labels = tuple[Hashable, ...]
 #: What an example without any label is counted as: where several labels may be absent, their absence is learned too.
@@ -94,7 +97,7 @@ def take_shots(ids: Sequence[str], groups: Sequence[str], labels: Sequence[Label
         queues[label] = iter([i for *_, i in sorted(round_of)])
     taken: set[int] = set()
     has: Counter[Hashable] = Counter()
-    for turn in range(1, shots + 1):
+    for turn in range(1, min(shots, max(map(len, members.values()))) + 1):
         for label, queue in queues.items():
             if has[label] < turn:
                 for i in itertools.islice((i for i in queue if i not in taken), 1):
@@ -123,6 +126,14 @@ def few_shot(domain: Domain, *, fraction: float = 1.0, shots: int = 0, seed: int
     else:
         kept = take_fraction(groups, labels, fraction, seed)
         what = f"fraction={fraction:g}"
+        if len(kept) > 2 * math.ceil(fraction * len(train)):
+            log.warning(
+                "%s: %s takes %d of %d training examples, as groups stay whole and every label keeps one.",
+                domain.name,
+                what,
+                len(kept),
+                len(train),
+            )
     chosen = {train[i].id for i in kept}
     said = f"{what}, fraction_seed={seed}: set aside from train"
     aside = {"image": "", "reason": said, "examples": len(train) - len(kept)}

@@ -110,6 +110,8 @@ def relevant(config: Mapping[str, Any]) -> dict[str, Any]:
     domain = kept.get("domain", {})
     if "rules" in domain:
         name = rule_in_force(domain["target"], domain["split"], domain["rules"])
+        if name == rule_in_force("auto", domain["split"], domain["rules"]):
+            domain["target"] = "auto"  # whether the usual rule is named or not
         domain["rules"] = {name: domain["rules"].get(name)}
     return kept
 

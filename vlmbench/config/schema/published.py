@@ -90,7 +90,7 @@ class PublishedDomainConfig(DomainConfig):
             train, by group, where it has none), or makes a `grouped` one of all rows.
         target: Name of the label rule; `auto` takes `study` with `split=study`, and else the first other one.
         rules: Label rules by name.
-        published: Published numbers of rows by split, for a check of what was read; empty where there are none.
+        published: Published numbers of rows by split, to compare with what was read; empty where there are none.
         group: What the groups are: patient, eye, image.
         attributes: Raw columns that are subgroup attributes, attribute to column.
         citation: Paper, with DOI or arXiv number.
@@ -144,10 +144,15 @@ class PublishedDomainConfig(DomainConfig):
         return replace(rule, **{key: value for key, value in own.items() if value})
 
     def variant(self) -> str:
-        """Return `.study` for the study's split, and the label rule where it is not the usual one of the split."""
-        usual = rule_in_force("auto", self.split, self.rules)
-        target = f".{self.rule_name()}" if self.rule_name() != usual else ""
-        return (".study" if self.split == "study" else "") + target
+        """Return `.study` for the study's split, and the label rule where it is not the usual one of the split.
+
+        The study's label rule on our split is `.ours.study`, to be told from the study's split.
+        """
+        rule = self.rule_name()
+        target = f".{rule}" if rule != rule_in_force("auto", self.split, self.rules) else ""
+        if self.split == "study":
+            return f".study{target}"
+        return f".ours{target}" if target == ".study" else target
 
     @property
     def multi_label(self) -> bool:

@@ -9,11 +9,11 @@ from typing import Any, Literal
 import pandas as pd
 
 from vlmbench.domains.assemble import CheckImages, OnBadImage, assemble, fingerprint
-from vlmbench.domains.base import Domain, DomainError, TaskName
+from vlmbench.domains.base import Domain, DomainError, Prompts, TaskName
 from vlmbench.domains.prompts import build_prompts
 from vlmbench.domains.published.layout import CAPTION, QUESTION
 from vlmbench.domains.published.readers import read_layout
-from vlmbench.domains.published.rules import one_label, several_labels
+from vlmbench.domains.published.rules import check_rule, one_label, several_labels
 from vlmbench.domains.published.study import study_split
 from vlmbench.domains.splits import OnLeak
 from vlmbench.domains.tables import MISSING
@@ -66,6 +66,14 @@ def build_published(
     folder = Path(root).expanduser()
     if not folder.is_dir():
         raise DomainError(f"{folder}: no such folder; set domain.root to the folder that holds {name}")
+    order: tuple[str, ...] = ()
+    multi_label, prompts = False, Prompts({})
+    if task == "diagnosis":
+        check_rule(rule["column"], rule["columns"], rule["map"], rule["leave_out"], rule["labels"])
+        order, multi_label = tuple(rule["labels"]), bool(rule["columns"])
+        prompts = build_prompts(
+            order, rule["label_prompts"], rule["templates"], rule["negative_templates"], multi_label=multi_label
+        )
     layout = read_layout(reader, folder, settings)
     try:
         labels, left_out = _labels(layout.frame, task, rule)
@@ -82,8 +90,9 @@ def build_published(
             frame, labels, raw_splits = frame[kept], labels[kept], list(made.names[kept])
             origin = made.origin
         else:
+            if ours == "official" and not (frame["split"] != "").any():
+                raise DomainError("there is no official split; set domain.ours_split=grouped")
             raw_splits = list(frame["split"]) if ours == "official" else None
-        order = tuple(rule["labels"]) if task == "diagnosis" else ()
         examples, bad = assemble(
             _rows(frame, labels, order, task, attributes),
             list(labels),
@@ -99,7 +108,6 @@ def build_published(
         )
     except DomainError as error:
         raise DomainError(str(error) if str(error).startswith(str(folder)) else f"{folder}: {error}") from error
-    multi_label = task == "diagnosis" and bool(rule["columns"])
     return Domain(
         name=name,
         modality=modality,
@@ -108,7 +116,7 @@ def build_published(
         images=layout.images,
         label_names=order,
         multi_label=multi_label,
-        **({"prompts": _prompts(order, rule, multi_label)} if order else {}),
+        prompts=prompts,
         licence=licence,
         fingerprint=fingerprint(None, layout.images, examples, order),
         left_out=[*layout.left_out, *left_out, *bad],
@@ -128,12 +136,6 @@ def _labels(frame: pd.DataFrame, task: TaskName, rule: Mapping[str, Any]) -> tup
     return labels, [
         {"image": "", "reason": f"{rule['column']} is {raw!r}", "examples": count} for raw, count in dropped.items()
     ]
-
-
-def _prompts(order: Sequence[str], rule: Mapping[str, Any], multi_label: bool) -> Any:
-    return build_prompts(
-        order, rule["label_prompts"], rule["templates"], rule["negative_templates"], multi_label=multi_label
-    )
 
 
 def _rows(

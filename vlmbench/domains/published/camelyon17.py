@@ -16,9 +16,9 @@ from pathlib import Path
 import pandas as pd
 
 from vlmbench.domains.assemble import check_choice
-from vlmbench.domains.images import FolderImages
+from vlmbench.domains.folder_images import FolderImages
 from vlmbench.domains.published.faults import check_ids, check_values, refuse
-from vlmbench.domains.published.layout import Layout, table
+from vlmbench.domains.published.layout import Layout, base, table
 
 COLUMNS = ("patient", "node", "x_coord", "y_coord", "tumor", "slide", "center", "split")
 _VAL_CENTER, _TEST_CENTER, _ID_VAL = "1", "2", "1"
@@ -36,9 +36,9 @@ def read(root: Path, *, folder: str = "camelyon17_v1.0", id_val: str = "train") 
         DomainError: The table is missing, lacks a column, has an unknown value, or a patch twice.
     """
     check_choice("domain.settings.id_val", id_val, ("train", "leave_out"))
-    base = "" if not (root / folder).exists() and (root / "metadata.csv").is_file() else f"{folder}/"
-    path = root / f"{base}metadata.csv"
-    frame = table(root, f"{base}metadata.csv", COLUMNS)[list(COLUMNS)]
+    below = base(root, folder, "metadata.csv")
+    path = root / f"{below}metadata.csv"
+    frame = table(root, f"{below}metadata.csv", COLUMNS)[list(COLUMNS)]
     hint = "bring the archive anew"
     check_values(path, frame, "tumor", ("0", "1"), hint)
     check_values(path, frame, "center", ("0", "1", "2", "3", "4"), hint)
@@ -59,7 +59,7 @@ def read(root: Path, *, folder: str = "camelyon17_v1.0", id_val: str = "train") 
     )
     if id_val == "leave_out":
         frame = frame[frame["wilds_split"] != "id_val"]
-    return Layout(frame.reset_index(drop=True), FolderImages(root / base))
+    return Layout(frame.reset_index(drop=True), FolderImages(root / below))
 
 
 def patch(frame: pd.DataFrame) -> pd.Series:

@@ -18,7 +18,7 @@ import pandas as pd
 
 from vlmbench.domains.assemble import check_choice, image_key, read_text
 from vlmbench.domains.base import DomainError
-from vlmbench.domains.images import FolderImages
+from vlmbench.domains.folder_images import FolderImages
 from vlmbench.domains.jsonl import read_lines, text_of
 from vlmbench.domains.published.layout import Layout, found, table
 from vlmbench.domains.published.rows import read_rows

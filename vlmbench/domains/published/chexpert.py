@@ -13,9 +13,9 @@ import pandas as pd
 
 from vlmbench.domains.assemble import check_choice
 from vlmbench.domains.base import DomainError
-from vlmbench.domains.images import FolderImages
+from vlmbench.domains.folder_images import FolderImages
 from vlmbench.domains.published.faults import check_ids, check_values, refuse
-from vlmbench.domains.published.layout import Layout, table
+from vlmbench.domains.published.layout import Layout, base, table
 
 FINDINGS = (
     "No Finding",
@@ -35,6 +35,7 @@ FINDINGS = (
 )
 _SPLITS = {"train": "train", "valid": "test"}
 _STATES = ("1.0", "0.0", "-1.0", "")
+_WHOLE = {"1": "1.0", "0": "0.0", "-1": "-1.0"}  # as a spreadsheet saves them
 
 
 def read(root: Path, *, folder: str = "CheXpert-v1.0-small", view: str = "all") -> Layout:
@@ -50,14 +51,15 @@ def read(root: Path, *, folder: str = "CheXpert-v1.0-small", view: str = "all") 
             no image has that view.
     """
     check_choice("domain.settings.view", view, ("all", "frontal", "lateral"))
-    here = not (root / folder).exists() and (root / "train.csv").is_file()
-    base = "" if here else f"{folder}/"
+    below = base(root, folder, "train.csv")
     columns = ["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *FINDINGS]
     parts = []
     for name, split in _SPLITS.items():
-        path = root / f"{base}{name}.csv"
-        part = table(root, f"{base}{name}.csv", columns)[columns]
+        path = root / f"{below}{name}.csv"
+        part = table(root, f"{below}{name}.csv", columns)[columns].copy()
+        part["Path"] = part["Path"].str.replace("\\", "/")
         for finding in FINDINGS:
+            part[finding] = part[finding].replace(_WHOLE)
             check_values(path, part, finding, _STATES, "bring the table anew")
         # The tables name the folder of their own release in front, whatever it was renamed to.
         named = part["Path"].str.extract(r"((?:train|valid)/(patient\d+)/.+)$")
@@ -68,5 +70,5 @@ def read(root: Path, *, folder: str = "CheXpert-v1.0-small", view: str = "all") 
     if view != "all":
         frame = frame[frame["Frontal/Lateral"].str.lower() == view].reset_index(drop=True)
         if frame.empty:
-            raise DomainError(f"{root / base}: column 'Frontal/Lateral' says {view} of no image; set view=all")
-    return Layout(frame, FolderImages(root / base))
+            raise DomainError(f"{root / below}: column 'Frontal/Lateral' says {view} of no image; set view=all")
+    return Layout(frame, FolderImages(root / below))

@@ -10,6 +10,7 @@ apostrophe. A patient's two eyes may differ in their diagnosis and share a `Pati
 from __future__ import annotations
 
 import csv
+import io
 import zipfile
 from pathlib import Path
 
@@ -17,8 +18,9 @@ import openpyxl
 import pandas as pd
 from openpyxl.utils.exceptions import InvalidFileException
 
+from vlmbench.domains.assemble import read_text
 from vlmbench.domains.base import DomainError
-from vlmbench.domains.images import FolderImages
+from vlmbench.domains.folder_images import FolderImages
 from vlmbench.domains.published.layout import Layout, found
 
 _FOLDER = "Drishti-GS1_files"
@@ -42,8 +44,9 @@ def read(root: Path) -> Layout:
     places = {}
     for name, split in _SPLITS.items():
         folder = found(root, f"{base}/{name}/Images")
-        for image in sorted(folder.glob("*.png")):
-            places[image.stem] = (image.relative_to(root).as_posix(), split)
+        for image in sorted(folder.iterdir()):
+            if image.suffix.lower() == ".png" and not image.name.startswith("."):
+                places[image.stem] = (image.relative_to(root).as_posix(), split)
     if lost := sorted(set(places) ^ set(frame[_FILE])):
         raise DomainError(
             f"{root}: {len(lost)} of {len(set(places) | set(frame[_FILE]))} names are only an image or only a row of "
@@ -73,8 +76,10 @@ def _table(path: Path) -> pd.DataFrame:
 
 def _rows(path: Path) -> list[list[str]]:
     if path.suffix == ".csv":
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            return [[entry.strip() for entry in row] for row in csv.reader(file) if row]
+        text = read_text(path)
+        header = next((line for line in text.splitlines() if _FILE in line), "")
+        rows = csv.reader(io.StringIO(text, newline=""), delimiter=max(",", ";", "\t", key=header.count))
+        return [[entry.strip() for entry in row] for row in rows if row]
     try:
         sheet = openpyxl.load_workbook(path, read_only=True, data_only=True).worksheets[0]
         return [["" if value is None else str(value).strip() for value in row] for row in sheet.values]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from vlmbench.domains.images import FolderImages
+from vlmbench.domains.folder_images import FolderImages
 from vlmbench.domains.published.faults import check_ids, check_values, refuse
 from vlmbench.domains.published.layout import Layout, table
 
@@ -58,11 +58,21 @@ class ScatteredImages(FolderImages):
 
 
 def _images(root: Path) -> dict[str, str]:
-    """Return the JPEG files below a folder by name, with their paths relative to it; of two the first by path."""
+    """Return the JPEG files below a folder by name, with their paths relative to it; of two the first by path.
+
+    Links to folders are followed, as the images of large sets often lie on another disk.
+    """
     found: dict[str, str] = {}
-    for folder, below, files in os.walk(root):
+    walked = {root.resolve()}
+    for folder, below, files in os.walk(root, followlinks=True):
         below[:] = sorted(name for name in below if not name.startswith("."))  # nothing that is still being fetched
+        for name in list(below):
+            place = Path(folder, name).resolve()
+            if place in walked:  # a link back
+                below.remove(name)
+            walked.add(place)
         for file in files:
-            if file.endswith(".jpg"):
-                found.setdefault(file, Path(folder, file).relative_to(root).as_posix())
+            stem, suffix = os.path.splitext(file)
+            if suffix.lower() == ".jpg":
+                found.setdefault(f"{stem}.jpg", Path(folder, file).relative_to(root).as_posix())
     return found

@@ -20,14 +20,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from vlmbench.domains.assemble import check_choice
 from vlmbench.domains.base import DomainError
-from vlmbench.domains.images import FolderImages
+from vlmbench.domains.folder_images import FolderImages
 from vlmbench.domains.npz import ArrayFiles
 from vlmbench.domains.published.layout import Layout, table
 from vlmbench.domains.splits import ALIASES
 from vlmbench.domains.tables import check_filled
 
 ATTRIBUTES = ("age", "gender", "race", "ethnicity", "language", "maritalstatus")
+_LOOKED_FOR = 20  # rows, so that one missing file does not decide where all of them are
 _COLUMNS = ("filename", *ATTRIBUTES, "glaucoma", "use")
 
 
@@ -50,13 +52,12 @@ def read_fairvlmed(root: Path, *, images: str = "auto") -> Layout:
 
     Args:
         root: Folder that holds `data_summary.csv`.
-        images: `jpg`, which the study reads, `npz`, or `auto` for JPEG files where the first row has one.
+        images: `jpg`, which the study reads, `npz`, or `auto` for JPEG files where one of the first rows has one.
 
     Raises:
         DomainError: The table is missing, lacks a column, names no split, or a file name has no number.
     """
-    if images not in ("auto", "jpg", "npz"):
-        raise DomainError(f"domain.settings.images={images!r} is none of auto, jpg, npz")
+    check_choice("domain.settings.images", images, ("auto", "jpg", "npz"))
     frame = _summary(root)
     numbers = frame["filename"].str.extract(r"^data_(\d+)\.npz$", expand=False)
     if numbers.isna().any():
@@ -64,7 +65,7 @@ def read_fairvlmed(root: Path, *, images: str = "auto") -> Layout:
     jpegs = _placed(
         root, frame.assign(filename="slo_fundus_" + numbers + ".jpg"), ["{use}/{file}", "data/{use}/{file}"]
     )
-    if images == "jpg" or (images == "auto" and (root / jpegs[0]).is_file()):
+    if images == "jpg" or (images == "auto" and any((root / path).is_file() for path in jpegs[:_LOOKED_FOR])):
         return Layout(_rows(frame, jpegs), FolderImages(root))
     arrays = _placed(root, frame, ["{use}/{file}", "data/{use}/{file}"])
     return Layout(_rows(frame, arrays), ArrayFiles(root, "slo_fundus", brightness))
@@ -117,11 +118,10 @@ def _summary(root: Path) -> pd.DataFrame:
 
 
 def _placed(root: Path, frame: pd.DataFrame, patterns: Sequence[str]) -> list[str]:
-    """Return where the files are, by the first pattern that the first row's file fits, else by the official one."""
-    uses = frame["use"].str.capitalize()
-    first = {"use": uses.iloc[0], "file": frame["filename"].iloc[0]}
-    pattern = next((text for text in patterns if (root / text.format(**first)).is_file()), patterns[0])
-    return [pattern.format(use=use, file=file) for use, file in zip(uses, frame["filename"], strict=True)]
+    """Return where the files are, by the first pattern that one of the first rows fits, else by the official one."""
+    rows = list(zip(frame["use"].str.capitalize(), frame["filename"], strict=True))
+    paths = [[pattern.format(use=use, file=file) for use, file in rows] for pattern in patterns]
+    return next((some for some in paths if any((root / path).is_file() for path in some[:_LOOKED_FOR])), paths[0])
 
 
 def _rows(frame: pd.DataFrame, paths: Sequence[str]) -> pd.DataFrame:

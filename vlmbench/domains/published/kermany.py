@@ -22,7 +22,7 @@ from pathlib import Path
 import pandas as pd
 
 from vlmbench.domains.base import DomainError
-from vlmbench.domains.images import FolderImages
+from vlmbench.domains.folder_images import FolderImages
 from vlmbench.domains.published.layout import Layout, found
 
 _SPLITS = {"train": "train", "val": "train", "test": "test"}

@@ -60,6 +60,17 @@ def found(root: Path, relative: str) -> Path:
     return path
 
 
+def base(root: Path, folder: str, name: str) -> str:
+    """Return `folder/`, or "" where a table lies in the root folder itself, as some copies are unpacked.
+
+    Args:
+        root: Folder that holds `folder`.
+        folder: Name of the release.
+        name: The table.
+    """
+    return "" if not (root / folder).exists() and (root / name).is_file() else f"{folder}/"
+
+
 def table(root: Path, relative: str, columns: Sequence[str]) -> pd.DataFrame:
     """Return a CSV or TSV table of the layout, as `tables.read_table` reads it.
 

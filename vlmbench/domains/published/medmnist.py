@@ -44,7 +44,7 @@ def read(root: Path, *, flag: str, size: int = 224) -> Layout:
     file = file_name(flag, size)
     path = found(root, file)
     images = RowImages(root, [(file, f"{split}_images") for split in SPLITS])
-    parts = []
+    parts: list[pd.DataFrame] = []
     for split in SPLITS:
         keys = images.keys(file, f"{split}_images")
         pixels = images.members[f"{file}#{split}_images"]
@@ -59,6 +59,8 @@ def read(root: Path, *, flag: str, size: int = 224) -> Layout:
         if len(labels) != len(keys):
             raise DomainError(f"{path}: {split} has {len(keys):,} images and {len(labels):,} rows of labels")
         columns = ["label"] if labels.shape[1] == 1 else [f"label_{i}" for i in range(labels.shape[1])]
+        if parts and list(parts[0].columns[: len(columns)]) != columns:
+            raise DomainError(f"{path}: train and {split} have other numbers of labels an image")
         ids = [f"{split}-{row}" for row in range(len(keys))]
         part = pd.DataFrame(labels.astype(np.int64).astype(str), columns=columns, dtype=str)
         parts.append(part.assign(id=ids, image=keys, group=ids, split=split))

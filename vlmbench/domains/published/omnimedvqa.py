@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from vlmbench.domains.base import DomainError
-from vlmbench.domains.images import FolderImages
+from vlmbench.domains.folder_images import FolderImages
 from vlmbench.domains.jsonl import plain_text, read_list, text_of
 from vlmbench.domains.published.layout import Layout, found
 from vlmbench.domains.published.rows import read_rows

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from vlmbench.domains.base import DomainError
-from vlmbench.domains.images import FolderImages
+from vlmbench.domains.folder_images import FolderImages
 from vlmbench.domains.published.faults import check_ids, check_values, refuse
 from vlmbench.domains.published.layout import Layout, found
 from vlmbench.domains.tables import check_columns, read_table
@@ -32,9 +32,8 @@ def read(root: Path) -> Layout:
     Raises:
         DomainError: A table is missing, is no workbook, lacks a column, has an unknown diagnosis, or a patient twice.
     """
-    base = next(
-        (path.parent for place in (".", "*", "*/*") for path in sorted(root.glob(f"{place}/ClinicalData"))), root
-    )
+    places = (path.parent for place in (".", "*", "*/*") for path in sorted(root.glob(f"{place}/ClinicalData")))
+    base = next((place for place in places if "__MACOSX" not in place.parts), root)
     parts = []
     for eye, side in EYES.items():
         name = f"patient_data_{eye.lower()}"
@@ -78,13 +77,16 @@ def _workbook(path: Path) -> pd.DataFrame:
         raise DomainError(f"{path}: cannot be read as an Excel workbook: {error}; bring the archive anew") from error
     sheet.index = sheet.index + 1
     sheet = sheet.apply(lambda column: column.str.strip())
-    first = sheet[0].str.fullmatch(r"#?\d+")
+    first = sheet[0].str.fullmatch(r"#?\d+") if len(sheet) else pd.Series(dtype=bool)
     if not first.any():
-        raise DomainError(f"{path}: column 1 has no number of a patient such as #002; bring the archive anew")
-    head = sheet.loc[: first.idxmax() - 1]
+        raise DomainError(
+            f"{path}: column 1 of the first sheet has no number of a patient such as #002; bring the archive anew"
+        )
+    start = int(first.to_numpy().argmax())
+    head = sheet.iloc[:start]
     names = [
         "ID",
         *(next((text for text in reversed(head[i].tolist()) if text), f"column {i + 1}") for i in head.columns[1:]),
     ]
-    body = sheet.loc[first.idxmax() :]
+    body = sheet.iloc[start:]
     return body[(body != "").any(axis=1)].set_axis(names, axis=1)

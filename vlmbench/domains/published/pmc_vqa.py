@@ -15,7 +15,7 @@ import pandas as pd
 
 from vlmbench.domains.assemble import check_choice
 from vlmbench.domains.base import DomainError
-from vlmbench.domains.images import FolderImages
+from vlmbench.domains.folder_images import FolderImages
 from vlmbench.domains.published.layout import Layout, table
 from vlmbench.domains.published.rows import read_rows
 from vlmbench.domains.questions import chosen, lettered

@@ -47,12 +47,19 @@ def read_layout(reader: str, root: Path, settings: Mapping[str, Any]) -> Layout:
         raise DomainError(f"domain.reader={reader!r} is none of {', '.join(sorted(READERS))}")
     module, _, name = READERS[reader].partition(":")
     read: Callable[..., Layout] = getattr(importlib.import_module(f"vlmbench.domains.published.{module}"), name)
-    known = [name for name in inspect.signature(read).parameters if name != "root"]
+    takes = {name: taken for name, taken in inspect.signature(read).parameters.items() if name != "root"}
+    known = list(takes)
     if unknown := sorted(set(settings) - set(known)):
         raise DomainError(
             f"domain.settings has {', '.join(unknown)}, which the reader {reader} does not take; it takes "
             f"{', '.join(known) or 'none'}"
         )
+    for name, taken in takes.items():
+        if name not in settings and taken.default is taken.empty:
+            raise DomainError(f"domain.settings.{name} is not set, which the reader {reader} needs")
+        kind = {"str": str, "int": int}.get(str(taken.annotation))
+        if kind is not None and not isinstance(settings.get(name, kind()), kind):
+            raise DomainError(f"domain.settings.{name}={settings[name]!r} is no {kind.__name__}, as {reader} takes")
     layout = read(root, **settings)
     ids = layout.frame["id"]
     if ids.duplicated().any():
