@@ -45,7 +45,7 @@ def read_list(path: Path) -> list[dict[str, Any]]:
     try:
         found = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
-        raise DomainError(f"{path}: not JSON ({error}); fetch the file again") from error
+        raise DomainError(f"{path}: not one JSON list ({error}); fetch the file again") from error
     if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
         raise DomainError(f"{path}: a JSON list of objects is expected, not {type(found).__name__}")
     if not found:
