@@ -146,9 +146,11 @@ def test_what_is_supervised_is_the_letter(tmp_path: Path) -> None:
     asker = prompting.vqa(TASK.prompt_open, TASK.prompt_closed, TASK.prompt_choice)
     module = GenerativeModule(backbone, asker, mode="vqa")
     pixels = backbone.preprocess(Image.new("RGB", (64, 64)))
-    batch = module.collate([(0, example(), pixels)])
-    kept = batch["labels"][batch["labels"] != -100]
-    assert backbone.tokenizer.decode(kept, skip_special_tokens=True).strip().lower() == "b"
+    for option in OPTIONS:
+        batch = module.collate([(0, example(answer=option), pixels)])
+        *letter, end = batch["labels"][batch["labels"] != -100].tolist()
+        assert backbone.tokenizer.decode(letter).strip() == option[0]
+        assert end == backbone.tokenizer.eos_token_id
     with torch.no_grad():
         (answered,) = module.answer([(0, example(), pixels)])
     assert len(answered["option_scores"]) == 4

@@ -63,7 +63,7 @@ def text_of(line: Mapping[str, Any], field: str, argument: str, place: str) -> s
         place: File and line, for the message.
 
     Raises:
-        DomainError: The field is missing, empty, or neither text nor number.
+        DomainError: The field is missing, empty, neither text nor number, or a text that UTF-8 cannot hold.
     """
     if field not in line:
         named = f", which {argument} names" if argument else ""
@@ -72,6 +72,10 @@ def text_of(line: Mapping[str, Any], field: str, argument: str, place: str) -> s
     text = plain_text(line[field])
     if not text:
         raise DomainError(f"{place}: the field {field!r} must be a text or a number, not {line[field]!r}")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise DomainError(
+            f"{place}: the field {field!r} holds half of a pair of surrogates, {text!r}, which is no text"
+        )
     return text
 
 
