@@ -56,6 +56,7 @@ def score(predictions: list[str], **changes: Any) -> dict[str, Any]:
         (["A:left ", " B: right"], ("A. left", "B. right")),
         (["(A) left", "(B) right"], ("A. left", "B. right")),
         (["a:left", "b: right"], ("A. left", "B. right")),
+        (["upper\nleft", "right"], ("A. upper left", "B. right")),
         (["A. left", "B. right", "C) both"], ("A. left", "B. right", "C. both")),
         (["A. left", "right"], ("A. A. left", "B. right")),  # letters on some alone belong to the text
         (["C. albicans", "S. aureus"], ("A. C. albicans", "B. S. aureus")),

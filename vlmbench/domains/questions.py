@@ -47,6 +47,7 @@ def lettered(options: Sequence[str], place: str) -> tuple[str, ...]:
         match and match[1].upper() == letter for match, letter in zip(found, string.ascii_uppercase, strict=False)
     )
     bodies = [match[2] for match in found if match] if carry else [option.strip() for option in options]
+    bodies = [" ".join(body.splitlines()) for body in bodies]  # they are asked one a line
     if not 2 <= len(bodies) <= len(string.ascii_uppercase) or not all(bodies):
         raise DomainError(f"{place}: multiple choice needs 2 to 26 options, none of them empty, not {list(options)}")
     return tuple(f"{letter}. {body}" for letter, body in zip(string.ascii_uppercase, bodies, strict=False))
