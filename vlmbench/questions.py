@@ -78,7 +78,8 @@ def write(config: schema.QuestionsConfig) -> str:
     assert isinstance(model, schema.HostedModelConfig)  # noqa: S101 - checked before
     assert isinstance(domain, schema.PublishedDomainConfig)  # noqa: S101
     root, recipe = Path(domain.root).expanduser(), read_recipe()
-    folder = Path(config.output).expanduser() if config.output else root / str(domain.settings.get("folder", "."))
+    folder = root / Path(str(domain.settings.get("folder", "."))).expanduser()
+    folder = Path(config.output).expanduser() if config.output else folder
     identity: dict[str, Any] = {
         "recipe": recipe.version,
         "recipe_sha256": hashlib.sha256(RECIPE.read_bytes()).hexdigest(),
