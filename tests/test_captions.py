@@ -105,6 +105,7 @@ def test_an_image_may_have_several_captions(folder: Path) -> None:
     ("change", "expected"),
     [
         ({"caption": ""}, "line 2: the field 'caption' must be a text or a number, not ''"),
+        ({"caption": "a \ud800 scan"}, "line 2: the field 'caption' holds half of a pair of surrogates"),
         ({"caption": None}, "line 2: the field 'caption' must be a text or a number, not None"),
         ({"image": "images/none.png"}, "images/none.png: no such file"),
         ({"image": "../images/0.png"}, "lies outside; images are taken from below"),
@@ -160,6 +161,32 @@ def test_a_model_is_pre_trained_on_a_users_captions(folder: Path, train: Any) ->
     assert ran.record["metrics"]["loss"]["value"] > 0
     assert ran.record["n"]["examples"] == 3
     assert list(ran.predictions["caption"]) == [line["caption"] for line in LINES if line["split"] == "test"]
+
+
+def test_a_caption_beyond_the_context_is_cut_and_told(
+    folder: Path, train: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    arguments = (
+        *("model=tiny_clip", "task=pretrain", "finetune=full", "domain=captions_jsonl", f"domain.root={folder}"),
+        *(
+            "domain.name=own",
+            "domain.modality=ct",
+            "trainer.max_epochs=1",
+            "trainer.batch_size=3",
+            "task.resamples=100",
+        ),
+    )
+    losses = []
+    for words in (500, 5000):  # what lies beyond the context does not count
+        write(folder, [{**line, "caption": f"{line['caption']} {'word ' * words}"} for line in LINES])
+        ran = train(*arguments, output=folder / f"runs{words}", small=False)
+        assert ran.status == 0, ran.err
+        (record,) = (record for record in caplog.records if "beginning counts" in record.getMessage())
+        assert "longer than the text tower's context" in record.getMessage()
+        assert len(record.getMessage()) < 200
+        caplog.clear()
+        losses.append(ran.record["metrics"]["loss"]["value"])
+    assert losses[0] == losses[1] > 0
 
 
 # --- the public sets --------------------------------------------------------------------------------------------

@@ -41,6 +41,11 @@ def test_exposure(role, modalities, declared, expected):
     assert exposure(role, modalities, "radiograph", declared) == expected
 
 
+def test_a_word_is_the_same_in_capitals():
+    assert exposure("specialist", ["MRI"], "mri") == exposure("specialist", ["mri"], "MRI") == "id"
+    assert exposure("generalist", ["Undisclosed"], "mri") == "unknown"
+
+
 def test_a_domain_that_does_not_name_its_modality_is_not_called_unseen():
     assert exposure("specialist", ["radiograph"], "unknown") == "unknown"
     assert exposure("specialist", ["radiograph"], "unknown", "ood") == "ood"
@@ -61,6 +66,9 @@ MIXED = "radiograph+ct+mri"
         (["radiograph", "fundus"], "mixture", "unknown"),
         ([], MIXED, "unknown"),
         (["undisclosed"], MIXED, "unknown"),
+        (["radiograph", "CT"], "Ct+ Radiograph+", "id"),
+        (["radiograph"], "Unknown", "unknown"),
+        (["radiograph"], "+", "unknown"),
     ],
 )
 def test_a_mixed_domain_is_id_or_ood_only_where_all_of_it_is(modalities, modality, expected):
@@ -91,7 +99,8 @@ def test_the_vocabulary_has_no_word_that_nobody_would_look_up():
         ("radiography", "radiograph"),
         ("x-ray", "radiograph"),
         ("X-Ray", "radiograph"),
-        ("CT", "ct"),
+        ("CT", ""),
+        ("Undisclosed", ""),
         ("MR", "mri"),
         ("Histopathology", "histology"),
         ("dermascopy", "dermoscopy"),

@@ -56,6 +56,25 @@ def test_the_official_split_is_taken_and_rows_without_a_value_are_counted(whole,
     assert {example.options for example in domain.examples if example.answer_type == "open"} == {()}
 
 
+def test_a_cell_runs_on_the_questions(root, train):
+    for split in ("train", "validation", "test"):
+        rewrite(root / f"vqa_{split}.csv", lambda rows: rows[:4])
+    ran = train(
+        *(
+            "model=tiny_llava",
+            "finetune=zero_shot",
+            "domain=fairvlmed_vqa",
+            f"domain.root={root}",
+            "domain.split=study",
+        ),
+        *("task.resamples=100", "task.max_new_tokens=4"),
+        small=False,
+    )
+    assert ran.status == 0, ran.err
+    assert ran.record["modality"] == "slo"
+    assert sorted(ran.predictions["answer_type"]) == ["closed", "closed", "open", "open"]
+
+
 def test_a_question_is_open_by_its_type_alone(root):
     def change(rows):
         rows[0] |= {"question type": "open", "answer": "Yes"}

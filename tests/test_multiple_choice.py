@@ -55,6 +55,8 @@ def score(predictions: list[str], **changes: Any) -> dict[str, Any]:
         (["left", "right"], ("A. left", "B. right")),
         (["A:left ", " B: right"], ("A. left", "B. right")),
         (["(A) left", "(B) right"], ("A. left", "B. right")),
+        (["a:left", "b: right"], ("A. left", "B. right")),
+        (["upper\nleft", "right"], ("A. upper left", "B. right")),
         (["A. left", "B. right", "C) both"], ("A. left", "B. right", "C. both")),
         (["A. left", "right"], ("A. A. left", "B. right")),  # letters on some alone belong to the text
         (["C. albicans", "S. aureus"], ("A. C. albicans", "B. S. aureus")),
@@ -65,23 +67,26 @@ def test_options_are_listed_under_letters_in_their_order(raw: list[str], listed:
     assert lettered(raw, "here") == listed
 
 
-@pytest.mark.parametrize("raw", [[], ["left"], ["left", ""], ["x"] * 27])
+@pytest.mark.parametrize("raw", [[], ["left"], ["left", ""], ["A:left", " B: "], ["x"] * 27])
 def test_options_that_cannot_be_listed(raw: list[str]) -> None:
     with pytest.raises(DomainError, match="here: multiple choice needs 2 to 26 options, none of them empty"):
         lettered(raw, "here")
 
 
-@pytest.mark.parametrize("answer", ["B", "b.", "(B)", "Pleural effusion.", "B. pleural effusion"])
+@pytest.mark.parametrize(
+    "answer",
+    ["B", "b.", "(B)", "Pleural effusion.", "B. pleural effusion", "B:pleural effusion", "(b) Pleural effusion"],
+)
 def test_a_reference_is_known_by_text_or_letter(answer: str) -> None:
     assert chosen(answer, OPTIONS, "here") == OPTIONS[1]
 
 
 def test_a_reference_that_names_no_option_or_two() -> None:
-    for answer in ("E", "effusion", ""):
+    for answer in ("E", "effusion", "", "A. pleural effusion"):
         with pytest.raises(DomainError, match=r"here: the answer .* is not one of its options"):
             chosen(answer, OPTIONS, "here")
     twice = ("A. left", "B. Left.", "C. right")
-    with pytest.raises(DomainError, match="is not one of its options"):
+    with pytest.raises(DomainError, match="here: the answer 'left' is several of its options"):
         chosen("left", twice, "here")
     assert chosen("B", twice, "here") == twice[1]
     assert chosen("A", ("A. B", "B. A"), "here") == "B. A"  # what an option says goes before what it is called
@@ -142,9 +147,11 @@ def test_what_is_supervised_is_the_letter(tmp_path: Path) -> None:
     asker = prompting.vqa(TASK.prompt_open, TASK.prompt_closed, TASK.prompt_choice)
     module = GenerativeModule(backbone, asker, mode="vqa")
     pixels = backbone.preprocess(Image.new("RGB", (64, 64)))
-    batch = module.collate([(0, example(), pixels)])
-    kept = batch["labels"][batch["labels"] != -100]
-    assert backbone.tokenizer.decode(kept, skip_special_tokens=True).strip().lower() == "b"
+    for option in OPTIONS:
+        batch = module.collate([(0, example(answer=option), pixels)])
+        *letter, end = batch["labels"][batch["labels"] != -100].tolist()
+        assert backbone.tokenizer.decode(letter).strip() == option[0]
+        assert end == backbone.tokenizer.eos_token_id
     with torch.no_grad():
         (answered,) = module.answer([(0, example(), pixels)])
     assert len(answered["option_scores"]) == 4
@@ -157,7 +164,17 @@ RIGHT = (
     *("The answer is B.", "B: pleural effusion", "It shows a pleural effusion.", "Answer: B"),
 )
 WRONG = ("A", "C", "(d)", "pneumothorax", "A. pneumothorax", "C. albicans", "D. cannot be determined")
-NEITHER = ("", "E", "A or B", "B. pneumothorax", "not B", "I do not know", "A. pneumothorax and B. pleural effusion")
+NEITHER = (
+    "",
+    "E",
+    "A or B",
+    "A B",
+    "A\nB",
+    "B. pneumothorax",
+    "not B",
+    "I do not know",
+    "A. pneumothorax and B. pleural effusion",
+)
 
 
 @pytest.mark.parametrize("text", RIGHT)

@@ -167,7 +167,7 @@ def test_a_table_that_is_cut_off_is_told(copied: Callable[[str], Path]) -> None:
     path = root / "test.json"
     path.write_bytes(path.read_bytes()[:-200])
     message = fails("slake", root)
-    assert f"{path}: not JSON (" in message
+    assert f"{path}: not one JSON list (" in message
     assert "fetch the file again" in message
 
 
@@ -249,12 +249,31 @@ def test_faults_of_parquet_files(copied: Callable[[str], Path]) -> None:
     path.write_bytes(whole)
     rewritten(path, lambda frame: frame.assign(image="a path"))
     assert "the column 'image' is of type" in fails("pathvqa", root)
+    table = pq.read_table(path)
+    pq.write_table(table.append_column("answer", table["answer"]), path)
+    assert f"{path}: the column 'answer' is there more than once" in fails("pathvqa", root)
     path.write_bytes(whole)
     rewritten(path, lambda frame: frame.assign(question=7))
     assert "the column 'question' is of type int64, where texts are expected" in fails("pathvqa", root)
     path.write_bytes(whole)
     rewritten(path, lambda frame: frame.assign(answer=frame["answer"].where(frame.index > 0)))
     assert f"{path}: row 1 has no answer" in fails("pathvqa", root)
+
+
+@pytest.mark.parametrize("text", [pa.dictionary(pa.int32(), pa.string()), pa.string_view(), pa.large_string()])
+@pytest.mark.parametrize("binary", [pa.binary_view(), pa.large_binary()])
+def test_texts_and_images_may_be_stored_in_other_ways(
+    copied: Callable[[str], Path], text: pa.DataType, binary: pa.DataType
+) -> None:
+    root = copied("vqa_rad")
+    expected = build("vqa_rad", root).fingerprint
+    for path in (root / "data").iterdir():
+        table = pq.read_table(path)
+        columns = [table[name].combine_chunks() for name in ("question", "answer")]
+        told = [column.dictionary_encode() if pa.types.is_dictionary(text) else column.cast(text) for column in columns]
+        images = pa.array(table["image"].to_pylist(), pa.struct([("bytes", binary), ("path", pa.string())]))
+        pq.write_table(pa.table({"image": images, "question": told[0], "answer": told[1]}), path, compression="zstd")
+    assert build("vqa_rad", root).fingerprint == expected
 
 
 def test_rows_without_an_image_and_images_that_are_none(copied: Callable[[str], Path]) -> None:
@@ -283,8 +302,12 @@ def test_parts_that_are_missing_or_of_two_uploads(copied: Callable[[str], Path])
     assert "validation is of uploads in [2, 3] parts; fetch the dataset again" in fails("pathvqa", root)
     for path in (root / "data").glob("validation-*"):
         path.unlink()
+    odd = one(root, "train-00001*").with_name("train-00003-of-00003.parquet")
+    shutil.copy(one(root, "train-00001*"), odd)
+    assert f"{odd.name} is none of the 3 parts that it names, from 0" in fails("pathvqa", root)
+    odd.unlink()
     one(root, "train-00001*").unlink()
-    assert "train has 2 of 3 parts, and lacks number [1]" in fails("pathvqa", root)
+    assert "train has 2 of 3 parts, and lacks number 1;" in fails("pathvqa", root)
     for path in (root / "data").glob("train-*"):
         path.unlink()
     assert "no train-*.parquet" in fails("pathvqa", root)
@@ -429,6 +452,7 @@ def test_the_articles_of_pmc_vqa_stay_together(miniatures: Path) -> None:
     [
         ("Answer_label", "E", "row 4: the answer 'none of them' is not one of its options ['A. "),
         ("Choice B", "", "row 4: multiple choice needs 2 to 26 options, none of them empty"),
+        ("Choice B", " B: ", "row 4: multiple choice needs 2 to 26 options, none of them empty"),
         ("Question", "", "row 4: the column 'Question' is empty"),
         ("Figure_path", "PMC1_F1.jpg", "images/PMC1_F1.jpg: no such file"),
     ],

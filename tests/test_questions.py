@@ -60,6 +60,7 @@ class Server(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     server: Server
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # head and body in one packet: else the second waits 40 ms for the first one's acknowledgement
 
     def log_message(self, *_):
         """Say nothing."""
@@ -148,7 +149,7 @@ def tables(folder):
 # ------------------------------------------------------------------------------------------------------ the whole way
 
 
-def test_the_questions_are_written_and_a_cell_runs_on_them(server, root, arguments, command, train, tmp_path):
+def test_the_questions_are_written_and_the_domain_reads_them(server, root, arguments, command):
     status, out, err = command("questions", *arguments("seed=3"))
     assert status == 0, err
     assert "test       11 images, 11 open and 11 closed questions (6 yes, 5 no)" in out
@@ -169,18 +170,11 @@ def test_the_questions_are_written_and_a_cell_runs_on_them(server, root, argumen
     for name, text in tables(root).items():
         assert told["sha256"][name] == hashlib.sha256(text.encode()).hexdigest()
 
-    domain = build_domain(named_domain("fairvlmed_vqa", None, [f"root={root}"]), "vqa")
-    assert domain.counts()["test"] == {"examples": 22, "images": 11, "groups": 11, "type:closed": 11, "type:open": 11}
-    status, _, err = command("questions", *arguments("seed=3", "limit=2", f"output={root / 'few'}"))
-    assert status == 0, err
-    assert len(server.bodies) == IMAGES
-    ran = train(
-        "model=tiny_llava", "finetune=zero_shot", "domain=fairvlmed_vqa", f"domain.root={root}", "domain.split=study",
-        "domain.settings.folder=few", "task.resamples=100", "task.max_new_tokens=4", small=False,
-    )  # fmt: skip
-    assert ran.status == 0, ran.err
-    assert sorted(ran.predictions["answer"]) == ["no", "thin", "thin", "yes"]
-    assert ran.record["modality"] == "slo"
+    for split in ("study", "ours"):
+        domain = build_domain(named_domain("fairvlmed_vqa", None, [f"root={root}", f"split={split}"]), "vqa")
+        whole = {"examples": 22, "images": 11, "groups": 11, "type:closed": 11, "type:open": 11}
+        assert domain.counts()["test"] == whole
+        assert domain.left_out == []
 
 
 def test_what_is_sent_is_the_recipe_with_a_seed_of_its_own_and_no_image(server, root, arguments, command, monkeypatch):
@@ -240,6 +234,10 @@ BAD = {
     "an open yes": reply("yes", open={"question": "Is anything seen?", "answer": "Yes."}),
     "an open nothing": reply("yes", open={"question": "What is seen there?", "answer": "N/A"}),
     "nesting": "[" * 100_000,
+    "half a surrogate": reply("yes", answer="\ud800 "),
+    "a control character": reply("yes", "Is the disc \0 pale?"),
+    "a thought without an end": f"<think>{reply('yes')}",
+    "two thoughts": f"<think></think><think></think>{reply('yes')}",
 }
 
 
@@ -249,9 +247,10 @@ def test_a_reply_of_another_form_is_of_no_use(text):
         read_recipe().read(text, "yes")
 
 
-def test_a_good_reply_may_stand_in_a_fence_and_loses_its_white_space():
+def test_a_good_reply_may_stand_in_a_fence_or_after_a_thought_and_loses_its_white_space():
     spaced = reply("no", open={"question": " What  is\nseen? ", "answer": " a disc "})
-    for text in (spaced, f"```json\n{spaced}\n```", f"\n```\n{spaced}\n```\n"):
+    fenced = (f"```json\n{spaced}\n```", f"\n```\n{spaced}\n```\n", f"```JSON{spaced}```")
+    for text in (spaced, *fenced, f"<think>\nIt says {{so}}.\n</think>\n{spaced}", f"<think></think>{fenced[0]}"):
         asked, closed = read_recipe().read(text, "no")
         assert asked == Question("What is seen?", "a disc")
         assert closed.answer == "no"
@@ -376,6 +375,19 @@ def test_such_questions_are_left_out_and_counted_and_the_others_of_the_image_sta
     assert "questions left out, about what no image shows: age 38, pressure 1" in out
 
 
+def test_a_model_that_always_says_yes_is_told(server, root, arguments, command, monkeypatch):
+    monkeypatch.setattr(ask_module, "ENOUGH_TO_JUDGE", 1000)  # half of its replies are of no use, which may end a run
+    server.rule = lambda body: reply("yes")
+    status, out, err = command("questions", *arguments("attempts=1"))
+    assert status == 0, err
+    assert "(12 yes, 0 no): NOT BALANCED, 100% have one and the same answer" in out
+    assert account(root)["images_left_out"] == {"the closed answer is not the one asked for": 18}
+    status, out, err = command("questions", *arguments("limit=1", "overwrite=true"))
+    assert status == 0, err
+    assert "(1 yes, 0 no)" in out
+    assert "NOT BALANCED" not in out
+
+
 def test_yes_and_no_are_asked_for_alike_whatever_the_order():
     names = [f"{number}.npz" for number in range(1001)]
     stated = stated_answers(names, 7)
@@ -396,7 +408,15 @@ def test_the_schema_is_that_of_the_recipe():
 # ------------------------------------------------------------------------------------------- killed, and again
 
 
-def test_a_run_that_is_killed_goes_on_without_asking_twice(server, root, arguments, command):
+NOTHING_HEAVY = """
+import sys
+from vlmbench.questions import main
+main()
+print("HEAVY", sorted({"torch", "lightning", "transformers"} & set(sys.modules)))
+"""
+
+
+def test_a_run_that_is_killed_goes_on_without_asking_twice_or_importing_torch(server, root, arguments, command):
     server.delay = 0.1
     more = arguments("model.concurrency=2")
     process = subprocess.Popen(
@@ -411,8 +431,9 @@ def test_a_run_that_is_killed_goes_on_without_asking_twice(server, root, argumen
     before, server.delay = len(server.bodies), 0.0
     assert 8 <= before < IMAGES
     assert tables(root) == {}
-    status, _, err = command("questions", *more)
-    assert status == 0, err
+    ran = subprocess.run([sys.executable, "-c", NOTHING_HEAVY, *more], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines()[-1] == "HEAVY []"
     twice = [times for times in server.asked.values() if times > 1]
     assert len(twice) <= 2, "more than were in flight at the kill"
     assert len(server.asked) == IMAGES
@@ -530,6 +551,15 @@ def test_an_image_that_is_not_there_is_found_out_before_anything_is_asked(server
     assert server.bodies == []
 
 
+def test_a_folder_that_cannot_be_written_is_found_out_before_anything_is_asked(server, arguments, command, tmp_path):
+    (tmp_path / "file").write_text("")
+    for output in ("file", "file/below"):
+        status, _, err = command("questions", *arguments(f"output={tmp_path / output}"))
+        assert status == 2
+        assert f"{tmp_path / 'file'} is no folder. Nothing was asked" in err
+    assert server.bodies == []
+
+
 def test_tables_of_ones_own_or_of_other_questions_are_not_replaced_unasked(server, root, arguments, command, tmp_path):
     (root / "vqa_test.csv").write_text("mine")
     status, _, err = command("questions", *arguments())
@@ -543,14 +573,3 @@ def test_tables_of_ones_own_or_of_other_questions_are_not_replaced_unasked(serve
     assert status == 2
     assert "other questions: seed differ" in err
     assert account(root)["seed"] == 1
-
-
-def test_nothing_heavy_is_imported(server, arguments):
-    script = (
-        "import sys\nfrom vlmbench.questions import main\n"
-        f"sys.argv = ['questions', *{arguments('limit=1')!r}]\nmain()\n"
-        "print('HEAVY', sorted({'torch', 'lightning', 'transformers'} & set(sys.modules)))\n"
-    )
-    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.splitlines()[-1] == "HEAVY []"

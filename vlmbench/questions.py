@@ -23,6 +23,7 @@ from vlmbench.config.endpoint import is_local
 from vlmbench.config.entry import compose, run
 
 READER = "fairvlmed_vqa"
+UNBALANCED = 0.6  # share of closed questions with one answer from which it is told
 
 
 def main() -> int:
@@ -77,7 +78,8 @@ def write(config: schema.QuestionsConfig) -> str:
     assert isinstance(model, schema.HostedModelConfig)  # noqa: S101 - checked before
     assert isinstance(domain, schema.PublishedDomainConfig)  # noqa: S101
     root, recipe = Path(domain.root).expanduser(), read_recipe()
-    folder = Path(config.output).expanduser() if config.output else root / str(domain.settings.get("folder", "."))
+    folder = root / Path(str(domain.settings.get("folder", "."))).expanduser()
+    folder = Path(config.output).expanduser() if config.output else folder
     identity: dict[str, Any] = {
         "recipe": recipe.version,
         "recipe_sha256": hashlib.sha256(RECIPE.read_bytes()).hexdigest(),
@@ -116,6 +118,9 @@ def told(folder: Path, counts: dict[str, Any], usage: dict[str, Any], silent: in
             f"  {split:<10} {number['images']:,} images, {number['open']:,} open and {number['closed']:,} closed "
             f"questions ({number['yes']:,} yes, {number['no']:,} no)"
         )
+        most = max(number["yes"], number["no"])
+        if most > UNBALANCED * number["closed"] and 2 * most - number["closed"] > 1:
+            lines[-1] += f": NOT BALANCED, {most / number['closed']:.0%} have one and the same answer"
     for key, what in (
         ("unusable_replies", "replies of no use"),
         ("images_left_out", "images left out"),

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -81,8 +82,12 @@ def check_target(folder: Path, identity: Mapping[str, Any], *, overwrite: bool) 
     """Check that tables which are there may be replaced: by those of the same questions, or where it is asked for.
 
     Raises:
-        UserError: They may not.
+        UserError: They may not, or the folder cannot be written.
     """
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        fault = "cannot be written" if nearest.is_dir() else "is no folder"
+        raise UserError(f"{nearest} {fault}. Nothing was asked; give another folder as output=...")
     there = [name for name in map(table_name, SPLITS) if (folder / name).exists()]
     if not there or overwrite:
         return

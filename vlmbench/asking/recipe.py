@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +19,8 @@ from vlmbench.domains.tables import MISSING
 
 RECIPE = Path(__file__).resolve().parents[1] / "assets" / "questions_fairvlmed.yaml"
 STATED = ("yes", "no")
-_FENCE = re.compile(r"```(?:json)?\s*\n(.*)\n\s*```", re.DOTALL | re.IGNORECASE)
+_FENCE = re.compile(r"```(?:json)?\s*(.*?)\s*```", re.DOTALL | re.IGNORECASE)
+_THOUGHT = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
 
 
 class UnusableReplyError(Exception):
@@ -62,7 +64,7 @@ class Recipe:
         return [{"role": "system", "content": self.instructions}, {"role": "user", "content": asked}]
 
     def read(self, reply: str, stated: str) -> tuple[Question, Question]:
-        """Return the open and the closed question of a reply, which may stand in one code fence.
+        """Return the open and the closed question of a reply, which may stand in one code fence and after one thought.
 
         Args:
             reply: The text that came.
@@ -71,7 +73,9 @@ class Recipe:
         Raises:
             UnusableReplyError: It is of another form, or the closed answer is another.
         """
-        fenced = _FENCE.fullmatch(reply.strip())
+        thought = _THOUGHT.match(reply)
+        reply = reply[thought.end() :].strip() if thought else reply.strip()
+        fenced = _FENCE.fullmatch(reply)
         try:
             value = json.loads(fenced[1] if fenced else reply, object_pairs_hook=_once)
         except (ValueError, RecursionError):
@@ -80,6 +84,8 @@ class Recipe:
         if fault := misfit(value, self.schema):
             raise UnusableReplyError(fault)
         asked, closed = (Question(**value[kind]) for kind in ("open", "closed"))
+        if not all(map(_storable, (asked.question, asked.answer, closed.question))):
+            raise UnusableReplyError("characters that no table can hold")
         if closed.answer != stated:
             raise UnusableReplyError("the closed answer is not the one asked for")
         if asked.answer.lower().rstrip(" .!") in STATED or asked.answer.lower() in MISSING:
@@ -146,6 +152,11 @@ def misfit(value: Any, schema: Mapping[str, Any], place: str = "the reply") -> s
         return f"{place} has not exactly the keys {', '.join(schema['required'])}"
     parts = ((value[key], part, f"{key} of {place}") for key, part in schema["properties"].items())
     return next((fault for part in parts if (fault := misfit(*part))), "")
+
+
+def _storable(text: str) -> bool:
+    """Tell whether a table can hold a text: no half of a pair of surrogates, no control character."""
+    return not {unicodedata.category(character) for character in text} & {"Cc", "Cs"}
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

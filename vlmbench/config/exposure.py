@@ -59,38 +59,42 @@ def exposure(role: str, pretraining_modalities: Sequence[str], modality: str, de
     Args:
         role: `generalist` or `specialist`.
         pretraining_modalities: As the model declares them.
-        modality: The domain's; `unknown` where its configuration does not say.
+        modality: The domain's, in any case; `unknown` where its configuration does not say.
         declared: The domain's own declaration; `auto` for none.
 
     Returns:
         `id`, `ood` or `unknown`.
     """
-    hidden = UNDISCLOSED in pretraining_modalities
+    seen = set(map(_plain, pretraining_modalities))
+    hidden = UNDISCLOSED in seen
     if role == "generalist" and not hidden:
         return "ood"
     if declared != "auto":
         return declared
     named = parts(modality)
-    if hidden or not pretraining_modalities or not named or set(named) & set(UNNAMED):
+    if hidden or not seen or not named or set(named) & set(UNNAMED):
         return "unknown"
-    seen = {part in pretraining_modalities for part in named}
-    return "unknown" if len(seen) > 1 else "id" if seen == {True} else "ood"
+    covered = {part in seen for part in named}
+    return "unknown" if len(covered) > 1 else "id" if covered == {True} else "ood"
 
 
 def parts(modality: str) -> tuple[str, ...]:
-    """Return the modalities that a domain's text names, which are joined by "+"."""
-    return tuple(part for text in modality.split("+") if (part := text.strip()))
+    """Return the modalities that a domain's text names, which are joined by "+", in lower case."""
+    return tuple(part for text in modality.split("+") if (part := _plain(text)))
 
 
 def nearest_word(word: str) -> str:
     """Return the word of `MODALITIES` that another one is probably meant as, "" where it is one or is near none."""
-    plain = word.strip().lower()
-    if word in MODALITIES or plain in (UNDISCLOSED, *UNNAMED):
+    plain = _plain(word)
+    if plain in MODALITIES or plain in (UNDISCLOSED, *UNNAMED):
         return ""
-    if plain in MODALITIES:
-        return plain
     near = difflib.get_close_matches(plain, [*_SYNONYMS, *MODALITIES], n=1, cutoff=0.8)
     return _SYNONYMS.get(near[0], near[0]) if near else ""
+
+
+def _plain(word: str) -> str:
+    """Return a modality as it is compared."""
+    return word.strip().lower()
 
 
 @lru_cache(maxsize=1024)  # a grid checks the same words in each of its cells

@@ -45,7 +45,7 @@ def read_list(path: Path) -> list[dict[str, Any]]:
     try:
         found = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
-        raise DomainError(f"{path}: not JSON ({error}); fetch the file again") from error
+        raise DomainError(f"{path}: not one JSON list ({error}); fetch the file again") from error
     if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
         raise DomainError(f"{path}: a JSON list of objects is expected, not {type(found).__name__}")
     if not found:
@@ -63,7 +63,7 @@ def text_of(line: Mapping[str, Any], field: str, argument: str, place: str) -> s
         place: File and line, for the message.
 
     Raises:
-        DomainError: The field is missing, empty, or neither text nor number.
+        DomainError: The field is missing, empty, neither text nor number, or a text that UTF-8 cannot hold.
     """
     if field not in line:
         named = f", which {argument} names" if argument else ""
@@ -72,6 +72,10 @@ def text_of(line: Mapping[str, Any], field: str, argument: str, place: str) -> s
     text = plain_text(line[field])
     if not text:
         raise DomainError(f"{place}: the field {field!r} must be a text or a number, not {line[field]!r}")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise DomainError(
+            f"{place}: the field {field!r} holds half of a pair of surrogates, {text!r}, which is no text"
+        )
     return text
 
 

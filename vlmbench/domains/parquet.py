@@ -22,6 +22,9 @@ from vlmbench.domains.images import decode_image
 from vlmbench.domains.parquet_index import FileIndex, image_store, index_file, read_one, readable
 from vlmbench.progress import Countdown
 
+_TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+_BINARIES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
+
 
 class ParquetImages:
     """Images by the SHA-256 of their bytes.
@@ -142,16 +145,19 @@ def _count(path: Path) -> int:
 
 def _check_columns(path: Path, schema: Any, columns: Sequence[str], image: str) -> None:
     names = list(schema.names)
+    if twice := sorted({name for name in (*columns, image) if names.count(name) > 1}):
+        raise DomainError(f"{path}: the column {twice[0]!r} is there more than once")
     if missing := [name for name in (*columns, image) if name not in names]:
         raise DomainError(f"{path}: no column {', '.join(map(repr, missing))}; the columns are {', '.join(names)}")
     for name in columns:
         kind = schema.field(name).type
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if not any(is_kind(kind) for is_kind in _TEXTS):
             raise DomainError(f"{path}: the column {name!r} is of type {kind}, where texts are expected")
     kind = schema.field(image).type
     if pa.types.is_struct(kind) and "bytes" in [field.name for field in kind]:
         kind = kind.field("bytes").type
-    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+    if not any(is_kind(kind) for is_kind in _BINARIES):
         raise DomainError(
             f"{path}: the column {image!r} is of type {schema.field(image).type}, where images, {{bytes, path}} or "
             "binary, are expected"

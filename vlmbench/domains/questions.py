@@ -15,7 +15,7 @@ YES_NO = ("yes", "no")
 _WITH_ARTICLES = re.compile(r"\b(?:an?|the) ([\w/-]+) or (?:an?|the) ([\w/-]+)", re.IGNORECASE)
 _WITHOUT_ARTICLES = re.compile(r"(?<!, )\b([\w/-]+) or (?!(?:an?|the|no|not|non|without)\b)([\w/-]+)", re.IGNORECASE)
 #: An option that begins with a letter of its own, as in "A:left", "(B) right" or "C. both".
-_LETTERED = re.compile(r"\(?([A-Z])\s?[:.)]\s*(\S.*)", re.DOTALL)
+_LETTERED = re.compile(r"\(?([A-Za-z])\s?[:.)]\s*(.*)", re.DOTALL)
 
 
 def normalise_answer(text: str) -> str:
@@ -35,22 +35,26 @@ def lettered(options: Sequence[str], place: str) -> tuple[str, ...]:
     """Return the options of a multiple choice question as they are listed: "A. left", "B. right".
 
     Args:
-        options: As the data give them; those that carry these very letters ("A: left", "(B) right") are told by them.
+        options: As the data give them. Where all carry these very letters ("A: left", "(B) right", "c. up"), those
+            are taken off first; one that is nothing but its letter ("B:") is then empty.
         place: Where they stand, for messages.
 
     Raises:
         DomainError: Fewer than two options, an empty one, or more than there are letters.
     """
     found = [_LETTERED.fullmatch(option.strip()) for option in options]
-    carry = all(match and match[1] == letter for match, letter in zip(found, string.ascii_uppercase, strict=False))
+    carry = all(
+        match and match[1].upper() == letter for match, letter in zip(found, string.ascii_uppercase, strict=False)
+    )
     bodies = [match[2] for match in found if match] if carry else [option.strip() for option in options]
+    bodies = [" ".join(body.splitlines()) for body in bodies]  # they are asked one a line
     if not 2 <= len(bodies) <= len(string.ascii_uppercase) or not all(bodies):
         raise DomainError(f"{place}: multiple choice needs 2 to 26 options, none of them empty, not {list(options)}")
     return tuple(f"{letter}. {body}" for letter, body in zip(string.ascii_uppercase, bodies, strict=False))
 
 
 def chosen(answer: str, listed: Sequence[str], place: str) -> str:
-    """Return the listed option that an answer is: by its text, else by its letter.
+    """Return the listed option that an answer is: by its text, else by its letter, or by both, as in "(B) left".
 
     Args:
         answer: As the data give it.
@@ -61,15 +65,18 @@ def chosen(answer: str, listed: Sequence[str], place: str) -> str:
         DomainError: It is none of them, or several say the same and it does not tell which.
     """
     plain = normalise_answer(answer)
-    letter = plain.strip("()").upper()
+    letter, both = plain.strip("()").upper(), _LETTERED.fullmatch(plain)
+    told = both and f"{both[1]}. {both[2]}"
+    by_text = [option for option in listed if normalise_answer(option[3:]) == plain]
     for named in (
         [option for option in listed if normalise_answer(option) == plain],
-        [option for option in listed if normalise_answer(option[3:]) == plain],
-        [option for option in listed if option[0] == letter],
+        by_text,
+        [option for option in listed if option[0] == letter or normalise_answer(option) == told],
     ):
         if len(named) == 1:
             return named[0]
-    raise DomainError(f"{place}: the answer {answer!r} is not one of its options {list(listed)}")
+    fault = "is several of its options" if by_text else "is not one of its options"
+    raise DomainError(f"{place}: the answer {answer!r} {fault} {list(listed)}")
 
 
 def close(

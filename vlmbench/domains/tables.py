@@ -69,16 +69,17 @@ def check_columns(path: Path, frame: pd.DataFrame, wanted: Mapping[str, str | No
     Args:
         path: The table, for messages.
         frame: The table.
-        wanted: Argument to the column that it names; None where it names none.
+        wanted: Argument to the column that it names, or a column to itself; None where it names none.
 
     Raises:
         DomainError: One is missing; the message lists those there are.
     """
     for argument, column in wanted.items():
         if column is not None and column not in frame.columns:
+            named = f", which {argument} names" if argument != column else ""
             optional = argument in ("split_column", "group_column", "id_column")
             raise DomainError(
-                f"{path}: no column {column!r}, which {argument} names; the columns are {', '.join(frame.columns)}"
+                f"{path}: no column {column!r}{named}; the columns are {', '.join(frame.columns)}"
                 + (f"; set {argument} to one of them, or to null for none" if optional else "")
             )
 

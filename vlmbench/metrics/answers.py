@@ -68,10 +68,18 @@ def match_option(text: str, options: Sequence[str]) -> str | None:
     """Return the option that the whole text is, after normalisation, or None.
 
     Where every option carries a letter, as in "A. left" or "(b) right", the letter alone and the rest alone are the
-    option too. Of options that are the same after normalisation the first is returned.
+    option too. Of options that are the same after normalisation the first is returned. An "a" before another letter
+    is no article but a second answer: "A B" is none.
     """
     target = normalise(text)
     letters, bodies = _split_letters(options)
+    if (
+        target in letters
+        and target != "a"
+        and "a" in letters
+        and any(_trim(word)[0] == "a" for word in fold(text).split())
+    ):
+        return None
     for names in (options, letters, bodies):
         for name, option in zip(names, options, strict=True):
             if target and normalise(name) == target:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from bisect import bisect_left
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from vlmbench.domains.datamodule import Row
 from vlmbench.modules.base import Optimisation, TunedModule
 from vlmbench.tuning.heads import text_logits
 
+log = logging.getLogger(__name__)
 MAX_LOGIT_SCALE = 100.0  # Radford et al. (2021), section 2.5: clipped there to keep training stable
 
 
@@ -22,16 +25,41 @@ class CaptionModule(TunedModule):
         super().__init__(backbone, optimisation)
         # SigLIP was released with a scale above CLIP's cap.
         self.max_scale = max(MAX_LOGIT_SCALE, float(backbone.logit_scale.detach()))
+        self._has_cut = False
 
     def collate(self, rows: list[Row]) -> dict[str, Any]:
-        """Return `pixels` (B, 3, H, W), the captions' `tokens`, each (B, T), the `captions` and the rows' `index`."""
+        """Return `pixels` (B, 3, H, W), the captions' `tokens`, each (B, T), which are the `same`, the rows' `index`.
+
+        Of a caption that is longer than the text tower's context the beginning counts, as in CLIP's own training.
+        """
         captions = [example.caption for _, example, _ in rows]
         return {
             "pixels": torch.stack([pixels for *_, pixels in rows]),
-            "tokens": self.backbone.tokenize(captions),
+            "tokens": self._tokens(captions),
             "same": torch.tensor([[a == b for b in captions] for a in captions]),
             "index": torch.tensor([index for index, *_ in rows]),
         }
+
+    def _tokens(self, captions: list[str]) -> dict[str, Tensor]:
+        try:
+            tokens: dict[str, Tensor] = self.backbone.tokenize(captions)
+        except ValueError:
+            if not self._has_cut:
+                told = "Captions such as %r are longer than the text tower's context: their beginning counts."
+                log.warning(told, max(captions, key=len)[:80])
+                self._has_cut = True
+            tokens = self.backbone.tokenize([self._beginning(caption) for caption in captions])
+        return tokens
+
+    def _beginning(self, caption: str) -> str:
+        def too_long(end: int) -> bool:
+            try:
+                self.backbone.tokenize([caption[:end]])
+            except ValueError:
+                return True
+            return False
+
+        return caption[: bisect_left(range(1, len(caption) + 1), True, key=too_long)]
 
     def training_step(self, batch: dict[str, Any], _: int) -> Tensor:
         """Return the loss of one batch."""

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from vlmbench.domains.base import Domain, Example
-
-YES_NO = ("yes", "no")
+from vlmbench.domains.questions import YES_NO
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,7 +112,7 @@ class DualEncoder(nn.Module, Backbone):
             ValueError: Naming the longest text.
         """
         if longest > self.context_length:
-            worst = max(texts, key=len)
+            worst = max(texts, key=len)[:80]
             raise ValueError(f"{longest} tokens exceed the text tower's {self.context_length}: {worst!r}. Shorten it.")
 
     def placed(self, tokens: Mapping[str, Tensor]) -> dict[str, Tensor]:

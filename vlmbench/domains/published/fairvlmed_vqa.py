@@ -51,12 +51,12 @@ def read(root: Path, *, folder: str = ".", key: str = "slo_fundus") -> Layout:
     Raises:
         DomainError: A table is missing, lacks a column, or has no complete row.
     """
-    parts, lost = [], 0
+    parts, lost, tables = [], 0, root / Path(folder).expanduser()
     for name, split in SPLITS.items():
-        part = table(root / folder, table_name(name), COLUMNS)[list(COLUMNS)]
+        part = table(tables, table_name(name), COLUMNS)[list(COLUMNS)]
         whole = ~part.apply(lambda column: column.str.lower().isin(MISSING)).any(axis=1)
         if not whole.any():
-            raise DomainError(f"{root / folder / table_name(name)}: no row has a value in each of {', '.join(COLUMNS)}")
+            raise DomainError(f"{tables / table_name(name)}: no row has a value in each of {', '.join(COLUMNS)}")
         lost += int((~whole).sum())
         ids = pd.Series([f"{name}/{row}" for row in part.index], index=part.index)
         parts.append(part.assign(split=split, id=ids)[whole])

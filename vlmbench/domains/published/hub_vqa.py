@@ -72,8 +72,14 @@ def _parts(folder: Path) -> list[tuple[str, Path]]:
             raise DomainError(f"{folder}: no {split}-*.parquet; the folder holds {names or 'nothing'}")
     for split, numbers in totals.items():
         missing = sorted(set(range(max(numbers))) - set(there[split]))
-        if missing or len(numbers) > 1:
-            told = f"{split} is of uploads in {sorted(numbers)} parts" if len(numbers) > 1 else ""
-            gap = f"{split} has {len(there[split])} of {max(numbers)} parts, and lacks number {missing[:1]}"
-            raise DomainError(f"{folder}: {told or gap}; fetch the dataset again")
+        beyond = sorted(set(there[split]) - set(range(max(numbers))))
+        told = ""
+        if len(numbers) > 1:
+            told = f"{split} is of uploads in {sorted(numbers)} parts"
+        elif missing:
+            told = f"{split} has {len(there[split])} of {max(numbers)} parts, and lacks number {missing[0]}"
+        elif beyond:
+            told = f"{there[split][beyond[0]].name} is none of the {max(numbers)} parts that it names, from 0"
+        if told:
+            raise DomainError(f"{folder}: {told}; fetch the dataset again")
     return [(split, there[split][number]) for split in SPLITS if split in there for number in sorted(there[split])]

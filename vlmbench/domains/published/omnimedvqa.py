@@ -34,8 +34,8 @@ def read(
     *,
     folder: str = "OmniMedVQA",
     access: str = "Open-access",
-    question_types: Sequence[str] = (),
-    datasets: Sequence[str] = (),
+    question_types: str | Sequence[str] = (),
+    datasets: str | Sequence[str] = (),
     bad_rows: str = "stop",
 ) -> Layout:
     """Read the questions of all datasets, or of some.
@@ -44,13 +44,15 @@ def read(
         root: Folder that holds `folder`.
         folder: What the archive unpacks to; "." where it was unpacked into `root` itself.
         access: Folder of the tables: `Open-access`, or `Restricted-access` for those whose images have to be asked for.
-        question_types: Of `TYPES`; empty takes all.
-        datasets: Names of tables without `.json`; empty takes all.
+        question_types: One or several of `TYPES`; empty takes all.
+        datasets: One or several names of tables without `.json`; empty takes all.
         bad_rows: `stop` at a question whose options, type or answer cannot be used, or `leave_out` and count.
 
     Raises:
         DomainError: A table is missing or cut off, a question lacks a field, or cannot be used.
     """
+    datasets = [datasets] if isinstance(datasets, str) else datasets
+    question_types = [question_types] if isinstance(question_types, str) else question_types
     base = root if folder == "." else root / folder
     tables = found(base, f"QA_information/{access}")
     names = {path.stem: path for path in sorted(tables.glob("*.json"))}

@@ -64,6 +64,8 @@ def read_layout(reader: str, root: Path, settings: Mapping[str, Any]) -> Layout:
     ids = layout.frame["id"]
     if ids.duplicated().any():
         twice = sorted(set(ids[ids.duplicated()]))
-        raise DomainError(f"{root}: {len(twice):,} ids occur more than once, such as {', '.join(twice[:5])}")
+        raise DomainError(
+            f"{root}: {len(twice):,} ids occur more than once, such as {', '.join(twice[:5])}; bring the tables anew"
+        )
     assert set(COMMON) <= set(layout.frame.columns)  # noqa: S101 - a reader's own mistake
     return layout

@@ -41,7 +41,7 @@ def read(root: Path, *, language: str = "en", folder: str = "imgs") -> Layout:
         before = len(rows)
         for number, line in enumerate(read_list(path), start=1):
             place = f"{path}: question {number}"
-            if text_of(line, "q_lang", "", place).lower().startswith(language):
+            if text_of(line, "q_lang", "", place).lower().startswith(language.lower()):
                 rows.append(_row(line, split, place))
         if len(rows) == before:
             raise DomainError(f"{path}: no question has a q_lang that begins with {language!r}")
