@@ -143,8 +143,8 @@ class DomainDataModule(L.LightningDataModule):
         eval_batch_size: Rows in a batch of validation, prediction and encoding.
         num_workers: Processes that decode images; none is started for a split that is kept on disk.
         seed: Of the order of the training rows.
-        cache: Folder in which preprocessed images are kept for all jobs of this machine, where they come from files.
-        cache_gib: Most that the folder may hold; 0 keeps nothing.
+        cache: Folder below which preprocessed images are kept for all jobs of this machine, where they come from files.
+        cache_gib: Most that they may take there; 0 keeps nothing.
         model: Whose preprocessing it is, for messages.
         settings: Its configuration; another one has a cache of its own.
     """
