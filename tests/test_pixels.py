@@ -5,6 +5,7 @@ import json
 import logging
 import multiprocessing
 import os
+import random
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ from torch import Tensor
 from vlmbench.backbones.loaders import load
 from vlmbench.cell.work import preprocessing_of
 from vlmbench.domains.base import Domain, Example
-from vlmbench.domains.codec import Codec, UnkeptError
+from vlmbench.domains.codec import Codec, UnkeptError, is_random
 from vlmbench.domains.datamodule import DomainDataModule, stack_pixels
 from vlmbench.domains.images import FolderImages
 from vlmbench.domains.pixels import PIXELS
@@ -152,6 +153,36 @@ def test_other_preprocessings_have_other_fingerprints():
     assert fingerprint() == found[0]
 
 
+class Numbered:
+    """Preprocessing that gives another result at each call, without a random number generator that others know of."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        self.calls += 1
+        return PREPROCESS(image) + self.calls
+
+
+def flipped(image: Image.Image) -> Tensor:
+    return PREPROCESS(image).flip(-1) if random.random() < 0.01 else PREPROCESS(image)
+
+
+@pytest.mark.parametrize("preprocess", [Numbered(), flipped])
+@pytest.mark.parametrize("gib", [0.0, 1.0])
+def test_random_preprocessing_is_neither_kept_nor_held(images, tmp_path, caplog, preprocess, gib):
+    module = module_of(images, tmp_path / "cache", gib, preprocess=preprocess)
+    for _ in range(2):
+        pixels_of_test(module)
+    assert module.tally.counts() == {"cached": 0, "decoded": 40}
+    assert not (tmp_path / "cache").exists()
+    assert "random" in caplog.text
+
+
+def test_the_shipped_models_preprocessing_is_not_random():
+    assert not any(is_random(tiny(name).preprocess) for name in ("tiny_clip", "tiny_llava"))
+
+
 def test_what_is_no_tensor_is_not_kept():
     with pytest.raises(UnkeptError, match="str"):
         Codec(lambda image: "data:image/png;base64,")
@@ -246,6 +277,24 @@ def test_a_replaced_image_is_decoded_anew(images, tmp_path):
     assert after.tally.counts()["decoded"] == 1
     assert not torch.equal(pixels[0], before[0])
     assert torch.equal(pixels, pixels_of_test(module_of(images, None)))
+
+
+def test_an_image_replaced_by_one_of_the_same_size_and_date_is_decoded_anew(images, tmp_path):
+    for number in (2, 3):
+        Image.new("RGB", (20, 20), (number, 0, 0)).save(images / f"{number}.bmp")
+        os.utime(images / f"{number}.bmp", (0, 0))  # as archives with no dates are unpacked
+    rows = [Example("a", "2.bmp", "a", "test")]
+    domain = Domain("mine", "xray", "diagnosis", rows, FolderImages(images))
+
+    def pixels() -> Tensor:
+        cache = tmp_path / "cache"
+        return pixels_of_test(
+            DomainDataModule(domain, PREPROCESS, eval_batch_size=1, cache=cache, cache_gib=1, batch_size=1)
+        )
+
+    before = pixels()
+    (images / "3.bmp").replace(images / "2.bmp")
+    assert not torch.equal(pixels(), before)
 
 
 def test_the_same_content_under_another_path_is_kept_once(images, tmp_path):

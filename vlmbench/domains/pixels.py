@@ -21,6 +21,7 @@ import PIL.features
 from vlmbench.domains import dicom, images, intensity
 from vlmbench.domains.base import ImageError, StoredImages
 from vlmbench.domains.codec import Codec, Preprocess
+from vlmbench.domains.corruption import uncorrupted
 from vlmbench.domains.memo import Digests
 from vlmbench.domains.shelf import DISK_SHARE, Shelf
 from vlmbench.domains.store import BlobStore
@@ -207,7 +208,8 @@ def _versions() -> dict[str, str]:
 
 def _code(source: Any) -> str:
     """Return a digest of our own code that makes pixels of files."""
-    modules = [images, dicom, intensity, *(sys.modules[kind.__module__] for kind in type(source).__mro__[:-1])]
+    kinds = [*type(source).__mro__[:-1], *type(uncorrupted(source)).__mro__[:-1]]
+    modules = [images, dicom, intensity, *(sys.modules[kind.__module__] for kind in kinds)]
     files = {name for module in modules if (name := getattr(module, "__file__", None))}
     found = hashlib.sha256(type(source).__qualname__.encode())
     for name in sorted(files, key=lambda name: Path(name).name):

@@ -33,7 +33,7 @@ _FEW, _MEMORY = 8, 256 * 2**20  # it makes fewer, down to these, where they take
 
 
 class BlobStore:
-    """Blobs by 32-byte key in one folder.
+    """Blobs by 32-byte key in one folder. `get` may be called in threads; what refreshes or keeps, in one at a time.
 
     Args:
         folder: Made when something is kept.
