@@ -23,7 +23,8 @@ from vlmbench.domains.audit_text import text
 from vlmbench.domains.base import Domain, Example, ImageError, Split
 from vlmbench.domains.folder_images import FolderImages
 from vlmbench.domains.hamming import close_hashes
-from vlmbench.domains.hashing import Hashed, hash_images
+from vlmbench.domains.hashing import FOLDER, Hashed, hash_images
+from vlmbench.domains.memo import DIGESTS
 from vlmbench.domains.vqa_jsonl import build_vqa_jsonl
 
 Picture = Mapping[str, Image.Image]
@@ -306,8 +307,8 @@ def test_a_changed_file_is_read_again_and_a_moved_one_is_not_decoded(folder: Pat
 
 def test_damaged_entries_are_made_again_and_mended(folder: Path) -> None:
     first, _ = hashed(folder)
-    for part, loads in (("images", 1), ("files", 0)):
-        path = folder.parent / "cache" / "hashes-v1" / part / "data.bin"
+    for part, loads in ((FOLDER, 1), (DIGESTS, 0)):
+        path = folder.parent / "cache" / part / "data.bin"
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 0xFF
         path.write_bytes(content)
@@ -317,11 +318,11 @@ def test_damaged_entries_are_made_again_and_mended(folder: Path) -> None:
         assert not hashed(folder)[1], "mended"
 
 
-@pytest.mark.parametrize("part", ["images", "files"])
+@pytest.mark.parametrize("part", [FOLDER, DIGESTS])
 @pytest.mark.parametrize("name", ["data.bin", "index.bin"])
 def test_a_torn_cache_is_made_again(folder: Path, part: str, name: str) -> None:
     first, _ = hashed(folder)
-    path = folder.parent / "cache" / "hashes-v1" / part / name
+    path = folder.parent / "cache" / part / name
     os.truncate(path, path.stat().st_size - 20)
     again, read = hashed(folder)
     assert 0 < sum(read.values()) < 10

@@ -5,6 +5,7 @@ import json
 import logging
 import multiprocessing
 import os
+import random
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,9 +24,10 @@ from torch import Tensor
 from vlmbench.backbones.loaders import load
 from vlmbench.cell.work import preprocessing_of
 from vlmbench.domains.base import Domain, Example
-from vlmbench.domains.codec import Codec, UnkeptError
+from vlmbench.domains.codec import Codec, UnkeptError, is_random
 from vlmbench.domains.datamodule import DomainDataModule, stack_pixels
 from vlmbench.domains.folder_images import FolderImages
+from vlmbench.domains.pixels import PIXELS
 from vlmbench.records.identity import relevant
 from vlmbench.reporting.pairs import NOT_RECIPE
 
@@ -151,6 +153,36 @@ def test_other_preprocessings_have_other_fingerprints():
     assert fingerprint() == found[0]
 
 
+class Numbered:
+    """Preprocessing that gives another result at each call, without a random number generator that others know of."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        self.calls += 1
+        return PREPROCESS(image) + self.calls
+
+
+def flipped(image: Image.Image) -> Tensor:
+    return PREPROCESS(image).flip(-1) if random.random() < 0.01 else PREPROCESS(image)
+
+
+@pytest.mark.parametrize("preprocess", [Numbered(), flipped])
+@pytest.mark.parametrize("gib", [0.0, 1.0])
+def test_random_preprocessing_is_neither_kept_nor_held(images, tmp_path, caplog, preprocess, gib):
+    module = module_of(images, tmp_path / "cache", gib, preprocess=preprocess)
+    for _ in range(2):
+        pixels_of_test(module)
+    assert module.tally.counts() == {"cached": 0, "decoded": 40}
+    assert not (tmp_path / "cache").exists()
+    assert "random" in caplog.text
+
+
+def test_the_shipped_models_preprocessing_is_not_random():
+    assert not any(is_random(tiny(name).preprocess) for name in ("tiny_clip", "tiny_llava"))
+
+
 def test_what_is_no_tensor_is_not_kept():
     with pytest.raises(UnkeptError, match="str"):
         Codec(lambda image: "data:image/png;base64,")
@@ -247,6 +279,24 @@ def test_a_replaced_image_is_decoded_anew(images, tmp_path):
     assert torch.equal(pixels, pixels_of_test(module_of(images, None)))
 
 
+def test_an_image_replaced_by_one_of_the_same_size_and_date_is_decoded_anew(images, tmp_path):
+    for number in (2, 3):
+        Image.new("RGB", (20, 20), (number, 0, 0)).save(images / f"{number}.bmp")
+        os.utime(images / f"{number}.bmp", (0, 0))  # as archives with no dates are unpacked
+    rows = [Example("a", "2.bmp", "a", "test")]
+    domain = Domain("mine", "xray", "diagnosis", rows, FolderImages(images))
+
+    def pixels() -> Tensor:
+        cache = tmp_path / "cache"
+        return pixels_of_test(
+            DomainDataModule(domain, PREPROCESS, eval_batch_size=1, cache=cache, cache_gib=1, batch_size=1)
+        )
+
+    before = pixels()
+    (images / "3.bmp").replace(images / "2.bmp")
+    assert not torch.equal(pixels(), before)
+
+
 def test_the_same_content_under_another_path_is_kept_once(images, tmp_path):
     pixels_of_test(module_of(images, tmp_path / "cache"))
     moved = tmp_path / "moved"
@@ -258,7 +308,7 @@ def test_the_same_content_under_another_path_is_kept_once(images, tmp_path):
 
 def test_a_damaged_file_is_decoded_anew_and_mended(images, tmp_path, no_reading):
     expected = pixels_of_test(module_of(images, tmp_path / "cache"))
-    (data,) = [path for path in (tmp_path / "cache").glob("*/data.bin") if path.parent.name != "digests"]
+    (data,) = (tmp_path / "cache" / PIXELS).glob("*/data.bin")
     held = bytearray(data.read_bytes())
     held[len(held) // 2] ^= 255
     data.write_bytes(held)
@@ -333,7 +383,7 @@ def test_what_does_not_fit_is_decoded_and_said(images, tmp_path, caplog):
     assert torch.equal(pixels_of_test(module), pixels_of_test(module_of(images, None)))
     (warning,) = caplog.records
     assert "trainer.pixel_cache_gib" in warning.getMessage()
-    held = sum(path.stat().st_size for path in (tmp_path / "cache").glob("*/*.bin"))
+    held = sum(path.stat().st_size for path in (tmp_path / "cache" / PIXELS).glob("*/*.bin"))
     assert held <= 10 * size
     again = module_of(images, tmp_path / "cache", gib=10 * size / 2**30)
     pixels_of_test(again)
@@ -369,7 +419,7 @@ def test_numbers_not_of_8_bits_are_said_once(images, tmp_path, caplog):
 
 def test_the_folder_says_what_it_is(images, tmp_path):
     pixels_of_test(module_of(images, tmp_path / "cache", settings="size 32"))
-    (about,) = (tmp_path / "cache").glob("*/about.json")
+    (about,) = (tmp_path / "cache" / PIXELS).glob("*/about.json")
     said = json.loads(about.read_text())
     assert (said["model"], said["settings"]) == ("m", "size 32")
     assert "Safe to delete" in said["what"]
@@ -380,7 +430,7 @@ def test_the_folder_says_what_it_is(images, tmp_path):
 def test_other_settings_have_a_folder_of_their_own(images, tmp_path):
     for settings in ("a", "b", "a"):
         pixels_of_test(module_of(images, tmp_path / "cache", settings=settings))
-    assert len(list((tmp_path / "cache").glob("*/about.json"))) == 2
+    assert len(list((tmp_path / "cache" / PIXELS).glob("*/about.json"))) == 2
 
 
 def test_the_longest_unused_folder_gives_way_unless_it_is_in_use(images, tmp_path, caplog):
@@ -391,14 +441,14 @@ def test_the_longest_unused_folder_gives_way_unless_it_is_in_use(images, tmp_pat
     held = module_of(images, cache, settings="held")
     pixels_of_test(held)
     gc.collect()
-    for path in cache.glob("*/about.json"):
+    for path in (cache / PIXELS).glob("*/about.json"):
         age = {"held": 3000, "oldest": 2000, "older": 1000}[json.loads(path.read_text())["settings"]]
         os.utime(path.parent / "in-use", (path.stat().st_mtime - age,) * 2)
     pixels_of_test(module_of(images, cache, gib=3.4 * size / 2**30, settings="new"))
-    left = {json.loads(path.read_text())["settings"] for path in cache.glob("*/about.json")}
+    left = {json.loads(path.read_text())["settings"] for path in (cache / PIXELS).glob("*/about.json")}
     assert left == {"held", "older", "new"}
     assert not caplog.records
-    assert not list(cache.glob("removed-*"))
+    assert not list((cache / PIXELS).glob("removed-*"))
 
 
 @pytest.mark.parametrize("chunk", [4, 512])
@@ -457,7 +507,7 @@ def test_a_cell_predicts_the_same_with_the_cache_off_cold_and_warm(train, tmp_pa
     assert pixels["cold"]["decoded"] >= 24
     assert pixels["warm"]["decoded"] == 0
     assert pixels["warm"]["cached"] >= 24
-    assert not list((tmp_path / "off").rglob("pixels-v1"))
+    assert not list((tmp_path / "off").rglob(PIXELS))
 
 
 def test_the_size_of_the_cache_is_part_of_neither_identity_nor_recipe():

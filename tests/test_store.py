@@ -185,6 +185,17 @@ def test_a_folder_that_was_deleted_is_filled_anew_by_a_store_that_is_open(tmp_pa
     check(tmp_path / "a", keys(30))
 
 
+def test_data_that_were_deleted_are_made_anew_and_seen_by_stores_that_are_open(tmp_path):
+    reader = filled(tmp_path, 40)
+    (tmp_path / DATA).unlink()
+    filled(tmp_path, 10)
+    reader.refresh()
+    assert len(reader) == 10
+    assert [reader.get(key) for key in keys(10)] == [blob_of(key) for key in keys(10)]
+    filled(tmp_path, 40)  # none of those that were lost is taken for there
+    check(tmp_path, keys(40))
+
+
 def test_a_full_disk_is_an_error_and_leaves_what_was_kept(tmp_path):
     filled(tmp_path, 64)
     size = (tmp_path / DATA).stat().st_size

@@ -33,7 +33,6 @@ from vlmbench.tuning.parameters import count_by_part, format_table
 from vlmbench.weights.source import cache_dir
 
 SAVED = "saved"
-PIXELS = "pixels-v1"  # below the cache
 
 
 class Clock:
@@ -118,7 +117,7 @@ def build_data(config: schema.CellConfig, domain: Domain, backbone: Any) -> Doma
         eval_batch_size=config.trainer.eval_batch_size,
         num_workers=config.trainer.num_workers,
         seed=config.seed,
-        cache=None if isinstance(backbone, HostedVlm) else cache_dir() / PIXELS,
+        cache=None if isinstance(backbone, HostedVlm) else cache_dir(),
         cache_gib=config.trainer.pixel_cache_gib,
         model=config.model.name,
         settings=preprocessing_of(backbone),

@@ -11,6 +11,8 @@ import dataclasses
 import hashlib
 import json
 import math
+import pickle
+import random
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
@@ -104,7 +106,7 @@ class Codec:
         self.palettes = {name: _palette(name, [one[name] for one in named], preprocess) for name in named[0]}
         digest = hashlib.sha256()
         for one in made:
-            digest.update(_packed(_described(one), [_bytes(value) for value in _tensors(one).values()]))
+            digest.update(_as_it_is(one))
         for name, palette in sorted(self.palettes.items()):
             kept = b"" if palette is None else palette.axis.to_bytes(1, signed=True) + palette.values.tobytes()
             digest.update(name.encode() + kept)
@@ -161,6 +163,23 @@ def probe(width: int, height: int, turn: int = 0) -> Image.Image:
     if turn:
         ramps = ramps[:1] * 3
     return Image.fromarray(np.rint(np.stack(ramps, -1)).clip(0, 255).astype(np.uint8))
+
+
+def is_random(preprocess: Preprocess) -> bool:
+    """Tell whether preprocessing draws random numbers, or gives two results for one image: neither is to be kept.
+
+    One that fails for the synthetic image is not said to be random.
+    """
+    image, state = probe(*PROBES[-1]), _random_state()
+    try:
+        once, again = (_as_it_is(preprocess(image)) for _ in range(2))
+    except Exception:  # noqa: BLE001 - it is passed on where an image is asked for
+        once = again = b""
+    return once != again or _random_state() != state
+
+
+def _random_state() -> bytes:
+    return pickle.dumps((random.getstate(), np.random.get_state(), torch.get_rng_state().numpy()))
 
 
 def _solids() -> Iterator[Image.Image]:
@@ -226,6 +245,10 @@ def _described(made: Any) -> dict[str, Any]:
 
 def _bytes(value: Tensor) -> bytes:
     return value.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def _as_it_is(made: Any) -> bytes:
+    return _packed(_described(made), [_bytes(value) for value in _tensors(made).values()])
 
 
 def _packed(header: Mapping[str, Any], parts: list[bytes]) -> bytes:

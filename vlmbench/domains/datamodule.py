@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vlmbench.domains.base import Domain, Example, ImageSource, Split, StoredImages
-from vlmbench.domains.codec import UnkeptError
+from vlmbench.domains.codec import UnkeptError, is_random
 from vlmbench.domains.pixels import KeptPixels
 
 log = logging.getLogger(__name__)
@@ -143,8 +143,8 @@ class DomainDataModule(L.LightningDataModule):
         eval_batch_size: Rows in a batch of validation, prediction and encoding.
         num_workers: Processes that decode images; none is started for a split that is kept on disk.
         seed: Of the order of the training rows.
-        cache: Folder in which preprocessed images are kept for all jobs of this machine, where they come from files.
-        cache_gib: Most that the folder may hold; 0 keeps nothing.
+        cache: Folder below which preprocessed images are kept for all jobs of this machine, where they come from files.
+        cache_gib: Most that they may take there; 0 keeps nothing.
         model: Whose preprocessing it is, for messages.
         settings: Its configuration; another one has a cache of its own.
     """
@@ -171,8 +171,10 @@ class DomainDataModule(L.LightningDataModule):
         self.seed = seed
         self.collate: Collate = stack_pixels
         self.tally = Tally()
-        kept = None
-        if cache and cache_gib and isinstance(domain.images, StoredImages):
+        kept, random = None, is_random(preprocess)
+        if random:
+            log.warning("%s: its preprocessing is random, and every image is decoded anew each time.", model)
+        elif cache and cache_gib and isinstance(domain.images, StoredImages):
             try:
                 kept = KeptPixels(
                     *(domain.images, preprocess, cache, cache_gib * 2**30),
@@ -183,7 +185,7 @@ class DomainDataModule(L.LightningDataModule):
             except UnkeptError as error:
                 log.warning("%s: nothing is kept in the pixel cache: %s.", model, error)
         # With workers each process would fill a memory of its own and throw it away.
-        memory = CACHE_BYTES if num_workers == 0 else 0
+        memory = CACHE_BYTES if num_workers == 0 and not random else 0
         self._pixels = PixelCache(domain.images, preprocess, memory, kept, self.tally)
 
     def train_dataloader(self) -> DataLoader[Row]:

@@ -66,13 +66,15 @@ class FolderImages:
         return self._stat(key).st_size
 
     def stamp(self, key: str) -> str:
-        """Return the key with the folder, and the file's size and time of change.
+        """Return the key with the folder, and the file's size and times of change.
+
+        Of its content, which archives and copies set as they like, and of the file, which the system sets.
 
         Raises:
             ImageError: The key leaves the folder, or there is no such file.
         """
         stat = self._stat(key)
-        return f"{self.root.resolve() / key}:{stat.st_size}:{stat.st_mtime_ns}"
+        return f"{self.root.resolve() / key}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}"
 
     def digest(self, key: str) -> bytes:
         """Return the SHA-256 of the file's bytes and of the frame that the key names.

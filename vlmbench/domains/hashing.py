@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vlmbench.domains.base import ImageError, ImageSource, StoredImages
+from vlmbench.domains.memo import Digests, Memo
 from vlmbench.domains.nearest import SIDE, Looks
 from vlmbench.domains.parallel import over_images
-from vlmbench.domains.store import BlobStore
 from vlmbench.progress import Countdown
 from vlmbench.weights.source import cache_dir
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 #: SHA-256 of the pixels, pHash, thumbnail. Another layout or another way to make one needs another folder.
 _LAYOUT = np.dtype([("pixels", "S32"), ("phash", "<u8"), ("thumb", "u1", (SIDE * SIDE,))])
-FOLDER = "hashes-v1"
+FOLDER = "hashes-v2"  # below the cache
 _CHUNK = 512
 
 
@@ -48,26 +48,24 @@ class Hashed:
     unreadable: dict[str, str]
 
 
-def hash_images(images: ImageSource, keys: Sequence[str], folder: Path | None = None) -> Hashed:
+def hash_images(images: ImageSource, keys: Sequence[str], cache: Path | None = None) -> Hashed:
     """Hash images, each of them once for all time where its file can be told from others.
 
-    What is found is kept below the cache by the hash of the stored bytes, and beside it which path, size and time of
-    change had which bytes: an image that was hashed before is not read again unless its file has changed. Several
-    processes may do this at once and share the work. A cache that cannot be read or written is warned of and done
-    without; damaged entries are made again.
+    What is found is kept below the cache by the digest of the stored bytes, and that by path, size and time of change
+    (`memo.Digests`): an image that was hashed before is not read again unless its file has changed. Several processes
+    may do this at once and share the work. A cache that cannot be read or written is warned of and done without;
+    damaged entries are made again.
 
     Args:
         images: The source. One that is not `StoredImages` is hashed anew each time.
         keys: Distinct keys.
-        folder: The cache; `hashes-v1` below the project's own by default.
+        cache: Where it is kept; the project's own cache by default.
     """
     n = len(keys)
     pixels, stored = np.zeros(n, "S32"), np.zeros(n, "S32")
     phashes, thumbs = np.zeros(n, np.uint64), np.zeros((n, SIDE * SIDE), np.uint8)
     faults: dict[str, str] = {}
-    remembered = (
-        _Remembered(images, folder or cache_dir() / FOLDER, faults) if isinstance(images, StoredImages) else None
-    )
+    remembered = _Remembered(images, cache or cache_dir(), faults) if isinstance(images, StoredImages) else None
     progress = Countdown("Hashing images", n)
     starts = list(range(0, n, _CHUNK))
     turn = random.SystemRandom().randrange(len(starts)) if starts else 0  # processes that begin apart share the work
@@ -122,87 +120,30 @@ def _in_memory(images: ImageSource, keys: Sequence[str], faults: dict[str, str])
 class _Remembered:
     """Records from the cache, made where they are missing."""
 
-    def __init__(self, images: StoredImages, folder: Path, faults: dict[str, str]) -> None:
-        self.images, self.folder, self.faults = images, folder, faults
-        self.usable = True
-        self.digests = BlobStore(folder / "files")  # from what tells a file to the digest of its bytes
-        self.hashes = BlobStore(folder / "images")  # from that digest to the record
+    def __init__(self, images: StoredImages, cache: Path, faults: dict[str, str]) -> None:
+        self.images, self.faults = images, faults
+        self.digests = Digests(cache)
+        self.hashes = Memo(cache / FOLDER, _LAYOUT.itemsize)  # by digest
+        self.cache, self.told = cache, False
 
     def records(self, keys: Sequence[str]) -> list[tuple[bytes, bytes] | None]:
         """Return digest and record of each image; None for an unreadable one, which `faults` then names."""
-        self._usable(self.hashes.refresh)
-        marks: dict[str, bytes] = {}
-        for key in keys:
-            try:
-                marks[key] = hashlib.sha256(self.images.stamp(key).encode()).digest()
-            except ImageError as error:
-                self.faults[key] = error.reason
-        key_of = {mark: key for key, mark in marks.items()}  # and of a digest, further down
-        made: dict[bytes, bytes] = {}
-        reasons: dict[bytes, str] = {}  # by mark or digest
+        digests, reasons = self.digests.learn(self.images, keys)
+        key_of = {digest: key for key, digest in digests.items()}
+        broken: dict[bytes, str] = {}
 
-        def hash_file(digest: bytes, key: str) -> bytes | None:
-            if digest not in made and digest not in reasons:
-                try:
-                    made[digest] = hash_image(self.images.load(key))
-                except ImageError as error:
-                    reasons[digest] = error.reason
-            return made.get(digest)
-
-        def read(mark: bytes) -> bytes | None:
+        def hash_file(digest: bytes) -> bytes | None:
             try:
-                digest = self.images.digest(key_of[mark])
+                return hash_image(self.images.load(key_of[digest]))
             except ImageError as error:
-                reasons[mark] = error.reason
+                broken[digest] = error.reason
                 return None
-            if digest not in self.hashes:  # now, while the system still holds the file's bytes
-                hash_file(digest, key_of[mark])
-            return digest
 
-        digests = self._kept(self.digests, list(key_of), read, 32)
-        key_of |= {digest: key_of[mark] for mark, digest in digests.items()}
-        wanted = list(dict.fromkeys(digests.values()))
-        records = self._kept(self.hashes, wanted, lambda digest: hash_file(digest, key_of[digest]), _LAYOUT.itemsize)
-        out: list[tuple[bytes, bytes] | None] = []
-        for key in keys:
-            digest = digests.get(marks.get(key, b""), b"")
-            out.append((digest, records[digest]) if digest in records else None)
-            if digest not in records and key in marks:
-                self.faults[key] = reasons[digest or marks[key]]
-        return out
-
-    def _usable(self, function: Callable[[], object]) -> None:
-        """Do something with the cache, and warn once where it fails."""
-        try:
-            function()
-        except OSError as error:
-            if self.usable:
-                log.warning("%s cannot be used (%s): images are hashed anew each time", self.folder, error)
-            self.usable = False
-
-    def _kept(
-        self, store: BlobStore, keys: Sequence[bytes], make: Callable[[bytes], bytes | None], size: int
-    ) -> dict[bytes, bytes]:
-        """Return the blobs of a store that can be had; those it lacks are made, and kept if it can be written."""
-        made: dict[bytes, bytes | None] = {}
-
-        def make_once(key: bytes) -> bytes | None:
-            if key not in made:
-                made[key] = make(key)
-            return made[key]
-
-        found: dict[bytes, bytes] = {}
-
-        def take() -> None:
-            for key in keys:
-                if key not in found and (blob := store.get(key)) is not None and len(blob) == size:
-                    found[key] = blob
-
-        self._usable(store.refresh)
-        self._usable(take)  # a damaged entry is forgotten by the store when it is asked for, and made again below
-        if len(found) < len(keys) and self.usable:
-            self._usable(lambda: store.fill(keys, make_once, ""))
-            self._usable(take)
-        missing = [key for key in keys if key not in found]
-        again = zip(missing, over_images(make_once, missing, ""), strict=True)
-        return found | {key: blob for key, blob in again if blob is not None}
+        records = self.hashes.learn(list(key_of), hash_file)
+        error = self.digests.error or self.hashes.error
+        if error and not self.told:
+            log.warning("%s cannot be used (%s): images are hashed anew each time", self.cache, error)
+            self.told = True
+        self.faults |= reasons
+        self.faults |= {key: broken[digest] for key, digest in digests.items() if digest not in records}
+        return [(digests[key], records[digests[key]]) if digests.get(key) in records else None for key in keys]

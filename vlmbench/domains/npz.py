@@ -71,7 +71,7 @@ class RowImages:
             stat = self.members[array].path.stat()
         except OSError as error:
             raise ImageError(key, f"{self.members[array].path}: {error.strerror}") from error
-        return f"{self.root / key}:{stat.st_size}:{stat.st_mtime_ns}"
+        return f"{self.root / key}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}"
 
     def digest(self, key: str) -> bytes:
         """Return the SHA-256 of a row's shape and bytes.

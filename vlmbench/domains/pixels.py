@@ -1,7 +1,7 @@
 """Preprocessed images kept on disk, by the content of the image and the preprocessing, for all jobs of a machine.
 
-Below one root: a folder for each preprocessing, and `digests`, which remembers the content of files by path, size and
-time of change, so that a second start reads no image. Everything in it can be deleted while nothing runs.
+Below the cache, `pixels-v1` has a folder for each preprocessing; beside it `memo.Digests` remembers the content of
+files by path, size and time of change, so that a second start reads no image. Both can be deleted while nothing runs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import PIL.features
 from vlmbench.domains import dicom, images, intensity
 from vlmbench.domains.base import ImageError, StoredImages
 from vlmbench.domains.codec import Codec, Preprocess
-from vlmbench.domains.parallel import over_images
+from vlmbench.domains.corruption import uncorrupted
+from vlmbench.domains.memo import Digests
 from vlmbench.domains.shelf import DISK_SHARE, Shelf
 from vlmbench.domains.store import BlobStore
 from vlmbench.progress import Countdown
@@ -29,7 +30,7 @@ from vlmbench.progress import Countdown
 log = logging.getLogger(__name__)
 
 VERSION = 1  # of the layout of the folders and blobs
-DIGESTS = "digests"
+PIXELS = "pixels-v1"  # below the cache
 _CHUNK = 512
 #: What decodes and resizes. Absent ones count as absent.
 LIBRARIES = (
@@ -45,8 +46,8 @@ class KeptPixels:
     Args:
         source: The images.
         preprocess: The model's own preprocessing; called in threads.
-        root: Folder of all preprocessings.
-        max_bytes: Most that `root` may hold.
+        cache: The cache.
+        max_bytes: Most that the preprocessed images in it may take, of all preprocessings.
         model: What the preprocessing is called in messages.
         settings: The preprocessing's configuration, of which synthetic images need not show everything.
         decoded: Told of each image that is decoded.
@@ -59,7 +60,7 @@ class KeptPixels:
         self,
         source: StoredImages,
         preprocess: Preprocess,
-        root: Path,
+        cache: Path,
         max_bytes: float,
         *,
         model: str,
@@ -77,18 +78,17 @@ class KeptPixels:
             "reader": _code(source),
         }
         name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
-        self.shelf = Shelf(root, name, max_bytes)
+        self.shelf = Shelf(cache / PIXELS, name, max_bytes)
         self._known: dict[str, bytes] = {}  # digest by key, as far as was asked for
         self._damaged: set[str] = set()
         self._writes = True
         self._told = False
-        self._digests, self._store = BlobStore(root / DIGESTS), BlobStore(self.shelf.folder)
+        self._digests, self._store = Digests(cache), BlobStore(self.shelf.folder)
         try:
             self.shelf.hold({"model": model, **identity})
         except OSError as error:
             self._stop_writing(error)
         try:  # what others keep in a place that this process cannot write is read
-            self._digests.refresh()
             self._store.refresh()
         except OSError as error:
             self._stop_writing(error)
@@ -96,7 +96,7 @@ class KeptPixels:
     def get(self, key: str) -> Any:
         """Return a preprocessed image, None where it is not kept."""
         if key not in self._known:
-            self._known |= self._recall([key])[1]
+            self._known |= self._digests.recall(self.source, [key])
         digest = self._known.get(key)
         if digest is None or digest not in self._store:
             return None
@@ -138,7 +138,7 @@ class KeptPixels:
         return [key for key in keys if self._known.get(key, b"") not in self._store]
 
     def _fill(self, keys: Sequence[str], doing: str) -> None:
-        self._known |= self._recall([key for key in keys if key not in self._known])[1]
+        self._known |= self._digests.recall(self.source, [key for key in keys if key not in self._known])
         self._store.refresh()
         missing = self._lacking(keys)
         if not missing or not self._writes:
@@ -162,41 +162,16 @@ class KeptPixels:
 
     def _fill_chunk(self, keys: Sequence[str]) -> int:
         """Keep some images, hashed just before they are decoded, so that each is read from a slow disk once."""
-        stamps, known = self._recall(keys)
-        unread = {hashlib.sha256(stamp.encode()).digest(): key for key, stamp in stamps.items() if key not in known}
-        self._digests.fill(list(unread), lambda name: self._digest(unread[name]), "")
-        self._known |= known | self._recall([*unread.values()])[1]
+        self._known |= self._digests.learn(self.source, keys)[0]
+        if self._digests.error:
+            raise self._digests.error
         wanted = {self._known[key]: key for key in keys if key in self._known}
         return self._store.fill(list(wanted), lambda digest: self._make(wanted[digest], digest), "", self.shelf.room)
-
-    def _recall(self, keys: Sequence[str]) -> tuple[dict[str, str], dict[str, bytes]]:
-        """Return the stamps of images, and the digests as far as they are remembered, by key."""
-
-        def stamp(key: str) -> str | None:
-            try:
-                return self.source.stamp(key)
-            except ImageError:
-                return None
-
-        found = over_images(stamp, keys, "") if len(keys) > 1 else [stamp(key) for key in keys]
-        stamps = {key: value for key, value in zip(keys, found, strict=True) if value is not None}
-        digests = {}
-        for key, value in stamps.items():
-            digest = self._digests.get(hashlib.sha256(value.encode()).digest())
-            if digest is not None:
-                digests[key] = digest
-        return stamps, digests
-
-    def _digest(self, key: str) -> bytes | None:
-        try:
-            return self.source.digest(key)
-        except ImageError:
-            return None
 
     def _make(self, key: str, digest: bytes) -> bytes | None:
         try:
             made = self.preprocess(self.source.load(key))
-            if self._recall([key])[1].get(key) != digest:  # replaced since the digest was taken
+            if self._digests.recall(self.source, [key]).get(key) != digest:  # replaced since the digest was taken
                 return None
         except ImageError:
             return None
@@ -233,7 +208,8 @@ def _versions() -> dict[str, str]:
 
 def _code(source: Any) -> str:
     """Return a digest of our own code that makes pixels of files."""
-    modules = [images, dicom, intensity, *(sys.modules[kind.__module__] for kind in type(source).__mro__[:-1])]
+    kinds = [*type(source).__mro__[:-1], *type(uncorrupted(source)).__mro__[:-1]]
+    modules = [images, dicom, intensity, *(sys.modules[kind.__module__] for kind in kinds)]
     files = {name for module in modules if (name := getattr(module, "__file__", None))}
     found = hashlib.sha256(type(source).__qualname__.encode())
     for name in sorted(files, key=lambda name: Path(name).name):

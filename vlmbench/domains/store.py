@@ -14,14 +14,14 @@ from __future__ import annotations
 import fcntl
 import math
 import os
-import random
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from vlmbench.domains.claims import claimed
 from vlmbench.domains.parallel import over_images
 from vlmbench.progress import Countdown
 
@@ -30,11 +30,10 @@ _RECORD = struct.Struct("<32sQQI")
 _SIZE = 64  # of a record with its own CRC-32 and padding
 _CHUNK = 64  # most results that a process makes between two looks at what others have made
 _FEW, _MEMORY = 8, 256 * 2**20  # it makes fewer, down to these, where they take more bytes than this
-_SHELVES = 256  # what processes claim: keys by their first byte
 
 
 class BlobStore:
-    """Blobs by 32-byte key in one folder.
+    """Blobs by 32-byte key in one folder. `get` may be called in threads; what refreshes or keeps, in one at a time.
 
     Args:
         folder: Made when something is kept.
@@ -45,8 +44,9 @@ class BlobStore:
         self._places: dict[bytes, tuple[int, int, int]] = {}  # offset, length, CRC-32
         self._read = 0  # bytes of the index that were read
         self._end = 0  # of the data that records name, there or not
-        self._index: tuple[int, int] | None = None  # which file they were read of
-        self._data: BinaryIO | None = None  # opened with the index: the two belong together
+        # Held open, because the two belong together, and so that no later file can be taken for one of them.
+        self._index: BinaryIO | None = None
+        self._data: BinaryIO | None = None
 
     def __contains__(self, key: bytes) -> bool:
         return key in self._places
@@ -64,12 +64,12 @@ class BlobStore:
 
     def get(self, key: bytes) -> bytes | None:
         """Return a blob; None where it is not there, or was damaged: then it counts as missing from here on."""
-        place = self._places.get(key)
-        if place is None or self._data is None:
+        place, data = self._places.get(key), self._data
+        if place is None or data is None:
             return None
         offset, length, crc = place
         try:
-            blob = os.pread(self._data.fileno(), length, offset)
+            blob = os.pread(data.fileno(), length, offset)
         except OSError:  # a bad sector
             blob = b""
         if len(blob) == length and zlib.crc32(blob) == crc:
@@ -80,19 +80,16 @@ class BlobStore:
     def refresh(self) -> None:
         """Read what was added since, by this process or others; from the beginning where the folder was replaced."""
         try:
-            with (self.folder / INDEX).open("rb") as file:
-                stat = os.fstat(file.fileno())
-                if self._index != (stat.st_dev, stat.st_ino) or stat.st_size < self._read:
-                    self._forget()
-                    self._index = (stat.st_dev, stat.st_ino)
-                if self._data is None:
-                    with suppress(FileNotFoundError):
-                        self._data = (self.folder / DATA).open("rb", buffering=0)
-                file.seek(self._read)
-                new = file.read()
-            size = os.fstat(self._data.fileno()).st_size if self._data else 0
+            if not self._is_current():
+                self._forget()
+                self._index, self._data = ((self.folder / name).open("rb", buffering=0) for name in (INDEX, DATA))
         except (FileNotFoundError, NotADirectoryError):
-            return self._forget()
+            self._forget()
+        if self._index is None or self._data is None:
+            return
+        index = self._index.fileno()
+        new = os.pread(index, max(0, os.fstat(index).st_size - self._read), self._read)
+        size = os.fstat(self._data.fileno()).st_size
         for start in range(0, len(new) - _SIZE + 1, _SIZE):
             record = new[start : start + _SIZE]
             self._read += _SIZE
@@ -102,7 +99,6 @@ class BlobStore:
             self._end = max(self._end, offset + length)
             if offset + length <= size:
                 self._places[key] = (offset, length, crc)
-        return None
 
     def fill(
         self,
@@ -127,30 +123,24 @@ class BlobStore:
             Exception: Whatever `make` raises.
         """
         self.refresh()
-        shelves: dict[int, list[bytes]] = {}
-        for key in dict.fromkeys(keys):
-            if key not in self:
-                shelves.setdefault(key[0] % _SHELVES, []).append(key)
-        if not shelves:
+        missing = [key for key in dict.fromkeys(keys) if key not in self]
+        if not missing:
             return 0
         self.folder.mkdir(parents=True, exist_ok=True)
         done, full, step = 0, False, _FEW
-        progress = Countdown(doing, sum(map(len, shelves.values())))
-        with open(self.folder / CLAIMS, "ab") as claims:
-            while shelves and not full:
-                taken = _claim(claims, shelves)
+        progress = Countdown(doing, len(missing))
+        with closing(claimed(self.folder / CLAIMS, missing, _CHUNK)) as claims:
+            for wanted in claims:
                 self.refresh()  # after the claim: what others made of these is there now
-                wanted = [key for shelf in taken for key in shelves.pop(shelf)]
-                try:
-                    while wanted and not full:
-                        chunk, wanted = wanted[:step], wanted[step:]
-                        size, full = self._make([key for key in chunk if key not in self], make, room)
-                        step = max(_FEW, min(_CHUNK, _MEMORY // max(size, 1)))
-                        done += len(chunk)
-                        if doing:
-                            progress.update(done)
-                finally:
-                    _release(claims, taken)
+                while wanted and not full:
+                    chunk, wanted = wanted[:step], wanted[step:]
+                    size, full = self._make([key for key in chunk if key not in self], make, room)
+                    step = max(_FEW, min(_CHUNK, _MEMORY // max(size, 1)))
+                    done += len(chunk)
+                    if doing:
+                        progress.update(done)
+                if full:
+                    break
         progress.close()
         self.refresh()
         return sum(key not in self for key in dict.fromkeys(keys)) if full else 0
@@ -168,6 +158,8 @@ class BlobStore:
             data, index = (os.open(self.folder / name, os.O_WRONLY | os.O_CREAT, 0o644) for name in (DATA, INDEX))
             try:
                 begin = os.lseek(data, 0, os.SEEK_END)
+                if not begin:  # the file was lost: what the index names is not there any more
+                    os.ftruncate(index, 0)
                 # Where data were cut off, what their records name is not given to others: a hole stays.
                 offset = os.lseek(data, max(begin, self._end), os.SEEK_SET)
                 # What a killed writer left of a record; complete ones stay, good or bad.
@@ -209,6 +201,13 @@ class BlobStore:
         self.keep(kept)
         return largest, left < 0
 
+    def _is_current(self) -> bool:
+        """Tell whether the files that are open are those of the folder, and the index has not become shorter."""
+        for name, file in ((INDEX, self._index), (DATA, self._data)):
+            if file is None or not os.path.samestat(os.fstat(file.fileno()), (self.folder / name).stat()):
+                return False
+        return self._index is not None and os.fstat(self._index.fileno()).st_size >= self._read
+
     def _forget(self) -> None:
         self._places, self._read, self._end, self._index, self._data = {}, 0, 0, None, None
 
@@ -217,33 +216,6 @@ class BlobStore:
         with open(self.folder / LOCK, "ab") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
-
-
-def _claim(claims: BinaryIO, shelves: dict[int, list[bytes]]) -> list[int]:
-    """Lock shelves that nobody is at work on, for about one chunk; where there are none, wait for one.
-
-    Only to share the work: without the locks the result would be the same.
-    """
-    order = list(shelves)
-    random.SystemRandom().shuffle(order)
-    taken: list[int] = []
-    for shelf in order:
-        if sum(len(shelves[one]) for one in taken) >= _CHUNK:
-            break
-        try:
-            fcntl.lockf(claims, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, shelf)
-        except (BlockingIOError, PermissionError):  # POSIX leaves open which of the two
-            continue
-        taken.append(shelf)
-    if not taken:
-        fcntl.lockf(claims, fcntl.LOCK_EX, 1, order[0])
-        taken = order[:1]
-    return taken
-
-
-def _release(claims: BinaryIO, shelves: Sequence[int]) -> None:
-    for shelf in shelves:
-        fcntl.lockf(claims, fcntl.LOCK_UN, 1, shelf)
 
 
 def _write(handle: int, data: bytes | bytearray) -> None:
