@@ -232,6 +232,38 @@ def test_a_truncated_archive_is_moved_aside(files, tmp_path, name):
     bring("mine", tmp_path / "mine", [offer(files, name, whole)], ["imgs/*.jpg"])
 
 
+def test_a_damaged_header_in_the_middle_of_a_tar_is_not_taken_for_its_end(files, tmp_path):
+    whole = tarred({f"imgs/{i}.jpg": b"x" for i in range(9)}, "w")
+    broken = bytearray(whole)
+    broken[4 * 1024 + 150] ^= 1  # within the checksum of the fifth member's header
+    for name, data in {"a.tar": bytes(broken), "b.tar.gz": gzip.compress(bytes(broken))}.items():
+        assert "bad checksum" in refused(tmp_path / name, offer(files, name, data))
+    bring("mine", tmp_path / "mine", [offer(files, "a.tar", whole)], ["imgs/*.jpg"])
+
+
+def test_the_checksum_at_the_end_of_a_compressed_tar_is_compared(files, tmp_path):
+    broken = bytearray(tarred(IMAGES))
+    broken[-8] ^= 1
+    assert "CRC check failed" in refused(tmp_path / "mine", offer(files, "a.tar.gz", bytes(broken)))
+
+
+def bad_name() -> bytes:
+    data = zipped({"imgs/\u00e9.jpg": b"1"})
+    return data.replace("\u00e9".encode(), b"\xff\xff")
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("bz.zip", zipped({"imgs/1.jpg": NOISE}, compression=zipfile.ZIP_BZIP2).replace(b"BZh9", b"BZhx")),
+        ("flipped.tar.bz2", tarred(IMAGES, "w:bz2").replace(b"BZh9", b"BZhx")),
+        ("name.zip", bad_name()),
+    ],
+)
+def test_what_a_decoder_cannot_read_is_damage_and_no_lost_connection(files, tmp_path, name, data):
+    assert "truncated, damaged or no such archive" in refused(tmp_path / "mine", offer(files, name, data))
+
+
 def test_wrong_bytes_are_moved_aside_and_the_next_run_is_right(files, tmp_path):
     wanted = offer(files, "imgs.zip", SET)
     files.plain["/imgs.zip"] = SET[:-1] + b"!"
