@@ -305,6 +305,55 @@ def test_a_connection_that_breaks_is_continued_and_without_ranges_begun_again(fi
     assert (tmp_path / "other/imgs/2.jpg").read_bytes() == NOISE
 
 
+def test_what_a_server_encodes_on_its_way_is_begun_again_when_the_connection_breaks(files, tmp_path):
+    wanted = offer(files, "imgs.zip", SET)
+    files.encoded.add("/imgs.zip")
+    files.cut_after["/imgs.zip"] = 300_000
+    bring("mine", tmp_path / "mine", [wanted], ["imgs/*.jpg"])
+    assert (tmp_path / "mine/imgs/2.jpg").read_bytes() == NOISE
+
+
+def test_a_busy_server_is_left_alone_as_long_as_it_says(files, tmp_path, monkeypatch):
+    slept: list[float] = []
+    monkeypatch.setattr("vlmbench.weights.download.time.sleep", slept.append)
+    wanted = offer(files, "imgs.zip", SET)
+    files.busy["/imgs.zip"] = 2  # a HEAD and a GET
+    bring("mine", tmp_path / "mine", [wanted], ["imgs/*.jpg"])
+    assert slept == [7.0]
+
+
+def test_an_encrypted_address_without_a_checksum_may_not_lead_to_one_that_is_not(tmp_path, monkeypatch):
+    import httpx
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.scheme == "https":
+            return httpx.Response(302, headers={"Location": "http://mirror.example/a.csv"}, request=request)
+        return httpx.Response(200, content=b"a,b\n", request=request)
+
+    client = httpx.Client(transport=httpx.MockTransport(answer))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.utils.get_session", lambda: client)
+    assert "is not encrypted" in refused(tmp_path / "mine", Wanted("https://set.example/a.csv"), ("a.csv",))
+    named = Wanted("https://set.example/a.csv", checksum=f"md5:{md5(b'a,b' + bytes([10]))}")
+    assert bring("mine", tmp_path / "mine", [named], ["a.csv"]).files == 1
+
+
+def test_names_with_tabs_and_line_breaks_are_known_again(files, tmp_path):
+    odd = {"imgs/a\tb.jpg": b"1", "imgs/Icon\r": b"2", "imgs/c\u2028d\n.jpg": b"3", "imgs/50%25.jpg": b"4"}
+    wanted = offer(files, "imgs.zip", zipped(odd))
+    assert bring("mine", tmp_path / "mine", [wanted], ["imgs/*.jpg"]).status == "downloaded"
+    assert bring("mine", tmp_path / "mine", [wanted], ["imgs/*.jpg"]).status == "present"
+    assert in_place(tmp_path / "mine") == sorted(odd)
+
+
+def test_a_path_that_the_disk_does_not_take_is_no_lost_connection(files, tmp_path):
+    deep = zipped({"imgs/" + "/".join(["d" * 200] * 30): b"x"})
+    assert "cannot be written (File name too long)" in refused(tmp_path / "mine", offer(files, "imgs.zip", deep))
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(UserError, match="cannot be written"):
+        bring("mine", tmp_path / "file", [offer(files, "imgs.zip", SET)], ["imgs/*.jpg"])
+
+
 def test_a_full_disk_is_told_before_and_during_the_download(files, tmp_path, monkeypatch):
     wanted = offer(files, "imgs.zip", SET)
     with monkeypatch.context() as patch:
@@ -415,7 +464,9 @@ def test_a_plain_http_address_or_a_wrong_checksum_text_is_refused(files, tmp_pat
     assert "give its published `checksum`" in refused(tmp_path / "mine", Wanted(f"{files.address}/imgs.zip"))
     assert "neither md5:" in refused(tmp_path / "mine", Wanted(f"{files.address}/imgs.zip", checksum="md5:12"))
     assert "is none of https" in refused(tmp_path / "mine", Wanted("ftp://x/imgs.zip"))
-    assert "would lie outside" in refused(tmp_path / "mine", offer(files, "imgs.zip", SET, into="../up"))
+    assert "is no address" in refused(tmp_path / "mine", Wanted("https://[x/imgs.zip"))
+    for into in ("../up", "./.fetch/x"):
+        assert "would lie outside" in refused(tmp_path / "mine", offer(files, "imgs.zip", SET, into=into))
 
 
 def test_a_machine_without_network_says_so(files, tmp_path, monkeypatch):
