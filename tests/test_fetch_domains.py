@@ -19,6 +19,8 @@ import pytest
 from data_server import Files, md5, tarred, zipped
 from hub_server import Hub
 
+from vlmbench.catalogue.domain_show import facts
+from vlmbench.catalogue.read import named_domain
 from vlmbench.errors import UserError
 from vlmbench.obtain.bring import bring
 from vlmbench.obtain.wanted import Wanted, needed
@@ -605,7 +607,7 @@ def test_the_command_brings_what_is_named_and_the_status_is_1_if_anything_is_mis
     conf = ["--config-dir", str(tmp_path / "conf")]
     status, out, err = command("fetch", *conf, "domain=open")
     assert status == 0, err
-    assert f"open: downloaded, 1 files, {len(SET) / 1024:.1f} KiB, in {tmp_path / 'open'}" in out
+    assert f"open: downloaded, 1 file, {len(SET) / 1024:.1f} KiB, in {tmp_path / 'open'}" in out
     status, out, err = command("fetch", *conf, "-m", "domain=open,gone,phantom_oct")
     assert status == 1
     assert "open: present, in" in out
@@ -641,16 +643,19 @@ def test_a_gated_set_is_told_with_its_layout_until_it_is_complete(files, tmp_pat
 
 def test_settings_choose_among_downloads_and_another_size_is_brought_beside_the_first(files, tmp_path, command):
     more = downloads(offer(files, "m_28.npz", b"28"), when="{size: 28}")
-    more += downloads(offer(files, "m_224.npz", b"224"), when="{size: [128, 224]}").removeprefix("downloads:")
+    more += downloads(offer(files, "m_224.npz", b"224"), when="{size: [128, 224]}, gib: 2").removeprefix("downloads:")
     write(tmp_path, "sized", "'m_*.npz'", more + "\nsettings: {size: 28}")
     conf = ["--config-dir", str(tmp_path / "conf")]
     assert command("fetch", *conf, "domain=sized")[0] == 0
     assert in_place(tmp_path / "sized") == ["m_28.npz"]
     assert command("fetch", *conf, "domain=sized", "domain.settings.size=224")[0] == 0
     assert in_place(tmp_path / "sized") == ["m_224.npz", "m_28.npz"]
-    status, out, _ = command("fetch", *conf, "domain=sized", "domain.settings.size=64")
-    assert status == 0
-    assert "nothing is published for settings {'size': 64}, but for size=28; size=[128, 224]" in out
+    status, _, err = command("fetch", *conf, "domain=sized", "domain.settings.size=64")
+    assert status == 1  # whatever of another size is there
+    assert "sized: for size=64 nothing is published, but for size=28; size=[128, 224]" in err
+    assert facts("sized", named_domain("sized", conf[1]))["fetch"]
+    assert facts("sized", named_domain("sized", conf[1], ["settings.size=224"]))["download_gib"] == 2
+    assert not facts("sized", named_domain("sized", conf[1], ["settings.size=64"]))["fetch"]
     assert needed({}, {})
     assert not needed({"size": 28}, {})
 
