@@ -7,6 +7,7 @@ documentation and published answers show them.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
@@ -55,6 +56,8 @@ class Files:
         cut_after: Bytes after which a body breaks off, by path; once.
         slow: Seconds between two pieces of 16 KiB, by path.
         no_range: Paths of which only the whole is sent.
+        encoded: Paths that are sent in gzip, whatever was asked for.
+        busy: How often a path is still answered with 429, and `Retry-After: 7`.
         asked: (method, path, Range header) of each request.
         sent: Bytes of each GET's body, by path.
     """
@@ -64,6 +67,8 @@ class Files:
     cut_after: dict[str, int] = field(default_factory=dict)
     slow: dict[str, float] = field(default_factory=dict)
     no_range: set[str] = field(default_factory=set)
+    encoded: set[str] = field(default_factory=set)
+    busy: dict[str, int] = field(default_factory=dict)
     asked: list[tuple[str, str, str]] = field(default_factory=list)
     sent: dict[str, list[int]] = field(default_factory=dict)
     address: str = ""
@@ -149,8 +154,14 @@ class _Handler(BaseHTTPRequestHandler):
         asked = self.headers.get("Range", "")
         files.asked.append((self.command, path, asked))
         status = files.status.get(path, 200 if path in files.plain else 404)
+        if files.busy.get(path, 0) > 0:
+            files.busy[path] -= 1
+            status = 429
         data = files.plain.get(path, b"") if status == 200 else b"<html>log in</html>"
-        headers = {"ETag": f'"{md5(data)}"'}
+        headers = {"ETag": f'"{md5(data)}"', **({"Retry-After": "7"} if status == 429 else {})}
+        if path in files.encoded:
+            data = gzip.compress(data, mtime=0)
+            headers["Content-Encoding"] = "gzip"
         match = re.fullmatch(r"bytes=(\d+)-", asked)
         same = self.headers.get("If-Range", headers["ETag"]) == headers["ETag"]
         if match and same and status == 200 and path not in files.no_range:

@@ -112,11 +112,19 @@ def test_a_users_own_domain_is_listed(domains, tmp_path, folder):
     (line,) = [line for line in out.splitlines() if line.startswith("mine ")]
     assert line.endswith("present")
     assert "x..." in line
+
+
+@pytest.mark.parametrize("arguments", [("list", "--json"), ("exposure", "--json")])
+def test_a_broken_file_is_told_and_hides_no_other(domains, tmp_path, arguments):
+    (tmp_path / "conf" / "domain").mkdir(parents=True)
     (tmp_path / "conf" / "domain" / "mine.yaml").write_text("defaults: [/schema/domain/folder@_here_]\nmodalty: oct\n")
-    status, _, err = domains("--config-dir", tmp_path / "conf")
-    assert status == 2
+    status, out, err = domains(*arguments, "--config-dir", tmp_path / "conf")
+    assert status == 1
+    assert {row["domain"] for row in json.loads(out)} >= {"chexpert", "phantom_oct"}
     assert "mine.yaml" in err
     assert err.count("\n") == 1
+    assert domains("show", "phantom_oct", "patients=20", "--config-dir", tmp_path / "conf")[0] == 0
+    assert domains("show", "mine", "--config-dir", tmp_path / "conf")[0] == 2
 
 
 def test_a_layout_is_present_partial_or_absent(miniature, tmp_path):
@@ -201,7 +209,7 @@ def test_a_mistake_is_told_in_one_line_with_the_nearest(domains, tmp_path):
     for arguments, words in [
         (("show", "chexprt"), "Did you mean 'chexpert'?"),
         (("shwo", "chexpert"), "Did you mean 'show'?"),
-        (("show", "chexpert", "splt=study"), "a key of domain='splt' is not valid. Did you mean 'split'?"),
+        (("show", "chexpert", "splt=study"), "key='splt' is not valid. Did you mean 'split'?"),
         (("show", "chexpert", "study"), "write key=value"),
         (("show", "phantom_oct", "fraction=x"), "fraction: Value 'x'"),
         (("show", "chexpert", "split=studi"), "Did you mean 'study'?"),
@@ -210,6 +218,9 @@ def test_a_mistake_is_told_in_one_line_with_the_nearest(domains, tmp_path):
         (("show", "phantom_oct", "fraction=0"), "leaves nothing to train on"),
         (("audit", "folder"), "needs root=..."),
         (("audit", "phantom_oct", "--other", "patients=20"), "--against"),
+        (("audit", "phantom_oct", "--against", "phantom_oct"), "is the same domain"),
+        (("show", "phantom_oct", "--strict"), "--strict is an option of audit, not of show"),
+        (("--domains", "chexpert"), "--domains is an option of exposure, not of list"),
         (("exposure", "--models", "clipp"), "Did you mean 'clip'?"),
         (("exposure", "--domains", "phantom_okt"), "Did you mean 'phantom_oct'?"),
     ]:
@@ -339,9 +350,10 @@ def test_strict_fails_where_test_shares_anything(domains, folder):
 
 def test_two_domains_are_compared(domains, folder):
     own = ("folder", f"root={folder}", "name=mine", "modality=oct")
-    status, out, _ = domains("audit", *own, "--against", "folder", "--other", *own[1:], "--strict")
+    theirs = (f"root={folder}", "name=theirs", "modality=oct")
+    status, out, _ = domains("audit", *own, "--against", "folder", "--other", *theirs, "--strict")
     assert status == 0, "what lies in the same split of both is no leak"
-    assert "mine test and mine test" in out
+    assert "mine test and theirs test" in out
     table = pd.read_csv(folder / "labels.csv")
     table["split"] = table["split"].map({"train": "test", "test": "train", "val": "val"})
     table.to_csv(folder / "turned.csv", index=False)

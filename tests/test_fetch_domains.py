@@ -19,6 +19,8 @@ import pytest
 from data_server import Files, md5, tarred, zipped
 from hub_server import Hub
 
+from vlmbench.catalogue.domain_show import facts
+from vlmbench.catalogue.read import named_domain
 from vlmbench.errors import UserError
 from vlmbench.obtain.bring import bring
 from vlmbench.obtain.wanted import Wanted, needed
@@ -232,6 +234,38 @@ def test_a_truncated_archive_is_moved_aside(files, tmp_path, name):
     bring("mine", tmp_path / "mine", [offer(files, name, whole)], ["imgs/*.jpg"])
 
 
+def test_a_damaged_header_in_the_middle_of_a_tar_is_not_taken_for_its_end(files, tmp_path):
+    whole = tarred({f"imgs/{i}.jpg": b"x" for i in range(9)}, "w")
+    broken = bytearray(whole)
+    broken[4 * 1024 + 150] ^= 1  # within the checksum of the fifth member's header
+    for name, data in {"a.tar": bytes(broken), "b.tar.gz": gzip.compress(bytes(broken))}.items():
+        assert "bad checksum" in refused(tmp_path / name, offer(files, name, data))
+    bring("mine", tmp_path / "mine", [offer(files, "a.tar", whole)], ["imgs/*.jpg"])
+
+
+def test_the_checksum_at_the_end_of_a_compressed_tar_is_compared(files, tmp_path):
+    broken = bytearray(tarred(IMAGES))
+    broken[-8] ^= 1
+    assert "CRC check failed" in refused(tmp_path / "mine", offer(files, "a.tar.gz", bytes(broken)))
+
+
+def bad_name() -> bytes:
+    data = zipped({"imgs/\u00e9.jpg": b"1"})
+    return data.replace("\u00e9".encode(), b"\xff\xff")
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("bz.zip", zipped({"imgs/1.jpg": NOISE}, compression=zipfile.ZIP_BZIP2).replace(b"BZh9", b"BZhx")),
+        ("flipped.tar.bz2", tarred(IMAGES, "w:bz2").replace(b"BZh9", b"BZhx")),
+        ("name.zip", bad_name()),
+    ],
+)
+def test_what_a_decoder_cannot_read_is_damage_and_no_lost_connection(files, tmp_path, name, data):
+    assert "truncated, damaged or no such archive" in refused(tmp_path / "mine", offer(files, name, data))
+
+
 def test_wrong_bytes_are_moved_aside_and_the_next_run_is_right(files, tmp_path):
     wanted = offer(files, "imgs.zip", SET)
     files.plain["/imgs.zip"] = SET[:-1] + b"!"
@@ -271,6 +305,55 @@ def test_a_connection_that_breaks_is_continued_and_without_ranges_begun_again(fi
     bring("other", tmp_path / "other", [wanted], ["imgs/*.jpg"])
     assert files.sent["/imgs.zip"] == [150_000, len(SET)]
     assert (tmp_path / "other/imgs/2.jpg").read_bytes() == NOISE
+
+
+def test_what_a_server_encodes_on_its_way_is_begun_again_when_the_connection_breaks(files, tmp_path):
+    wanted = offer(files, "imgs.zip", SET)
+    files.encoded.add("/imgs.zip")
+    files.cut_after["/imgs.zip"] = 300_000
+    bring("mine", tmp_path / "mine", [wanted], ["imgs/*.jpg"])
+    assert (tmp_path / "mine/imgs/2.jpg").read_bytes() == NOISE
+
+
+def test_a_busy_server_is_left_alone_as_long_as_it_says(files, tmp_path, monkeypatch):
+    slept: list[float] = []
+    monkeypatch.setattr("vlmbench.weights.download.time.sleep", slept.append)
+    wanted = offer(files, "imgs.zip", SET)
+    files.busy["/imgs.zip"] = 2  # a HEAD and a GET
+    bring("mine", tmp_path / "mine", [wanted], ["imgs/*.jpg"])
+    assert slept == [7.0]
+
+
+def test_an_encrypted_address_without_a_checksum_may_not_lead_to_one_that_is_not(tmp_path, monkeypatch):
+    import httpx
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.scheme == "https":
+            return httpx.Response(302, headers={"Location": "http://mirror.example/a.csv"}, request=request)
+        return httpx.Response(200, content=b"a,b\n", request=request)
+
+    client = httpx.Client(transport=httpx.MockTransport(answer))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.utils.get_session", lambda: client)
+    assert "is not encrypted" in refused(tmp_path / "mine", Wanted("https://set.example/a.csv"), ("a.csv",))
+    named = Wanted("https://set.example/a.csv", checksum=f"md5:{md5(b'a,b' + bytes([10]))}")
+    assert bring("mine", tmp_path / "mine", [named], ["a.csv"]).files == 1
+
+
+def test_names_with_tabs_and_line_breaks_are_known_again(files, tmp_path):
+    odd = {"imgs/a\tb.jpg": b"1", "imgs/Icon\r": b"2", "imgs/c\u2028d\n.jpg": b"3", "imgs/50%25.jpg": b"4"}
+    wanted = offer(files, "imgs.zip", zipped(odd))
+    assert bring("mine", tmp_path / "mine", [wanted], ["imgs/*.jpg"]).status == "downloaded"
+    assert bring("mine", tmp_path / "mine", [wanted], ["imgs/*.jpg"]).status == "present"
+    assert in_place(tmp_path / "mine") == sorted(odd)
+
+
+def test_a_path_that_the_disk_does_not_take_is_no_lost_connection(files, tmp_path):
+    deep = zipped({"imgs/" + "/".join(["d" * 200] * 30): b"x"})
+    assert "cannot be written (File name too long)" in refused(tmp_path / "mine", offer(files, "imgs.zip", deep))
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(UserError, match="cannot be written"):
+        bring("mine", tmp_path / "file", [offer(files, "imgs.zip", SET)], ["imgs/*.jpg"])
 
 
 def test_a_full_disk_is_told_before_and_during_the_download(files, tmp_path, monkeypatch):
@@ -383,7 +466,9 @@ def test_a_plain_http_address_or_a_wrong_checksum_text_is_refused(files, tmp_pat
     assert "give its published `checksum`" in refused(tmp_path / "mine", Wanted(f"{files.address}/imgs.zip"))
     assert "neither md5:" in refused(tmp_path / "mine", Wanted(f"{files.address}/imgs.zip", checksum="md5:12"))
     assert "is none of https" in refused(tmp_path / "mine", Wanted("ftp://x/imgs.zip"))
-    assert "would lie outside" in refused(tmp_path / "mine", offer(files, "imgs.zip", SET, into="../up"))
+    assert "is no address" in refused(tmp_path / "mine", Wanted("https://[x/imgs.zip"))
+    for into in ("../up", "./.fetch/x"):
+        assert "would lie outside" in refused(tmp_path / "mine", offer(files, "imgs.zip", SET, into=into))
 
 
 def test_a_machine_without_network_says_so(files, tmp_path, monkeypatch):
@@ -522,7 +607,7 @@ def test_the_command_brings_what_is_named_and_the_status_is_1_if_anything_is_mis
     conf = ["--config-dir", str(tmp_path / "conf")]
     status, out, err = command("fetch", *conf, "domain=open")
     assert status == 0, err
-    assert f"open: downloaded, 1 files, {len(SET) / 1024:.1f} KiB, in {tmp_path / 'open'}" in out
+    assert f"open: downloaded, 1 file, {len(SET) / 1024:.1f} KiB, in {tmp_path / 'open'}" in out
     status, out, err = command("fetch", *conf, "-m", "domain=open,gone,phantom_oct")
     assert status == 1
     assert "open: present, in" in out
@@ -558,16 +643,19 @@ def test_a_gated_set_is_told_with_its_layout_until_it_is_complete(files, tmp_pat
 
 def test_settings_choose_among_downloads_and_another_size_is_brought_beside_the_first(files, tmp_path, command):
     more = downloads(offer(files, "m_28.npz", b"28"), when="{size: 28}")
-    more += downloads(offer(files, "m_224.npz", b"224"), when="{size: [128, 224]}").removeprefix("downloads:")
+    more += downloads(offer(files, "m_224.npz", b"224"), when="{size: [128, 224]}, gib: 2").removeprefix("downloads:")
     write(tmp_path, "sized", "'m_*.npz'", more + "\nsettings: {size: 28}")
     conf = ["--config-dir", str(tmp_path / "conf")]
     assert command("fetch", *conf, "domain=sized")[0] == 0
     assert in_place(tmp_path / "sized") == ["m_28.npz"]
     assert command("fetch", *conf, "domain=sized", "domain.settings.size=224")[0] == 0
     assert in_place(tmp_path / "sized") == ["m_224.npz", "m_28.npz"]
-    status, out, _ = command("fetch", *conf, "domain=sized", "domain.settings.size=64")
-    assert status == 0
-    assert "nothing is published for settings {'size': 64}, but for size=28; size=[128, 224]" in out
+    status, _, err = command("fetch", *conf, "domain=sized", "domain.settings.size=64")
+    assert status == 1  # whatever of another size is there
+    assert "sized: for size=64 nothing is published, but for size=28; size=[128, 224]" in err
+    assert facts("sized", named_domain("sized", conf[1]))["fetch"]
+    assert facts("sized", named_domain("sized", conf[1], ["settings.size=224"]))["download_gib"] == 2
+    assert not facts("sized", named_domain("sized", conf[1], ["settings.size=64"]))["fetch"]
     assert needed({}, {})
     assert not needed({"size": 28}, {})
 

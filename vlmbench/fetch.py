@@ -26,6 +26,7 @@ from vlmbench.config.entry import compose, run
 from vlmbench.errors import UserError
 from vlmbench.obtain.bring import bring
 from vlmbench.obtain.by_hand import by_hand
+from vlmbench.obtain.meter import counted
 from vlmbench.obtain.wanted import Wanted, needed
 from vlmbench.weights.fetch import fetch
 from vlmbench.weights.progress import amount
@@ -75,10 +76,13 @@ def data(domain: schema.DomainConfig) -> bool:
         return True
     root = Path(os.path.abspath(Path(domain.root).expanduser()))
     wanted = [wanted_of(one) for one in domain.downloads if needed(one.when, domain.settings)]
+    if not wanted and domain.downloads:
+        offered = "; ".join(f"{key}={value}" for one in domain.downloads for key, value in one.when.items())
+        asked = ", ".join(f"{key}={value}" for key, value in domain.settings.items())
+        print(f"{domain.name}: missing, in {root}", flush=True)
+        print(f"vlmbench: {domain.name}: for {asked} nothing is published, but for {offered}", file=sys.stderr)
+        return False
     if not wanted:
-        if domain.downloads:
-            offered = "; ".join(f"{key}={value}" for one in domain.downloads for key, value in one.when.items())
-            print(f"{domain.name}: nothing is published for settings {dict(domain.settings)}, but for {offered}")
         about = f"{domain.title or domain.name}, {domain.access}, {domain.licence or 'licence not stated'}"
         return by_hand(domain.name, about, domain.how_to_get or domain.homepage, root, domain.layout)
     chosen = any(one.when for one in domain.downloads)
@@ -89,7 +93,7 @@ def data(domain: schema.DomainConfig) -> bool:
         print(f"{domain.name}: missing, in {root}", flush=True)
         print(f"vlmbench: {domain.name}: {error}", file=sys.stderr)
         return False
-    amounts = f", {brought.files} files, {amount(brought.size)}" if brought.files else ""
+    amounts = f", {counted(brought.files)}, {amount(brought.size)}" if brought.files else ""
     print(f"{domain.name}: {brought.status}{amounts}, in {root}", flush=True)
     return True
 

@@ -11,6 +11,7 @@ from vlmbench.catalogue.table import columns
 from vlmbench.config import schema
 from vlmbench.domains.base import SPLITS, Domain
 from vlmbench.domains.subgroups import subgroups
+from vlmbench.obtain.wanted import needed
 
 _KINDS = ("label:", "type:")
 _OWN, _MADE = "data of your own", "procedural images"
@@ -35,8 +36,8 @@ def facts(name: str, domain: schema.DomainConfig) -> dict[str, Any]:
         "homepage": getattr(domain, "homepage", ""),
         "access": getattr(domain, "access", ""),
         "how_to_get": getattr(domain, "how_to_get", ""),
-        "download_gib": _gib(domain),
-        "fetch": f"python -m vlmbench.fetch domain={name}" if getattr(domain, "downloads", []) else "",
+        "download_gib": round(sum(part.gib for part in _downloads(domain)), 3),
+        "fetch": f"python -m vlmbench.fetch domain={name}" if _downloads(domain) else "",
         "root": str(getattr(domain, "root", "")),
         "here": here(domain),
         "layout": {} if isinstance(domain, schema.PhantomDomainConfig) else layout(domain),
@@ -104,13 +105,11 @@ def text(told: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _gib(domain: schema.DomainConfig) -> float:
-    """Return the size of the downloads that the domain's settings need, in GiB."""
+def _downloads(domain: schema.DomainConfig) -> list[schema.DownloadConfig]:
+    """Return what has to be downloaded for the domain's settings."""
     if not isinstance(domain, schema.PublishedDomainConfig):
-        return 0.0
-    settings = domain.settings
-    needed = (part.gib for part in domain.downloads if all(settings.get(k) == v for k, v in part.when.items()))
-    return round(sum(needed), 3)
+        return []
+    return [part for part in domain.downloads if needed(part.when, domain.settings)]
 
 
 def _splits(domain: schema.PublishedDomainConfig) -> dict[str, str]:

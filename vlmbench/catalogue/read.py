@@ -87,19 +87,29 @@ def read_model(path: Path, files: Mapping[str, Path]) -> schema.ModelConfig:
 DETAILS = ("rules", "downloads", "label_prompts")
 
 
-def read_domains(config_dir: str | None = None, *, details: bool = True) -> dict[str, schema.DomainConfig]:
+def read_domains(
+    config_dir: str | None = None, *, details: bool = True, faults: list[str] | None = None
+) -> dict[str, schema.DomainConfig]:
     """Return every domain by the name of its YAML file, which is what `domain=` takes; sorted.
 
     Args:
         config_dir: A folder of the user's own; its files go first.
         details: Whether label rules and downloads are read; without them it takes a third of the time.
+        faults: Where given, a file that does not fit is left out, and what is wrong with it is added here.
 
     Raises:
-        ConfigError: A file does not fit its schema.
+        ConfigError: A file does not fit its schema, where `faults` is not given.
     """
     files = group_files("domain", config_dir)
-    skip = () if details else DETAILS
-    return {name: read_domain(path, files, skip=skip) for name, path in sorted(files.items())}
+    out = {}
+    for name, path in sorted(files.items()):
+        try:
+            out[name] = read_domain(path, files, skip=() if details else DETAILS)
+        except ConfigError as error:
+            if faults is None:
+                raise
+            faults.append(str(error))
+    return out
 
 
 def named_domain(
@@ -142,7 +152,7 @@ def read_domain(
             if not equals:
                 raise ConfigError(f"{text!r} is no setting: write key=value, for example split=study.")
             if key.split(".")[0] not in (names := [str(name) for name in merged]):
-                raise ConfigError(unknown("a key of domain", key, names))
+                raise ConfigError(unknown("key", key, names))
         merged.merge_with(OmegaConf.from_dotlist(texts))
         if OmegaConf.is_missing(merged, "root"):
             merged.root = ""

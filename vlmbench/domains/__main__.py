@@ -14,14 +14,27 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from typing import Any
 
 from vlmbench.catalogue import domain_table
 from vlmbench.catalogue.read import named_domain, read_domains
 from vlmbench.config.checks import ConfigError, unknown
 from vlmbench.config.entry import run
+from vlmbench.config.schema import DomainConfig
 
 COMMANDS = ("list", "show", "audit", "exposure")
+#: By option the only command that takes it.
+OPTIONS = {
+    "sheet": "show",
+    "seed": "show",
+    "against": "audit",
+    "other": "audit",
+    "strict": "audit",
+    "models": "exposure",
+    "domains": "exposure",
+    "profile": "exposure",
+}
 
 
 def main() -> int:
@@ -54,11 +67,26 @@ def main() -> int:
         raise ConfigError(unknown("command", command, COMMANDS))
     if (command in ("show", "audit")) != bool(rest):
         parser.error(f"{command} takes {'the name of a domain' if not rest else 'options alone'}")
-    if command == "list":
-        rows = domain_table.rows(read_domains(asked.config_dir, details=False))
-        print(json.dumps(rows, indent=1) if asked.json else domain_table.terminal(rows))
-        return 0
-    return {"show": _show, "audit": _audit, "exposure": _exposure}[command](asked, rest)
+    for name, owner in OPTIONS.items():
+        if command != owner and getattr(asked, name) != parser.get_default(name):
+            raise ConfigError(f"--{name} is an option of {owner}, not of {command}.")
+    return {"list": _list, "show": _show, "audit": _audit, "exposure": _exposure}[command](asked, rest)
+
+
+def _domains(asked: argparse.Namespace) -> tuple[dict[str, DomainConfig], bool]:
+    """Return all domains, and whether all files of them could be read; those that could not are told."""
+    faults: list[str] = []
+    read = read_domains(asked.config_dir, details=False, faults=faults)
+    for fault in faults:
+        print(f"vlmbench: {fault}", file=sys.stderr)
+    return read, not faults
+
+
+def _list(asked: argparse.Namespace, words: list[str]) -> int:
+    read, complete = _domains(asked)
+    rows = domain_table.rows(read)
+    print(json.dumps(rows, indent=1) if asked.json else domain_table.terminal(rows))
+    return int(not complete)
 
 
 def _show(asked: argparse.Namespace, words: list[str]) -> int:
@@ -82,12 +110,12 @@ def _audit(asked: argparse.Namespace, words: list[str]) -> int:
 
     if asked.other and not asked.against:
         raise ConfigError("--other gives the keys of a second domain: name it with --against.")
-    domain = clean(built(named_domain(words[0], asked.config_dir, words[1:]), asked.task))
-    if asked.against:
-        other = clean(built(named_domain(asked.against, asked.config_dir, asked.other), asked.task))
-        found = audit_against(domain, other)
-    else:
-        found = audit(domain)
+    config = named_domain(words[0], asked.config_dir, words[1:])
+    other = named_domain(asked.against, asked.config_dir, asked.other) if asked.against else None
+    if config == other:
+        raise ConfigError(f"--against {asked.against} is the same domain: without --against its splits are compared.")
+    domain = clean(built(config, asked.task))
+    found = audit(domain) if other is None else audit_against(domain, clean(built(other, asked.task)))
     print(json.dumps(found, indent=1) if asked.json else text(found), end="\n" if asked.json else "")
     return int(asked.strict and _shared_with_test(found))
 
@@ -104,15 +132,16 @@ def _exposure(asked: argparse.Namespace, words: list[str]) -> int:
     from vlmbench.catalogue.exposures import table, text
     from vlmbench.catalogue.read import read_models
 
+    domains, complete = _domains(asked)
     rows = table(
         read_models(asked.config_dir),
-        read_domains(asked.config_dir, details=False),
+        domains,
         asked.profile,
         model_names=[name for name in asked.models.split(",") if name],
         domain_names=[name for name in asked.domains.split(",") if name],
     )
     print(json.dumps(rows, indent=1) if asked.json else text(rows))
-    return 0
+    return int(not complete)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,8 @@ def draw_sheet(domain: Domain, path: Path, *, seed: int = 0) -> Path:
     sheet = Image.new("RGB", (COLUMNS * (TILE + GAP) + GAP, len(shown) * height + 2 * _HEAD + 14), "white")
     canvas = ImageDraw.Draw(sheet)
     more = f"; {len(rows) - len(shown)} further rows are not shown" if len(rows) > len(shown) else ""
-    title = f"{domain.name}: {domain.modality}, {domain.task}, {len(domain.examples):,} examples{more}"
+    task = domain.task + " (multi-label)" * domain.multi_label
+    title = f"{domain.name}: {domain.modality}, {task}, {len(domain.examples):,} examples{more}"
     canvas.text((GAP, 8), title, fill=_INK, font=head)
     for number, (name, members) in enumerate(shown):
         top = 2 * _HEAD + 8 + number * height
@@ -68,11 +69,17 @@ def _rows(domain: Domain) -> list[tuple[str, dict[str, list[Example]]]]:
         names = [domain.label_names[i] for i in example.labels]
         if domain.task == "diagnosis" and not names:
             names = ["no label"]
-        for name in names or [f"{example.answer_type} questions" if example.answer_type else "captions"]:
+        for name in names or [_kind(example)]:
             held.setdefault(name, {}).setdefault(example.split, []).append(example)
     return [
         (name, {s: held[name][s] for s in ("test", "train", "val") if s in held[name]}) for name in held if held[name]
     ]
+
+
+def _kind(example: Example) -> str:
+    if not example.answer_type:
+        return "captions"
+    return f"{'multiple choice' if example.listed else example.answer_type} questions"
 
 
 def _chosen(members: dict[str, list[Example]], rng: random.Random) -> list[Example]:

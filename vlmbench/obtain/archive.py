@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import lzma
 import os
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from vlmbench.obtain.members import Member, RefusedArchiveError, checked, left_out, limit_of, place_of
+from vlmbench.obtain.tars import each_member
 from vlmbench.progress import Countdown
 from vlmbench.weights.hub import make_room
 
 _TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _AS_THEY_ARE = (".nii.gz",)  # what reads these reads them packed
 _CHUNK = 2**20
-# What zipfile, tarfile and the decoders raise for files that are truncated or damaged.
-_UNREADABLE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, gzip.BadGzipFile)
+# What zipfile, tarfile and the decoders raise for files that are truncated or damaged; ValueError for names that are no
+# UTF-8, OSError without a number or with that of a place before the beginning.
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    ValueError,
+    IndexError,
+)
 
 
 class DamagedArchiveError(Exception):
@@ -65,7 +78,7 @@ def ending_of(path: Path) -> str:
     if head.startswith(b"\x1f\x8b"):
         try:
             return ".tar.gz" if tarfile.is_tarfile(path) else ".gz"
-        except _UNREADABLE:
+        except (*_UNREADABLE, OSError):
             return ".gz"
     return ".tar" if head[257:] == b"ustar" else ""
 
@@ -92,8 +105,11 @@ def unpack(archive: Path, target: Path) -> list[Row]:
     way = _unpack_zip if lower.endswith(".zip") else _unpack_tar if lower.endswith(_TARS) else _unpack_gzip
     try:
         rows = way(archive, fresh)
-    except _UNREADABLE as error:
-        raise DamagedArchiveError(f"{type(error).__name__}: {error}") from error
+    except (*_UNREADABLE, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
+        first = next(iter(str(error).splitlines()), "").rstrip(": ")  # tarfile lists all that it tried
+        raise DamagedArchiveError(f"{type(error).__name__}: {first}") from error
     else:
         shutil.rmtree(target, ignore_errors=True)
         os.replace(fresh, target)
@@ -143,7 +159,7 @@ def _unpack_tar(archive: Path, fresh: Path) -> list[Row]:
             with stream:
                 writing.write(stream, info.name, info.size)
 
-    _each(archive, extract)
+    each_member(archive, extract)
     return writing.done()
 
 
@@ -169,21 +185,8 @@ def _tar_members(archive: Path, fresh: Path) -> list[Member]:
         if total > limit_of(packed):  # before all of it is decoded on the way to the next member
             raise RefusedArchiveError(f"its {packed:,} bytes would become more than {total:,}, which no dataset does")
 
-    _each(archive, look)
+    each_member(archive, look)
     return members
-
-
-def _each(archive: Path, told: Callable[[tarfile.TarFile, tarfile.TarInfo], None]) -> None:
-    """Call `told` with each member; the members are not kept, as some sets have half a million."""
-    with tarfile.open(archive) as opened:
-        end = 0
-        while (info := opened.next()) is not None:
-            told(opened, info)
-            opened.members.clear()  # type: ignore[attr-defined] # of the class, not of its stubs
-            end = opened.offset
-        # tarfile takes a file that is cut between two members for a whole one: two blocks of zeros end a tar.
-        if archive.name.lower().endswith(".tar") and archive.stat().st_size < end + tarfile.BLOCKSIZE:
-            raise EOFError("the end-of-archive mark is missing")
 
 
 def _unpack_gzip(archive: Path, fresh: Path) -> list[Row]:

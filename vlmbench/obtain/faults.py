@@ -10,6 +10,8 @@ from vlmbench.obtain.wanted import DataUnavailableError
 from vlmbench.weights.download import disk_full
 from vlmbench.weights.hub import is_offline
 
+_LONG = 200  # characters of a path that are shown
+
 
 @contextmanager
 def explained(name: str, root: Path, how_to_get: str) -> Iterator[None]:
@@ -70,9 +72,12 @@ def _refusal(error: Exception, name: str, root: Path, how_to_get: str) -> str:
         )
     if status:
         return f"The server answers {status} for {url}. Run the same command later; what arrived is kept.{get}"
-    if isinstance(error, PermissionError | NotADirectoryError | IsADirectoryError | FileExistsError):
+    if isinstance(error, OSError) and error.filename is not None:  # of the disk, not of the network
+        path = str(error.filename)
+        shown = path if len(path) <= _LONG else f"{path[:_LONG]}..."
         return (
-            f"{root} cannot be written ({first}). Let domain.root or VLMBENCH_DATA name a folder where you may write."
+            f"{shown} cannot be written ({error.strerror}). Let domain.root or VLMBENCH_DATA name another "
+            "folder, where you may write."
         )
     if is_offline():
         return absent(name, root, "HF_HUB_OFFLINE is set")

@@ -89,7 +89,13 @@ def _address(wanted: Wanted) -> Remote:
 
 def _file_name(wanted: Wanted) -> str:
     given = wanted.files[0] if len(wanted.files) == 1 and not set("*?[") & set(wanted.files[0]) else ""
-    return given or PurePosixPath(unquote(urlsplit(wanted.source).path)).name or "file"
+    try:
+        path = unquote(urlsplit(wanted.source).path)
+    except ValueError as error:
+        raise DataUnavailableError(
+            f"downloads: source={wanted.source!r} is no address ({error}). Mend the YAML."
+        ) from error
+    return given or PurePosixPath(path).name or "file"
 
 
 def _repository(wanted: Wanted) -> list[Remote]:
@@ -115,7 +121,7 @@ def _repository(wanted: Wanted) -> list[Remote]:
 def _check_safe(remote: Remote) -> None:
     # Only the domain's own YAML, not the server, may say where below the root something goes.
     inside = hub.safe(remote.wanted.into) and hub.safe(remote.name)
-    if not inside or PurePosixPath(remote.name).parts[0] == ".fetch":
+    if not inside or PurePosixPath(remote.wanted.into, remote.name).parts[0] == ".fetch":
         raise DataUnavailableError(
             f"{remote.wanted.source}: the file {remote.name!r} in the folder {remote.wanted.into!r} would lie outside "
             "the domain's root. Nothing was downloaded."

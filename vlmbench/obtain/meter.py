@@ -12,6 +12,11 @@ _FEW = 40  # files
 _MIB = 2**20
 
 
+def counted(files: int) -> str:
+    """Return a number of files in words."""
+    return f"{files:,} file{'s' * (files != 1)}"
+
+
 class Meter:
     """Tells of one dataset, on stderr.
 
@@ -26,7 +31,7 @@ class Meter:
         if files:
             left = f", {amount(done)} of them are here" if done else ""
             size = amount(total) if total else "an unknown amount"
-            print(f"{name}: {size} to download in {files:,} files{left}", file=sys.stderr, flush=True)
+            print(f"{name}: {size} to download in {counted(files)}{left}", file=sys.stderr, flush=True)
         self.few = files <= _FEW
         self.countdown = Countdown(f"Downloading {name} (MiB)", max(total // _MIB, 1), done // _MIB)
         self.before = 0

@@ -6,7 +6,8 @@
  "files": {"<key>": {"source": "doi:10...", "origin": "", "into": ".", "name": "imgs.zip", "size": 1, "sha256": "...",
                      "fetched": "2025-01-01T00:00:00+00:00", "members": 642, "placed": true, "again": false}}}
 ```
-Beside it, `.fetch/lists/<key>.tsv.gz` has path, size, digest and time of change of each file that came of one.
+Beside it, `.fetch/lists/<key>.tsv.gz` has path (percent-encoded, as names may have tabs and line breaks), size, digest
+and time of change of each file that came of one.
 `placed` is set when these are in place, `again` when they replace what had been brought before.
 """
 
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 from vlmbench.obtain.archive import Row
 from vlmbench.obtain.wanted import Remote, Wanted
@@ -43,11 +45,11 @@ class Note:
 
     def add(self, remote: Remote, size: int, sha256: str, rows: list[Row]) -> None:
         """Write down a file that is verified and unpacked, but not yet in place."""
-        lines = "".join(f"{row.path}\t{row.size}\t{row.digest}\t{row.stamp}\n" for row in rows)
+        lines = "".join(f"{_quoted(row.path)}\t{row.size}\t{row.digest}\t{row.stamp}\n" for row in rows)
         listed = self._list(remote.key)
         listed.parent.mkdir(parents=True, exist_ok=True)
         fresh = listed.with_suffix(".new")
-        fresh.write_bytes(gzip.compress(lines.encode(errors="surrogateescape"), 3))
+        fresh.write_bytes(gzip.compress(lines.encode(), 3))
         os.replace(fresh, listed)
         before = self.files.get(remote.key, {})
         self.files[remote.key] = {
@@ -76,9 +78,9 @@ class Note:
     def rows(self, key: str) -> list[Row] | None:
         """Return what came of a file; None where nothing is known of it."""
         try:
-            text = gzip.decompress(self._list(key).read_bytes()).decode(errors="surrogateescape")
+            text = gzip.decompress(self._list(key).read_bytes()).decode()
             parts = [line.split("\t") for line in text.splitlines()]
-            return [Row(path, int(size), digest, int(stamp)) for path, size, digest, stamp in parts]
+            return [Row(_unquoted(path), int(size), digest, int(stamp)) for path, size, digest, stamp in parts]
         except (OSError, EOFError, ValueError):
             return None
 
@@ -94,6 +96,14 @@ class Note:
 
     def _list(self, key: str) -> Path:
         return self.home / "lists" / f"{key}.tsv.gz"
+
+
+def _quoted(path: str) -> str:
+    return quote(path, safe="/ ", errors="surrogateescape")
+
+
+def _unquoted(text: str) -> str:
+    return unquote(text, errors="surrogateescape")
 
 
 def read_note(root: Path) -> Note:

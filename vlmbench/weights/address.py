@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from vlmbench.weights.download import Expected, download
+from vlmbench.weights.download import LATER, Expected, download
 from vlmbench.weights.folder import lacking
 from vlmbench.weights.hashes import write_atomically
 from vlmbench.weights.hub import Progress, make_room, safe
@@ -184,7 +184,7 @@ def size_of(url: str) -> int | None:
     from huggingface_hub.utils import get_session, hf_raise_for_status
 
     answer = get_session().head(url, headers={"Accept-Encoding": "identity"}, timeout=10, follow_redirects=True)
-    if answer.status_code in (403, 405, 501):  # some servers sign or know GET alone
+    if answer.status_code in (403, 405, 501) or answer.status_code in LATER:  # some servers sign or know GET alone
         return None
     hf_raise_for_status(answer)
     length = answer.headers.get("Content-Length")

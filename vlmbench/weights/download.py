@@ -22,7 +22,8 @@ PART = ".vlmbench.incomplete"
 _VERSION = ".vlmbench.version"  # the server's name of the version that a part is of
 _TRIES = 5
 _TIMEOUT = 30.0  # seconds without a byte
-_LATER = {408, 429, 500, 502, 503, 504}  # answers that mean: ask again
+_LONGEST = 60.0  # seconds that a server may ask to be left alone
+LATER = frozenset({408, 429, 500, 502, 503, 504})  # answers that mean: ask again
 
 Told = Callable[[int], None]
 
@@ -90,14 +91,21 @@ def download(url: str, target: Path, expected: Expected, *, headers: Mapping[str
             _stream(url, part, expected, headers, told)
             return _settle(url, part, target, expected)
         except HTTPError as error:
-            if isinstance(error, HfHubHTTPError) and error.response.status_code not in _LATER:
+            if isinstance(error, HfHubHTTPError) and error.response.status_code not in LATER:
                 raise
             size = part.stat().st_size if part.exists() else 0
             tries = _TRIES if size > before else tries - 1
             before = max(before, size)
             if not tries:
                 raise
-            time.sleep(min(2 ** (_TRIES - tries) * 0.25, 8))
+            time.sleep(max(min(2 ** (_TRIES - tries) * 0.25, 8), _asked_for(error)))
+
+
+def _asked_for(error: Exception) -> float:
+    """Return the seconds after which a busy server wants to be asked again; 0 where it does not say."""
+    answer = getattr(error, "response", None)
+    after = answer.headers.get("Retry-After", "") if answer is not None else ""
+    return min(float(after), _LONGEST) if after.isdecimal() else 0.0
 
 
 def _stream(url: str, part: Path, expected: Expected, headers: Mapping[str, str], told: Told) -> None:
@@ -118,11 +126,15 @@ def _stream(url: str, part: Path, expected: Expected, headers: Mapping[str, str]
         place = answer.headers.get("Content-Range", "")
         if answer.status_code == 416 and expected.hashed and place == f"bytes */{have}":
             return  # nothing beyond what is here; the hash tells whether it is right
-        unfit = answer.status_code == 206 and not re.match(rf"bytes {have}-", place)
+        # A part of what was encoded on its way cannot be decoded, nor does it begin where the decoded bytes end.
+        encoded = answer.headers.get("Content-Encoding", "identity") != "identity"
+        unfit = answer.status_code == 206 and (encoded or not re.match(rf"bytes {have}-", place))
         if have and (unfit or answer.status_code == 416):
             part.unlink()
             return _stream(url, part, expected, headers, told)
         hf_raise_for_status(answer)
+        if url.startswith("https:") and answer.url.scheme == "http" and not expected.hashed:
+            raise OSError(f"{url} leads to {answer.url}, which is not encrypted, and no checksum is published")
         if unfit:
             raise OSError(f"{url} answers with a part of the file ({place or 'unnamed'}) where the whole was asked for")
         if answer.status_code != 206:
