@@ -573,3 +573,9 @@ def test_tables_of_ones_own_or_of_other_questions_are_not_replaced_unasked(serve
     assert status == 2
     assert "other questions: seed differ" in err
     assert account(root)["seed"] == 1
+    with (root / "vqa_test.csv").open("a") as file:
+        file.write("Test/data_00031.npz,What does an eye doctor see?,a disc,OPEN\n")
+    status, _, err = command("questions", *arguments("seed=1", "limit=3"))
+    assert status == 2
+    assert "vqa_test.csv changed after it was written" in err
+    assert "eye doctor" in (root / "vqa_test.csv").read_text()

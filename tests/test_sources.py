@@ -479,6 +479,9 @@ def test_types_options_and_answers(tmp_path: Path, fields: dict[str, Any], expec
     [
         ("Is the lesion on the left or right side?", ("left", "right")),
         ("Is this an MRI or a CT scan?", ("MRI", "CT")),
+        ("Is the lesion in the left or in the right lung?", ()),
+        ("Is the heart enlarged or is it normal?", ()),
+        ("Is it above or below the diaphragm?", ("above", "below")),
         ("Is this an AP or PA film?", ("AP", "PA")),
         ("Is this T1, T2, or FLAIR?", ()),
         ("Is this T1, T2 or FLAIR?", ()),

@@ -79,7 +79,9 @@ def read_notes(root: Path, column: str, seed: int = 0, limit: int = 0) -> tuple[
 
 
 def check_target(folder: Path, identity: Mapping[str, Any], *, overwrite: bool) -> None:
-    """Check that tables which are there may be replaced: by those of the same questions, or where it is asked for.
+    """Check that tables which are there may be replaced: as they were written, by those of the same questions.
+
+    With `overwrite` any may.
 
     Raises:
         UserError: They may not, or the folder cannot be written.
@@ -104,6 +106,12 @@ def check_target(folder: Path, identity: Mapping[str, Any], *, overwrite: bool) 
         raise UserError(
             f"{folder} holds other questions: {', '.join(other)} differ, by its {ACCOUNT}. Give another folder as "
             "output=..., or overwrite=true to replace them."
+        )
+    written = told["sha256"] if isinstance(told.get("sha256"), dict) else {}
+    if edited := [name for name in there if written.get(name) != _sha256((folder / name).read_bytes())]:
+        raise UserError(
+            f"{folder}: {', '.join(edited)} changed after it was written, by the hashes in {ACCOUNT}. Give another "
+            "folder as output=..., or overwrite=true to replace it."
         )
 
 
@@ -156,7 +164,7 @@ def save(folder: Path, texts: Mapping[str, str], account: Mapping[str, Any]) -> 
     Raises:
         UserError: The folder cannot be written.
     """
-    hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+    hashes = {name: _sha256(text.encode()) for name, text in texts.items()}
     try:
         (folder / ACCOUNT).unlink(missing_ok=True)
         for name, text in texts.items():
@@ -166,3 +174,7 @@ def save(folder: Path, texts: Mapping[str, str], account: Mapping[str, Any]) -> 
         raise UserError(
             f"{folder} cannot be written: {error}. Every answer is kept; give another output=..."
         ) from error
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -11,9 +11,14 @@ from vlmbench.domains.base import DomainError
 
 YES_NO = ("yes", "no")
 # "a CT or an MRI", or "left or right": one word each, and an article on both or on neither. Two-word options
-# ("white matter") and lists of three cannot be cut out of a sentence reliably and are left alone.
+# ("white matter"), lists of three, and what begins anew after the "or" ("on the left or on the right", "or is it")
+# cannot be cut out of a sentence reliably and are left alone.
+_NO_OPTION = (
+    "an?|the|no|not|non|without|with|in|on|at|of|from|to|by|for"
+    "|is|are|was|were|do|does|did|has|have|can|it|they|there|this|that"
+)
 _WITH_ARTICLES = re.compile(r"\b(?:an?|the) ([\w/-]+) or (?:an?|the) ([\w/-]+)", re.IGNORECASE)
-_WITHOUT_ARTICLES = re.compile(r"(?<!, )\b([\w/-]+) or (?!(?:an?|the|no|not|non|without)\b)([\w/-]+)", re.IGNORECASE)
+_WITHOUT_ARTICLES = re.compile(rf"(?<!, )\b([\w/-]+) or (?!(?:{_NO_OPTION})\b)([\w/-]+)", re.IGNORECASE)
 #: An option that begins with a letter of its own, as in "A:left", "(B) right" or "C. both".
 _LETTERED = re.compile(r"\(?([A-Za-z])\s?[:.)]\s*(.*)", re.DOTALL)
 
