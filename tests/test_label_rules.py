@@ -127,3 +127,13 @@ def test_the_command_line_puts_entries_into_a_mapping_without_a_plus(override, k
 
     assert isinstance(config.domain, schema.PublishedDomainConfig)
     assert getattr(config.domain, key) == value
+
+
+def test_phrases_that_are_set_for_one_label_leave_those_of_the_others(originals):
+    phrases = "label_prompts={malignant: [melanoma]}"
+    domain = named_domain("ham10000", overrides=[f"root={originals / 'ham10000'}", "split=study", phrases])
+
+    assert build_domain(domain, "diagnosis").prompts.positive == {
+        "benign": ("a photo of benign keratosis-like lesions",),
+        "malignant": ("a photo of melanoma",),
+    }

@@ -14,8 +14,9 @@ from vlmbench.catalogue.read import named_domain
 from vlmbench.cell.domain import build_domain
 from vlmbench.config import schema
 from vlmbench.domains.base import Domain, DomainError
+from vlmbench.domains.published.layout import lacking
 
-NAMES = ("chexpert", "drishti", "fairvlmed", "gf3300", "ham10000", "papila", "pathmnist")
+NAMES = ("camelyon17", "chexpert", "drishti", "fairvlmed", "gf3300", "ham10000", "papila", "pathmnist")
 CHEST = "CheXpert-v1.0-small"
 
 
@@ -153,3 +154,25 @@ def test_a_folder_in_place_of_a_table_is_named(roots):
     path.mkdir()
 
     assert f"{path}: cannot be read: Is a directory" in said("chexpert", roots)
+
+
+def test_a_release_in_a_folder_of_another_name_is_the_layout_that_is_looked_for(roots):
+    root = roots / "chexpert"
+    (root / CHEST).rename(root / "CheXpert-v1.0")
+    domain = named_domain("chexpert", overrides=[f"root={root}", "settings.folder=CheXpert-v1.0"])
+
+    assert isinstance(domain, schema.PublishedDomainConfig)
+    assert lacking(root, domain.layout) == []
+
+
+def test_rows_that_a_setting_leaves_out_are_counted(originals):
+    everything = len(built("chexpert", originals).examples)
+    frontal = built("chexpert", originals, "settings.view=frontal")
+    assert [(entry["reason"], entry["examples"]) for entry in frontal.left_out] == [
+        ("settings.view=frontal: another view", everything - len(frontal.examples))
+    ]
+
+    patches = len(built("camelyon17", originals).examples)
+    fewer = built("camelyon17", originals, "settings.id_val=leave_out")
+    assert [entry["examples"] for entry in fewer.left_out] == [patches - len(fewer.examples)]
+    assert len(fewer.examples) < patches

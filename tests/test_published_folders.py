@@ -315,7 +315,9 @@ def test_fairvlmed_is_read_from_its_jpeg_files_wherever_the_summary_lies(tmp_pat
     (tmp_path / "ReadMe").mkdir()
     (tmp_path / "data_summary.csv").rename(tmp_path / "ReadMe" / "data_summary.csv")
     assert build("fairvlmed", tmp_path).fingerprint == domain.fingerprint
-    assert "settings.images='png' is none of auto, jpg, npz" in fails("fairvlmed", tmp_path, "settings.images=png")
+    assert "domain.settings.images='png' is not admissible; choose one of auto, jpg, npz" in fails(
+        "fairvlmed", tmp_path, "settings.images=png"
+    )
 
 
 def test_a_name_without_a_number_and_a_missing_jpeg_are_named_in_fairvlmed(tmp_path: Path) -> None:

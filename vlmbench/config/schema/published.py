@@ -138,10 +138,17 @@ class PublishedDomainConfig(DomainConfig):
         return rule_in_force(self.target, self.split, self.rules)
 
     def rule(self) -> LabelRuleConfig:
-        """Return the label rule that holds, with the prompts that are set for the domain in place of its own."""
+        """Return the label rule that holds, with what is set for the domain in place of its own prompts.
+
+        A label whose phrases are not set keeps those of the rule.
+        """
         rule = self.rules.get(self.rule_name(), LabelRuleConfig())
-        own = {key: getattr(self, key) for key in ("templates", "label_prompts", "negative_templates")}
-        return replace(rule, **{key: value for key, value in own.items() if value})
+        return replace(
+            rule,
+            templates=self.templates or rule.templates,
+            label_prompts={**rule.label_prompts, **self.label_prompts},
+            negative_templates=self.negative_templates or rule.negative_templates,
+        )
 
     def variant(self) -> str:
         """Return `.study` for the study's split, and the label rule where it is not the usual one of the split.

@@ -57,9 +57,13 @@ def read(root: Path, *, folder: str = "camelyon17_v1.0", id_val: str = "train") 
         wilds_split=wilds,
         split=wilds.replace("id_val", "train"),
     )
-    if id_val == "leave_out":
-        frame = frame[frame["wilds_split"] != "id_val"]
-    return Layout(frame.reset_index(drop=True), FolderImages(root / below))
+    frame = frame.reset_index(drop=True)
+    images = FolderImages(root / below)
+    aside = frame["wilds_split"] == "id_val"
+    if id_val == "train" or not aside.any():
+        return Layout(frame, images)
+    told = {"image": "", "reason": "settings.id_val=leave_out: a patch of id_val", "examples": int(aside.sum())}
+    return Layout(frame[~aside].reset_index(drop=True), images, [told])
 
 
 def patch(frame: pd.DataFrame) -> pd.Series:

@@ -67,8 +67,11 @@ def read(root: Path, *, folder: str = "CheXpert-v1.0-small", view: str = "all") 
         check_ids(path, part, part["Path"], "Path")
         parts.append(part.assign(split=split, id=part["Path"], image=named[0], group=named[1]))
     frame = pd.concat(parts, ignore_index=True)
-    if view != "all":
-        frame = frame[frame["Frontal/Lateral"].str.lower() == view].reset_index(drop=True)
-        if frame.empty:
-            raise DomainError(f"{root / below}: column 'Frontal/Lateral' says {view} of no image; set view=all")
-    return Layout(frame, FolderImages(root / below))
+    images = FolderImages(root / below)
+    if view == "all":
+        return Layout(frame, images)
+    wanted = frame["Frontal/Lateral"].str.lower() == view
+    if not wanted.any():
+        raise DomainError(f"{root / below}: column 'Frontal/Lateral' says {view} of no image; set view=all")
+    others = {"image": "", "reason": f"settings.view={view}: another view", "examples": int((~wanted).sum())}
+    return Layout(frame[wanted].reset_index(drop=True), images, [others] if others["examples"] else [])
