@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from typing import Any
 
 from vlmbench.config import schema
 from vlmbench.domains.audit import audit
@@ -77,12 +78,7 @@ def _whole(config: schema.DomainConfig, task: TaskName) -> Domain:
             templates=config.templates,
             label_prompts=config.label_prompts,
             negative_templates=config.negative_templates,
-            split_fractions=config.split_fractions,
-            split_seed=config.split_seed,
-            on_leak=config.on_leak,  # type: ignore[arg-type]
-            on_bad_image=config.on_bad_image,  # type: ignore[arg-type]
-            check_images=config.check_images,  # type: ignore[arg-type]
-            licence=config.licence,
+            **_reading(config),
         )
     if isinstance(config, schema.VqaJsonlDomainConfig):
         from vlmbench.domains.vqa_jsonl import build_vqa_jsonl
@@ -101,12 +97,7 @@ def _whole(config: schema.DomainConfig, task: TaskName) -> Domain:
             split_field=config.split_field,
             group_field=config.group_field,
             attribute_fields=config.attribute_fields,
-            split_fractions=config.split_fractions,
-            split_seed=config.split_seed,
-            on_leak=config.on_leak,  # type: ignore[arg-type]
-            on_bad_image=config.on_bad_image,  # type: ignore[arg-type]
-            check_images=config.check_images,  # type: ignore[arg-type]
-            licence=config.licence,
+            **_reading(config),
         )
     if isinstance(config, schema.CaptionsJsonlDomainConfig):
         from vlmbench.domains.captions_jsonl import build_captions_jsonl
@@ -122,12 +113,7 @@ def _whole(config: schema.DomainConfig, task: TaskName) -> Domain:
             split_field=config.split_field,
             group_field=config.group_field,
             attribute_fields=config.attribute_fields,
-            split_fractions=config.split_fractions,
-            split_seed=config.split_seed,
-            on_leak=config.on_leak,  # type: ignore[arg-type]
-            on_bad_image=config.on_bad_image,  # type: ignore[arg-type]
-            check_images=config.check_images,  # type: ignore[arg-type]
-            licence=config.licence,
+            **_reading(config),
         )
     if isinstance(config, schema.PublishedDomainConfig):
         from vlmbench.domains.published.build import build_published
@@ -144,14 +130,17 @@ def _whole(config: schema.DomainConfig, task: TaskName) -> Domain:
             ours=config.ours_split,  # type: ignore[arg-type]
             rule=dataclasses.asdict(config.rule()),
             attributes=config.attributes,
-            split_fractions=config.split_fractions,
-            split_seed=config.split_seed,
-            on_leak=config.on_leak,  # type: ignore[arg-type]
-            on_bad_image=config.on_bad_image,  # type: ignore[arg-type]
-            check_images=config.check_images,  # type: ignore[arg-type]
-            licence=config.licence,
+            **_reading(config),
         )
     raise TypeError(f"no builder for a domain of type {type(config).__name__}")
+
+
+def _reading(config: schema.TableDomainConfig | schema.PublishedDomainConfig) -> dict[str, Any]:
+    """Return the arguments that all builders of domains in files take."""
+    return {
+        name: getattr(config, name)
+        for name in ("split_fractions", "split_seed", "on_leak", "on_bad_image", "check_images", "licence")
+    }
 
 
 def audited(domain: Domain, *, hashes: bool) -> Domain:
