@@ -8,7 +8,7 @@ from pathlib import Path
 import openpyxl
 import pandas as pd
 import pytest
-from make_miniature import make
+from published import make_all
 
 from vlmbench.catalogue.read import named_domain
 from vlmbench.cell.domain import build_domain
@@ -22,10 +22,7 @@ CHEST = "CheXpert-v1.0-small"
 
 @pytest.fixture(scope="session")
 def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("miniatures")
-    for name in NAMES:
-        make(name, folder / name)
-    return folder
+    return make_all(NAMES, tmp_path_factory)
 
 
 @pytest.fixture

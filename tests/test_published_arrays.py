@@ -19,13 +19,11 @@ import pytest
 from make_miniature import make
 from miniatures import harvard, medmnist
 from PIL import Image
+from published import build, config, fails
 
-from vlmbench.catalogue.read import named_domain
-from vlmbench.cell.domain import build_domain
-from vlmbench.config.schema import PublishedDomainConfig
 from vlmbench.domains import arrays as npz_arrays
 from vlmbench.domains.arrays import mapped, member
-from vlmbench.domains.base import SPLITS, Domain, DomainError, ImageError, StoredImages
+from vlmbench.domains.base import SPLITS, DomainError, ImageError, StoredImages
 from vlmbench.domains.npz import RowImages
 from vlmbench.domains.published.harvard import thickness
 from vlmbench.domains.published.layout import lacking
@@ -34,24 +32,6 @@ from vlmbench.domains.published.study import STUDY_SPLITS
 from vlmbench.weights.source import cache_dir
 
 SETS = sorted(medmnist.SETS)
-per_sex = pytest.mark.skipif("per_sex" not in STUDY_SPLITS, reason="the study's split per_sex is not there")
-
-
-def config(name: str, root: Path, *overrides: str) -> PublishedDomainConfig:
-    found = named_domain(name, overrides=[f"root={root}", *overrides])
-    assert isinstance(found, PublishedDomainConfig)
-    return found
-
-
-def build(name: str, root: Path, *overrides: str) -> Domain:
-    return build_domain(config(name, root, *overrides), "diagnosis")
-
-
-def fails(name: str, root: Path, *overrides: str) -> str:
-    with pytest.raises(DomainError) as caught:
-        build(name, root, *overrides)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.fixture(autouse=True)
@@ -394,7 +374,6 @@ def test_the_layout_of_the_study_gives_the_same_rows_as_the_official_one(folder:
         read.images.load(image)
 
 
-@per_sex
 @pytest.mark.parametrize(
     ("name", "women", "men", "train", "test"),
     [("gf3300", 1812, 1488, 2706, 594), ("fairvlmed", 5631, 4369, 8254, 1746)],
@@ -410,7 +389,6 @@ def test_the_study_split_has_the_published_sizes(
     assert made.names.value_counts().to_dict() == {"train": train, "test": test}
 
 
-@per_sex
 @pytest.mark.parametrize("name", ["gf3300", "fairvlmed"])
 def test_the_study_prompts_of_the_harvard_sets_are_the_published_ones(name: str, tmp_path: Path) -> None:
     make(name, tmp_path)

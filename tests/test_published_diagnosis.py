@@ -14,13 +14,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from bench import domain_scale
-from make_miniature import make
 from PIL import Image
+from published import config, make_all
 from real_data import real_set
 
-from vlmbench.catalogue.read import named_domain
 from vlmbench.cell.domain import build_domain
-from vlmbench.config import schema
 from vlmbench.domains.base import SPLITS, Domain, DomainError
 from vlmbench.domains.published import build
 from vlmbench.domains.published.layout import Layout, lacking
@@ -32,22 +30,13 @@ PAPILA = "PapilaDB-PAPILA-9c67b80983805f0f886b068af800ef2b507e7dc0"
 
 @pytest.fixture(scope="session")
 def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("miniatures")
-    for name in NAMES:
-        make(name, folder / name)
-    return folder
+    return make_all(NAMES, tmp_path_factory)
 
 
 @pytest.fixture
 def roots(originals: Path, tmp_path: Path) -> Path:
     """The four miniatures, for a test to change."""
     return Path(shutil.copytree(originals, tmp_path / "data"))
-
-
-def config(name: str, root: Path, *overrides: str) -> schema.PublishedDomainConfig:
-    domain = named_domain(name, overrides=[f"root={root}", *overrides])
-    assert isinstance(domain, schema.PublishedDomainConfig)
-    return domain
 
 
 def built(name: str, roots: Path, *overrides: str) -> Domain:

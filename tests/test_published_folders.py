@@ -16,35 +16,15 @@ import pytest
 from make_miniature import make
 from miniatures import kermany
 from PIL import Image
+from published import build, config, fails
 from real_data import real_set
 
-from vlmbench.catalogue.read import named_domain
-from vlmbench.cell.domain import build_domain
-from vlmbench.config.schema import PublishedDomainConfig
-from vlmbench.domains.base import SPLITS, Domain, DomainError
+from vlmbench.domains.base import SPLITS, Domain
 from vlmbench.domains.published.layout import lacking
 from vlmbench.domains.published.readers import read_layout
 
 FILES = "Drishti-GS1_files"
 SHEET = f"{FILES}/Drishti-GS1_diagnosis.xlsx"
-
-
-def config(name: str, root: Path, *overrides: str) -> PublishedDomainConfig:
-    found = named_domain(name, overrides=[f"root={root}", *overrides])
-    assert isinstance(found, PublishedDomainConfig)
-    return found
-
-
-def build(name: str, root: Path, *overrides: str) -> Domain:
-    return build_domain(config(name, root, *overrides), "diagnosis")
-
-
-def fails(name: str, root: Path, *overrides: str) -> str:
-    with pytest.raises(DomainError) as caught:
-        build(name, root, *overrides)
-    assert "\n" not in str(caught.value)
-    assert str(root) in str(caught.value) or "domain.settings" in str(caught.value)
-    return str(caught.value)
 
 
 def groups(domain: Domain) -> list[set[str]]:

@@ -9,11 +9,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from make_miniature import make
+from published import config, make_all
 
-from vlmbench.catalogue.read import named_domain
 from vlmbench.cell.domain import build_domain
-from vlmbench.config import schema
 from vlmbench.domains.base import SPLITS, DomainError
 from vlmbench.records.identity import identity
 
@@ -22,22 +20,13 @@ NAMES = ("camelyon17", "chexpert", "drishti", "fairvlmed", "gf3300", "ham10000",
 
 @pytest.fixture(scope="session")
 def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("miniatures")
-    for name in NAMES:
-        make(name, folder / name)
-    return folder
-
-
-def read(name: str, root: Path | str, *overrides: str) -> schema.PublishedDomainConfig:
-    domain = named_domain(name, overrides=[f"root={root}", *overrides])
-    assert isinstance(domain, schema.PublishedDomainConfig)
-    return domain
+    return make_all(NAMES, tmp_path_factory)
 
 
 def named(name: str, root: Path | str, *overrides: str) -> str:
-    config = read(name, root, *overrides)
-    data = build_domain(config, "diagnosis").fingerprint
-    return identity({"domain": dataclasses.asdict(config)}, data=data, weights="")
+    found = config(name, root, *overrides)
+    data = build_domain(found, "diagnosis").fingerprint
+    return identity({"domain": dataclasses.asdict(found)}, data=data, weights="")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -92,15 +81,15 @@ def test_prompts_rules_splits_and_subsets_are_other_identities(originals):
 
 def test_every_split_and_rule_of_a_dataset_has_a_name_of_its_own():
     for name in NAMES:
-        rules = read(name, "data").rules
+        rules = config(name, "data").rules
         shown = {
-            read(name, "data", f"split={split}", f"target={rule}").shown_name()
+            config(name, "data", f"split={split}", f"target={rule}").shown_name()
             for split in ("study", "ours")
             for rule in rules
         }
         assert len(shown) == 2 * len(rules), (name, shown)
-    assert read("chexpert", "data", "target=study").shown_name() == "chexpert.ours.study"
-    assert read("chexpert", "data", "split=study", "shots=4").shown_name() == "chexpert.study@4shots"
+    assert config("chexpert", "data", "target=study").shown_name() == "chexpert.ours.study"
+    assert config("chexpert", "data", "split=study", "shots=4").shown_name() == "chexpert.study@4shots"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -108,7 +97,7 @@ def test_validation_rows_are_carved_out_of_the_studys_train_alone(name, original
     """Another seed carves other rows, and test stays the published one."""
     splits = []
     for seed in (0, 1, 2):
-        domain = build_domain(read(name, originals / name, "split=study", f"split_seed={seed}"), "diagnosis")
+        domain = build_domain(config(name, originals / name, "split=study", f"split_seed={seed}"), "diagnosis")
         splits.append({split: {row.id for row in domain.split(split)} for split in SPLITS})
     first = splits[0]
     for other in splits[1:]:
@@ -138,6 +127,6 @@ def test_a_missing_image_among_many_is_named_or_left_out(originals, tmp_path):
     (root / "chest_xray/train/PNEUMONIA" / lost.name).symlink_to(tmp_path / "nowhere")
 
     with pytest.raises(DomainError, match=f"1 of 123 images cannot be read: .*{lost.name}: no such file"):
-        build_domain(read("kermany", root), "diagnosis")
-    domain = build_domain(read("kermany", root, "on_bad_image=leave_out"), "diagnosis")
+        build_domain(config("kermany", root), "diagnosis")
+    domain = build_domain(config("kermany", root, "on_bad_image=leave_out"), "diagnosis")
     assert [(entry["image"].rpartition("/")[2], entry["examples"]) for entry in domain.left_out] == [(lost.name, 1)]
