@@ -147,7 +147,7 @@ def test_a_sheet_says_what_is_asked(monkeypatch, tmp_path):
     vqa = build_domain(dataclasses.replace(PHANTOM, patients=20), "vqa")
     listed = [dataclasses.replace(row, labels=(), listed=row.answer_type == "closed") for row in vqa.examples]
     draw_sheet(dataclasses.replace(vqa, examples=listed), tmp_path / "a.png")
-    assert {text.partition("   (")[0] for text in written} >= {"open questions", "multiple choice questions"}
+    assert {text.partition(" (")[0] for text in written} >= {"open questions", "multiple choice questions"}
     draw_sheet(
         build_domain(dataclasses.replace(PHANTOM, target="multilabel", patients=20), "diagnosis"), tmp_path / "b.png"
     )
