@@ -148,9 +148,8 @@ def test_a_sheet_says_what_is_asked(monkeypatch, tmp_path):
     listed = [dataclasses.replace(row, labels=(), listed=row.answer_type == "closed") for row in vqa.examples]
     draw_sheet(dataclasses.replace(vqa, examples=listed), tmp_path / "a.png")
     assert {text.partition(" (")[0] for text in written} >= {"open questions", "multiple choice questions"}
-    draw_sheet(
-        build_domain(dataclasses.replace(PHANTOM, target="multilabel", patients=20), "diagnosis"), tmp_path / "b.png"
-    )
+    drawn = build_domain(dataclasses.replace(PHANTOM, patients=20), "diagnosis")
+    draw_sheet(dataclasses.replace(drawn, multi_label=True, name="several"), tmp_path / "b.png")
     assert [text for text in written if "diagnosis (multi-label)" in text]
 
 
