@@ -112,6 +112,9 @@ def test_a_users_own_domain_is_listed(domains, tmp_path, folder):
     (line,) = [line for line in out.splitlines() if line.startswith("mine ")]
     assert line.endswith("present")
     assert "x..." in line
+    named = ("exposure", "--domains", "mine", "--models", "tiny_medclip", "--json")
+    (row,) = json.loads(domains(*named, "--config-dir", tmp_path / "conf")[1])
+    assert (row["modality"], row["exposure"]) == ("oct", "ood")
 
 
 @pytest.mark.parametrize("arguments", [("list", "--json"), ("exposure", "--json")])

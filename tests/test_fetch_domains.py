@@ -556,7 +556,9 @@ def test_a_dataset_of_the_hub_comes_straight_into_the_root(files, tmp_path, monk
     made = hub.add_folder("owner/slake", tmp_path, kind="dataset")
     made.files |= {"train.json": b"[]", "imgs.zip": SET, "data/train-00000.parquet": NOISE}
     wanted = Wanted("hub:owner/slake", files=("train.json", "imgs.zip", "data/*.parquet"))
+    made.files["odd/a:b.jpg"] = b"odd"
     try:
+        assert "'odd/a:b.jpg'" in refused(tmp_path / "other", Wanted("hub:owner/slake"))
         bring("mine", tmp_path / "mine", [wanted], ["imgs/*.jpg", "data/*.parquet", "train.json"])
     finally:
         server.shutdown()
