@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from make_miniature import make
-from PIL import Image
+from PIL import Image, ImageDraw
 from real_data import real_set
 
 from vlmbench.catalogue import domain_table
@@ -112,6 +112,9 @@ def test_a_users_own_domain_is_listed(domains, tmp_path, folder):
     (line,) = [line for line in out.splitlines() if line.startswith("mine ")]
     assert line.endswith("present")
     assert "x..." in line
+    named = ("exposure", "--domains", "mine", "--models", "tiny_medclip", "--json")
+    (row,) = json.loads(domains(*named, "--config-dir", tmp_path / "conf")[1])
+    assert (row["modality"], row["exposure"]) == ("oct", "ood")
 
 
 @pytest.mark.parametrize("arguments", [("list", "--json"), ("exposure", "--json")])
@@ -125,6 +128,32 @@ def test_a_broken_file_is_told_and_hides_no_other(domains, tmp_path, arguments):
     assert err.count("\n") == 1
     assert domains("show", "phantom_oct", "patients=20", "--config-dir", tmp_path / "conf")[0] == 0
     assert domains("show", "mine", "--config-dir", tmp_path / "conf")[0] == 2
+
+
+def test_a_layout_is_that_of_the_settings(domains, miniature, tmp_path):
+    (tmp_path / "CheXpert-v1.0").symlink_to(miniature / "CheXpert-v1.0-small")
+    full = ("chexpert", f"root={tmp_path}", "settings.folder=CheXpert-v1.0")
+    told = json.loads(domains("show", *full, "--json")[1])
+    assert told["here"] == "present"
+    assert "CheXpert-v1.0/train.csv" in told["layout"]
+
+
+def test_a_sheet_says_what_is_asked(monkeypatch, tmp_path):
+    written: list[str] = []
+    draw = ImageDraw.ImageDraw.text
+
+    def text(canvas, at, words, **more):
+        written.append(words)
+        draw(canvas, at, words, **more)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
+    vqa = build_domain(dataclasses.replace(PHANTOM, patients=20), "vqa")
+    listed = [dataclasses.replace(row, labels=(), listed=row.answer_type == "closed") for row in vqa.examples]
+    draw_sheet(dataclasses.replace(vqa, examples=listed), tmp_path / "a.png")
+    assert {text.partition(" (")[0] for text in written} >= {"open questions", "multiple choice questions"}
+    drawn = build_domain(dataclasses.replace(PHANTOM, patients=20), "diagnosis")
+    draw_sheet(dataclasses.replace(drawn, multi_label=True, name="several"), tmp_path / "b.png")
+    assert [text for text in written if "diagnosis (multi-label)" in text]
 
 
 def test_a_layout_is_present_partial_or_absent(miniature, tmp_path):

@@ -340,6 +340,17 @@ def test_an_encrypted_address_without_a_checksum_may_not_lead_to_one_that_is_not
     assert bring("mine", tmp_path / "mine", [named], ["a.csv"]).files == 1
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 2, "wanted": {}, "files": {}}'])
+def test_a_note_that_cannot_be_read_vouches_for_nothing(files, tmp_path, text):
+    wanted, root = offer(files, "imgs.zip", SET), tmp_path / "mine"
+    bring("mine", root, [wanted], ["imgs/*.jpg"])
+    (root / "imgs/2.jpg").unlink()  # the layout is still matched
+    (root / ".fetch/fetched.json").write_text(text)
+    assert bring("mine", root, [wanted], ["imgs/*.jpg"]).status == "downloaded"
+    assert (root / "imgs/2.jpg").read_bytes() == NOISE
+    assert bring("mine", root, [wanted], ["imgs/*.jpg"]).status == "present"
+
+
 def test_names_with_tabs_and_line_breaks_are_known_again(files, tmp_path):
     odd = {"imgs/a\tb.jpg": b"1", "imgs/Icon\r": b"2", "imgs/c\u2028d\n.jpg": b"3", "imgs/50%25.jpg": b"4"}
     wanted = offer(files, "imgs.zip", zipped(odd))
@@ -556,7 +567,9 @@ def test_a_dataset_of_the_hub_comes_straight_into_the_root(files, tmp_path, monk
     made = hub.add_folder("owner/slake", tmp_path, kind="dataset")
     made.files |= {"train.json": b"[]", "imgs.zip": SET, "data/train-00000.parquet": NOISE}
     wanted = Wanted("hub:owner/slake", files=("train.json", "imgs.zip", "data/*.parquet"))
+    made.files["odd/a:b.jpg"] = b"odd"
     try:
+        assert "'odd/a:b.jpg'" in refused(tmp_path / "other", Wanted("hub:owner/slake"))
         bring("mine", tmp_path / "mine", [wanted], ["imgs/*.jpg", "data/*.parquet", "train.json"])
     finally:
         server.shutdown()

@@ -133,6 +133,15 @@ def test_transfer_names_where_it_was_trained_and_outlines_home(demo):
     assert transfer.count('class="home"') == 2
 
 
+def test_a_model_tuned_on_a_part_of_train_is_at_home_on_the_whole_test_split(tmp_path):
+    parts = ("phantom_oct@5%", "phantom_oct@16shots-s1", "phantom_oct")
+    records = [make_record(domain=name) for name in parts]
+    records += [make_record(domain="phantom_oct~noise3", trained_on=name) for name in parts]
+    transfer = section(page_of(tmp_path, records), "transfer")
+    assert transfer.count('class="home"') == 3
+    assert "not run" not in transfer
+
+
 def test_majority_baseline_cost_and_warnings_are_on_the_page(demo):
     assert "majority baseline (closed)" in section(demo, "domains")
     assert "splits overlap, train-test: 3 near-duplicate images" in section(demo, "run")

@@ -78,7 +78,8 @@ def data(domain: schema.DomainConfig) -> bool:
     wanted = [wanted_of(one) for one in domain.downloads if needed(one.when, domain.settings)]
     if not wanted and domain.downloads:
         offered = "; ".join(f"{key}={value}" for one in domain.downloads for key, value in one.when.items())
-        asked = ", ".join(f"{key}={value}" for key, value in domain.settings.items())
+        keys = dict.fromkeys(key for one in domain.downloads for key in one.when)
+        asked = ", ".join(f"{key}={domain.settings.get(key)}" for key in keys)
         print(f"{domain.name}: missing, in {root}", flush=True)
         print(f"vlmbench: {domain.name}: for {asked} nothing is published, but for {offered}", file=sys.stderr)
         return False

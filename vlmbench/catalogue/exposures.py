@@ -36,8 +36,8 @@ def table(
 
     Args:
         models: By the name that `model=` takes, as `read.read_models` returns them.
-        domains: By the name that `domain=` takes, as `read.read_domains` returns them; of them the published ones and
-            the phantoms count, because the user's own say their modality on the command line.
+        domains: By the name that `domain=` takes, as `read.read_domains` returns them; of them those count that
+            have a modality: `folder` and the like are told theirs on the command line.
         profile: `ours` computes it; `study` takes the study's own table.
         model_names: Those to show; empty for all.
         domain_names: Those to show; empty for all. Under `study`, all that the study has.
@@ -52,7 +52,7 @@ def table(
     """
     if profile not in PROFILES:
         raise ConfigError(unknown("profile", profile, PROFILES))
-    shown = {name: domain for name, domain in domains.items() if domain.source in ("published", "phantom")}
+    shown = {name: domain for name, domain in domains.items() if domain.modality != "unknown"}
     models, shown = _chosen("model", models, model_names), _chosen("domain", shown, domain_names)
     rows = []
     for name, model in models.items():

@@ -46,7 +46,7 @@ def draw_sheet(domain: Domain, path: Path, *, seed: int = 0) -> Path:
     for number, (name, members) in enumerate(shown):
         top = 2 * _HEAD + 8 + number * height
         counts = ", ".join(f"{split} {len(some):,}" for split, some in members.items())
-        canvas.text((GAP, top), _cut(canvas, f"{name}   ({counts})", head, sheet.width - 2 * GAP), fill=_INK, font=head)
+        canvas.text((GAP, top), _cut(canvas, f"{name} ({counts})", head, sheet.width - 2 * GAP), fill=_INK, font=head)
         for column, example in enumerate(_chosen(members, random.Random(f"{seed}/{name}"))):
             left = GAP + column * (TILE + GAP)
             sheet.paste(_tile(domain, example, text), (left, top + _HEAD + 8))

@@ -88,6 +88,8 @@ def is_whole(root: Path, wanted: Sequence[Wanted], layout: Sequence[str], *, cho
     if lacking(root, layout):
         return False
     note = read_note(root)
+    if note.lost:
+        return False
     known = [note.keys(one) for one in wanted]
     sources = {one.source for one in wanted}
     if not any(file["source"] in sources for file in note.files.values()):  # the user put it there

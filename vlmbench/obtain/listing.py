@@ -124,5 +124,5 @@ def _check_safe(remote: Remote) -> None:
     if not inside or PurePosixPath(remote.wanted.into, remote.name).parts[0] == ".fetch":
         raise DataUnavailableError(
             f"{remote.wanted.source}: the file {remote.name!r} in the folder {remote.wanted.into!r} would lie outside "
-            "the domain's root. Nothing was downloaded."
+            "the domain's root, or has a name that not every system takes. Nothing was downloaded."
         )

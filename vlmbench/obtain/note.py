@@ -37,11 +37,13 @@ class Note:
         home: The folder `.fetch`.
         wanted: Keys of the files of each thing that was brought.
         files: What is known of each file, by key.
+        lost: Whether there was a note that cannot be read, so that nobody knows what of the root is whole.
     """
 
     home: Path
     wanted: dict[str, list[str]] = field(default_factory=dict)
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    lost: bool = False
 
     def add(self, remote: Remote, size: int, sha256: str, rows: list[Row]) -> None:
         """Write down a file that is verified and unpacked, but not yet in place."""
@@ -107,16 +109,15 @@ def _unquoted(text: str) -> str:
 
 
 def read_note(root: Path) -> Note:
-    """Return the note of a root; an empty one where there is none, or it cannot be read."""
+    """Return the note of a root; an empty one where there is none, one that is `lost` where it cannot be read."""
     home = root / FOLDER
     try:
         content = json.loads((home / NAME).read_text(encoding="utf-8"))
-        if content["version"] != 1:
-            return Note(home)
         wanted = {str(key): [str(one) for one in keys] for key, keys in content["wanted"].items()}
         files = {str(key): dict(row) for key, row in content["files"].items()}
-        if any(not {"source", "into", "sha256", "placed"} <= row.keys() for row in files.values()):
-            return Note(home)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        known = all({"source", "into", "sha256", "placed"} <= row.keys() for row in files.values())
+        return Note(home, wanted, files) if known and content["version"] == 1 else Note(home, lost=True)
+    except (FileNotFoundError, NotADirectoryError):
         return Note(home)
-    return Note(home, wanted, files)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return Note(home, lost=True)

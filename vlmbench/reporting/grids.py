@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,9 @@ from vlmbench.reporting.rows import Row
 MIN_SPAN = 0.2
 
 PAIR = "Pair: "
+
+# What `shown_name` of a domain adds for a part of the train split.
+_SUBSET = re.compile(r"@(\d+shots|[\d.e+-]+%)(-s\d+)?$")
 
 State = Literal["done", "undefined", "failed", "missing"]
 
@@ -82,11 +86,15 @@ def cell_matrices(rows: Sequence[Row]) -> list[Matrix]:
 
 
 def transfer_matrices(rows: Sequence[Row]) -> list[Matrix]:
-    """The same for transfers, with the tuned cell's own domain beside the domains it was tested on."""
+    """The same for transfers, with the tuned cell's own domain beside the domains it was tested on.
+
+    A cell that was tuned on a part of the train split was tested on the whole test split: its own domain is the whole.
+    """
     transfers = [row for row in rows if row.kind == "transfer"]
     sources = {line_key(row) for row in transfers}
     homes = [replace(row, trained_on=row.domain) for row in rows if row.kind == "cell"]
-    return _matrices([*(row for row in homes if line_key(row) in sources), *transfers], links(rows))
+    homes = [replace(row, domain=_SUBSET.sub("", row.domain)) for row in homes if line_key(row) in sources]
+    return _matrices([*homes, *transfers], links(rows))
 
 
 def _matrices(rows: Sequence[Row], pairs: Sequence[tuple[str, str]]) -> list[Matrix]:
@@ -157,7 +165,7 @@ def summarise(rows: Sequence[Row]) -> Tile:
         seeds=len(valued),
         failed=len(failed),
         exposure=rows[0].exposure,
-        home=any(row.kind == "cell" and row.trained_on == row.domain for row in rows),
+        home=any(row.kind == "cell" and row.trained_on for row in rows),
     )
     notes = [f"{_seed(row)}: {row.primary.reason}" for row in rows if row.primary.value is None]
     if len(valued) == 1:

@@ -120,7 +120,7 @@ def listing(source: Source, commit: str | None = None) -> tuple[str, list[Remote
         WeightsUnavailableError: The repository has none of the files.
     """
     sha, everything = published(source, commit)
-    wanted = [file for file in everything if source.wants(file.name)]
+    wanted = [file for file in everything if source.wants(file.name) and safe(file.name)]
     gone = [p for p in source.files if required(p) and not any(matches(file.name, p) for file in everything)]
     weights = [file.name for file in everything if PurePosixPath(file.name).suffix in WEIGHTS]
     if gone or (not source.files and not any(PurePosixPath(file.name).suffix in WEIGHTS for file in wanted)):
@@ -134,6 +134,8 @@ def listing(source: Source, commit: str | None = None) -> tuple[str, list[Remote
 def published(source: Source, commit: str | None = None) -> tuple[str, list[RemoteFile]]:
     """Ask the hub for a repository's commit and all its files with their published sizes and hashes.
 
+    The names are as the hub gives them, those that are not `safe` included.
+
     Raises:
         HfHubHTTPError: The hub refuses.
     """
@@ -143,7 +145,7 @@ def published(source: Source, commit: str | None = None) -> tuple[str, list[Remo
     info = HfApi().repo_info(
         source.text, repo_type=source.repo_type, revision=commit or source.revision, files_metadata=True, timeout=30
     )
-    siblings: list[RepoSibling] = [item for item in getattr(info, "siblings", None) or [] if safe(item.rfilename)]
+    siblings: list[RepoSibling] = getattr(info, "siblings", None) or []
     files = [
         RemoteFile(
             item.rfilename,
