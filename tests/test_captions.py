@@ -15,7 +15,8 @@ from PIL import Image
 
 from vlmbench.catalogue.read import named_domain
 from vlmbench.cell.domain import audited, build_domain
-from vlmbench.config.checks import ImpossibleCellError, check_combination
+from vlmbench.config.checks import check_combination
+from vlmbench.config.faults import ImpossibleCellError
 from vlmbench.config.schema import ContrastiveModelConfig, DiagnosisTaskConfig, ZeroShotConfig
 from vlmbench.domains.base import Domain, DomainError
 from vlmbench.domains.captions_jsonl import build_captions_jsonl

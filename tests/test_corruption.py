@@ -10,7 +10,7 @@ from PIL import Image
 
 from vlmbench.cell.domain import audited, build_domain
 from vlmbench.config import schema
-from vlmbench.config.checks import check_domain
+from vlmbench.config.domain_checks import check_domain
 from vlmbench.config.schema.domain import CORRUPTIONS
 from vlmbench.domains.base import StoredImages
 from vlmbench.domains.corruption import CONSTANTS, corrupt, corrupted, uncorrupted

@@ -7,8 +7,9 @@ import yaml
 
 from vlmbench.catalogue.exposures import study, table, text
 from vlmbench.catalogue.read import named_domain, read_domains, read_models
-from vlmbench.config.checks import ConfigError, check_domain
+from vlmbench.config.domain_checks import check_domain
 from vlmbench.config.exposure import MODALITIES, UNDISCLOSED, exposure, hint_at, nearest_word, parts
+from vlmbench.config.faults import ConfigError
 from vlmbench.config.schema import (
     ContrastiveModelConfig,
     DomainConfig,

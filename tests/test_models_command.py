@@ -15,7 +15,7 @@ from vlmbench.catalogue import memory, show, table
 from vlmbench.catalogue.presence import presence
 from vlmbench.catalogue.read import model_files, named, read_models
 from vlmbench.catalogue.targets import configuration, targets
-from vlmbench.config.checks import ConfigError
+from vlmbench.config.faults import ConfigError
 from vlmbench.config.store import conf_dir
 from vlmbench.tuning.lora import add_lora
 from vlmbench.tuning.tuners import Full, Lora

@@ -13,7 +13,8 @@ import pytest
 from make_miniature import make
 from PIL import Image
 
-from vlmbench.config.checks import ConfigError, check_prompts
+from vlmbench.config.checks import check_prompts
+from vlmbench.config.faults import ConfigError
 from vlmbench.config.schema import VqaTaskConfig
 from vlmbench.domains.assemble import fingerprint
 from vlmbench.domains.base import DomainError, Example

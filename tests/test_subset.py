@@ -11,7 +11,8 @@ import pytest
 
 from vlmbench.cell.domain import build_domain
 from vlmbench.config import schema
-from vlmbench.config.checks import ConfigError, check_evaluation, check_subset
+from vlmbench.config.domain_checks import check_evaluation, check_subset
+from vlmbench.config.faults import ConfigError
 from vlmbench.domains.base import Domain, Example
 from vlmbench.domains.subset import few_shot, take_fraction, take_shots
 from vlmbench.records.identity import digest, relevant

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import sys
 
-from vlmbench.config.checks import check_domain, check_fields
+from vlmbench.config.checks import check_fields
+from vlmbench.config.domain_checks import check_domain
 from vlmbench.config.entry import compose, run
 
 

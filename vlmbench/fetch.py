@@ -21,8 +21,9 @@ from pathlib import Path
 from vlmbench.catalogue.sources import distinct
 from vlmbench.catalogue.table import fetched
 from vlmbench.config import schema
-from vlmbench.config.checks import ImpossibleCellError, check_combination, check_fields
+from vlmbench.config.checks import check_combination, check_fields
 from vlmbench.config.entry import compose, run
+from vlmbench.config.faults import ImpossibleCellError
 from vlmbench.errors import UserError
 from vlmbench.obtain.bring import bring
 from vlmbench.obtain.by_hand import by_hand

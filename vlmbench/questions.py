@@ -18,9 +18,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from vlmbench.config import schema
-from vlmbench.config.checks import ConfigError, check_domain, check_endpoint, check_fields, unknown
+from vlmbench.config.checks import check_endpoint, check_fields
+from vlmbench.config.domain_checks import check_domain
 from vlmbench.config.endpoint import is_local
 from vlmbench.config.entry import compose, run
+from vlmbench.config.faults import ConfigError, unknown
 
 READER = "fairvlmed_vqa"
 UNBALANCED = 0.6  # share of closed questions with one answer from which it is told

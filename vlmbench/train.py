@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import sys
 
-from vlmbench.config.checks import ImpossibleCellError, check_cell
+from vlmbench.config.checks import check_cell
 from vlmbench.config.entry import compose, run
+from vlmbench.config.faults import ImpossibleCellError
 
 
 def main() -> int:

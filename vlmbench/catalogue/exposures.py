@@ -12,8 +12,8 @@ import yaml
 
 from vlmbench.catalogue.table import columns
 from vlmbench.config import schema
-from vlmbench.config.checks import ConfigError, unknown
 from vlmbench.config.exposure import exposure
+from vlmbench.config.faults import ConfigError, unknown
 
 PROFILES = ("ours", "study")
 ABSENT = "-"

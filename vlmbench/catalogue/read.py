@@ -13,7 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from vlmbench.config import schema
-from vlmbench.config.checks import ConfigError, check_fields, unknown
+from vlmbench.config.checks import check_fields
+from vlmbench.config.faults import ConfigError, unknown
 from vlmbench.config.store import SCHEMAS, conf_dir
 
 

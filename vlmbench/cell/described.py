@@ -10,7 +10,8 @@ from vlmbench.catalogue.domain_show import described
 from vlmbench.catalogue.domain_table import here, tasks
 from vlmbench.cell.domain import build_domain
 from vlmbench.config import schema
-from vlmbench.config.checks import ConfigError, check_domain, unknown
+from vlmbench.config.domain_checks import check_domain
+from vlmbench.config.faults import ConfigError, unknown
 from vlmbench.domains.base import Domain, DomainError
 from vlmbench.domains.sheet import draw_sheet
 

@@ -9,7 +9,9 @@ from typing import Any
 from vlmbench.cell.domain import audited, build_domain
 from vlmbench.cell.run import describe, facts_of, now
 from vlmbench.config import schema
-from vlmbench.config.checks import ConfigError, check_combination, check_domain, check_endpoint, check_evaluation
+from vlmbench.config.checks import check_combination, check_endpoint
+from vlmbench.config.domain_checks import check_domain, check_evaluation
+from vlmbench.config.faults import ConfigError
 from vlmbench.config.restore import cell_from_dict
 from vlmbench.domains.base import Domain
 from vlmbench.records.claim import claim

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
-from vlmbench.config.checks import ConfigError, unknown
+from vlmbench.config.faults import ConfigError, unknown
 from vlmbench.config.store import conf_dir, register
 from vlmbench.errors import UserError
 

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vlmbench.config import schema
-from vlmbench.config.checks import ConfigError
+from vlmbench.config.faults import ConfigError
 from vlmbench.config.store import SCHEMAS
 
 

@@ -19,8 +19,8 @@ from typing import Any
 
 from vlmbench.catalogue import domain_table
 from vlmbench.catalogue.read import named_domain, read_domains
-from vlmbench.config.checks import ConfigError, unknown
 from vlmbench.config.entry import run
+from vlmbench.config.faults import ConfigError, unknown
 from vlmbench.config.schema import DomainConfig
 
 COMMANDS = ("list", "show", "audit", "exposure")
