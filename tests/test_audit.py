@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from PIL import Image, ImageFilter
 from real_data import real_set
 
 from vlmbench.cell.domain import audited
+from vlmbench.domains import nearest
 from vlmbench.domains.against import audit_against
 from vlmbench.domains.audit import audit
 from vlmbench.domains.audit_text import text
@@ -177,6 +179,27 @@ def test_flat_images_are_alike_by_grey_level_alone_and_examples_stay_few() -> No
     assert found["train-test"]["near_duplicates"] == 10
     assert found["train-test"]["near_duplicate_pairs"] == 10
     assert len(found["train-test"]["examples"]) == 5
+
+
+def test_images_of_the_same_pixels_count_each_and_are_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[int] = []
+    near = nearest._Comparison.near
+
+    def counted(self: Any, rows: Any, columns: Any) -> Any:
+        compared.append(len(rows))
+        return near(self, rows, columns)
+
+    monkeypatch.setattr(nearest._Comparison, "near", counted)
+    small = picture(0).resize((60, 60))
+    images = {f"{i}": picture(0) if i % 2 else small for i in range(80)} | {"x": picture(1)}
+    examples = [
+        Example(id=key, image=key, group=key, split="train" if i < 40 else "test", question="Why?")
+        for i, key in enumerate(images)
+    ]
+    found = audit(domain(images, examples))["train-test"]
+    assert (found["pixels"], found["near_duplicates"], found["near_duplicate_pairs"]) == (40, 40, 800)
+    assert found["questions_on_copies"] == 40
+    assert sum(compared) < 10
 
 
 def test_black_images_that_differ_in_size_are_all_alike() -> None:

@@ -129,8 +129,9 @@ class FolderImages:
         return self._stat(key).st_size
 
     def stamp(self, key: str) -> str:
-        """Return the key with the folder, and the file's size and times of change: of its content, which archives and
-        copies set as they like, and of the file, which the system sets.
+        """Return the key with the folder, and the file's size and times of change.
+
+        That of the content is set at will by whatever unpacks or copies; that of the file is the system's.
 
         Raises:
             ImageError: The key leaves the folder, or there is no such file.
