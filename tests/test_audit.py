@@ -23,6 +23,7 @@ from vlmbench.domains.against import audit_against
 from vlmbench.domains.audit import audit
 from vlmbench.domains.audit_text import text
 from vlmbench.domains.base import Domain, Example, ImageError, Split
+from vlmbench.domains.folder import build_folder
 from vlmbench.domains.hamming import close_hashes
 from vlmbench.domains.hashing import FOLDER, Hashed, hash_images
 from vlmbench.domains.images import FolderImages
@@ -314,6 +315,19 @@ def test_a_second_audit_reads_no_image(folder: Path) -> None:
     assert first.stored is not None
     assert first.stored[3] == FolderImages(folder).digest("3.png").rstrip(b"\0")
     assert same(first, hash_images(MemoryImages(world()[0]), first.keys)), "as without a cache"
+
+
+def test_building_a_domain_audits_no_image_anew_and_a_second_start_reads_none(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [f"{i}.png,{'ab'[i % 2]},p{i}" for i in range(30)]
+    (folder / "labels.csv").write_text("\n".join(["image,label,patient_id", *rows]) + "\n")
+    monkeypatch.setattr("vlmbench.domains.folder.FolderImages", CountedFolder)
+    for loads in (30, 0):
+        built = build_folder("mine", str(folder), "xray", split_column=None, check_images="decode")
+        audit(built)
+        assert isinstance(built.images, CountedFolder)
+        assert built.images.read["load"] == built.images.read["digest"] == loads
 
 
 def test_a_changed_file_is_read_again_and_a_moved_one_is_not_decoded(folder: Path) -> None:
