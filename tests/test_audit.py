@@ -272,8 +272,8 @@ def test_a_record_names_some_unreadable_images_and_counts_all() -> None:
 class CountedFolder(FolderImages):
     """A folder that counts what is read of it."""
 
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
+    def __init__(self, root: Path, *, allow_absolute: bool = False) -> None:
+        super().__init__(root, allow_absolute=allow_absolute)
         self.read: Counter[str] = Counter()
 
     def load(self, key: str) -> Image.Image:
