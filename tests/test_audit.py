@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,10 +18,12 @@ from PIL import Image, ImageFilter
 from real_data import real_set
 
 from vlmbench.cell.domain import audited
+from vlmbench.domains import nearest
 from vlmbench.domains.against import audit_against
 from vlmbench.domains.audit import audit
 from vlmbench.domains.audit_text import text
 from vlmbench.domains.base import Domain, Example, ImageError, Split
+from vlmbench.domains.folder import build_folder
 from vlmbench.domains.folder_images import FolderImages
 from vlmbench.domains.hamming import close_hashes
 from vlmbench.domains.hashing import FOLDER, Hashed, hash_images
@@ -179,6 +182,27 @@ def test_flat_images_are_alike_by_grey_level_alone_and_examples_stay_few() -> No
     assert len(found["train-test"]["examples"]) == 5
 
 
+def test_images_of_the_same_pixels_count_each_and_are_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[int] = []
+    near = nearest._Comparison.near
+
+    def counted(self: Any, rows: Any, columns: Any) -> Any:
+        compared.append(len(rows))
+        return near(self, rows, columns)
+
+    monkeypatch.setattr(nearest._Comparison, "near", counted)
+    small = picture(0).resize((60, 60))
+    images = {f"{i}": picture(0) if i % 2 else small for i in range(80)} | {"x": picture(1)}
+    examples = [
+        Example(id=key, image=key, group=key, split="train" if i < 40 else "test", question="Why?")
+        for i, key in enumerate(images)
+    ]
+    found = audit(domain(images, examples))["train-test"]
+    assert (found["pixels"], found["near_duplicates"], found["near_duplicate_pairs"]) == (40, 40, 800)
+    assert found["questions_on_copies"] == 40
+    assert sum(compared) < 10
+
+
 def test_black_images_that_differ_in_size_are_all_alike() -> None:
     images: dict[str, Image.Image] = {f"{i}": Image.new("RGB", (40 + i, 40)) for i in range(100)} | {"x": picture(1)}
     examples = [
@@ -248,8 +272,8 @@ def test_a_record_names_some_unreadable_images_and_counts_all() -> None:
 class CountedFolder(FolderImages):
     """A folder that counts what is read of it."""
 
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
+    def __init__(self, root: Path, *, allow_absolute: bool = False) -> None:
+        super().__init__(root, allow_absolute=allow_absolute)
         self.read: Counter[str] = Counter()
 
     def load(self, key: str) -> Image.Image:
@@ -291,6 +315,19 @@ def test_a_second_audit_reads_no_image(folder: Path) -> None:
     assert first.stored is not None
     assert first.stored[3] == FolderImages(folder).digest("3.png").rstrip(b"\0")
     assert same(first, hash_images(MemoryImages(world()[0]), first.keys)), "as without a cache"
+
+
+def test_building_a_domain_audits_no_image_anew_and_a_second_start_reads_none(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [f"{i}.png,{'ab'[i % 2]},p{i}" for i in range(30)]
+    (folder / "labels.csv").write_text("\n".join(["image,label,patient_id", *rows]) + "\n")
+    monkeypatch.setattr("vlmbench.domains.folder.FolderImages", CountedFolder)
+    for loads in (30, 0):
+        built = build_folder("mine", str(folder), "xray", split_column=None, check_images="decode")
+        audit(built)
+        assert isinstance(built.images, CountedFolder)
+        assert built.images.read["load"] == built.images.read["digest"] == loads
 
 
 def test_a_changed_file_is_read_again_and_a_moved_one_is_not_decoded(folder: Path) -> None:

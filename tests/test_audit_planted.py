@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from bench.audit_planted import Measured, measure, phantom
-from PIL import Image
+from PIL import Image, ImageEnhance, ImageOps
 from real_data import real_set
 
 from vlmbench.domains.audit import audit
 from vlmbench.domains.base import ImageSource
 from vlmbench.domains.folder_images import FolderImages
 from vlmbench.domains.hashing import hash_images
+from vlmbench.domains.nearest import near_pairs
 from vlmbench.domains.phantom.build import build_phantom
 from vlmbench.domains.phantom.world import MODALITIES
 
@@ -68,6 +70,52 @@ def test_films_of_the_same_child_are_no_copies_of_each_other() -> None:
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_planted_copies_of_phantoms_are_found(modality: str) -> None:
     check(measured(*phantom(modality, COUNT)))
+
+
+class Changed:
+    """A source in which `change of key` is an image of the key, changed."""
+
+    def __init__(self, images: ImageSource, changes: dict[str, Callable[[Image.Image], Image.Image]]) -> None:
+        self.images, self.changes = images, changes
+
+    def load(self, key: str) -> Image.Image:
+        change, _, original = key.rpartition(" of ")
+        image = self.images.load(original)
+        return self.changes[change](image) if change else image
+
+
+def cropped(image: Image.Image, share: float) -> Image.Image:
+    x, y = round(image.width * share / 2), round(image.height * share / 2)
+    return image.crop((x, y, image.width - x, image.height - y))
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", ["cxr_kermany", "derm_ham10000", "us_busi", "vqa_rad"])
+def test_which_changes_are_seen_through_is_as_documented(name: str) -> None:
+    folder = real_set(name)
+    keys = sorted(f"images/{path.name}" for path in (folder / "images").iterdir())[:: 30 if name == "vqa_rad" else 60]
+    found_all: dict[str, Callable[[Image.Image], Image.Image]] = {
+        "lighter": lambda image: ImageEnhance.Brightness(image).enhance(1.1),
+        "flatter": lambda image: ImageEnhance.Contrast(image).enhance(0.8),
+        "grey": lambda image: image.convert("L").convert("RGB"),
+        "cropped": lambda image: cropped(image, 0.01),
+    }
+    found_none: dict[str, Callable[[Image.Image], Image.Image]] = {
+        "mirrored": ImageOps.mirror,
+        "turned": lambda image: image.rotate(90, expand=True),
+        "inverted": ImageOps.invert,
+    }
+    changes = found_all | found_none
+    copies = [f"{change} of {key}" for change in changes for key in keys]
+    hashed = hash_images(Changed(FolderImages(folder), changes), keys + copies)
+    place = np.arange(len(hashed.keys))
+    pairs = {
+        (hashed.keys[a], hashed.keys[b])
+        for i, j, _ in near_pairs(hashed.looks, hashed.looks, place[: len(keys)], place[len(keys) :])
+        for a, b in zip(i.tolist(), j.tolist(), strict=True)
+    }
+    assert {key for key in keys for change in found_all if (key, f"{change} of {key}") not in pairs} == set()
+    assert [pair for pair in pairs if pair[1].split(" of ")[0] in found_none] == []
 
 
 class Faint:

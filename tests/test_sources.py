@@ -340,7 +340,7 @@ def test_long_reading_shows_a_progress_line(
     build(folder)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr("vlmbench.progress._QUIET_SECONDS", 0.0)
-    monkeypatch.setattr("vlmbench.domains.parallel._CHUNK", 4)
+    monkeypatch.setattr("vlmbench.domains.hashing._CHUNK", 4)
     build(folder)
     first, *_, last = capsys.readouterr().err.splitlines()
     assert first.startswith("Reading images: 4 of 14, ")

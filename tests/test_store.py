@@ -4,6 +4,7 @@ import hashlib
 import multiprocessing
 import os
 import pickle
+import random
 import resource
 import shutil
 import signal
@@ -183,6 +184,29 @@ def test_a_folder_that_was_deleted_is_filled_anew_by_a_store_that_is_open(tmp_pa
     assert len(other) == 30
     assert all(other.get(key) == blob_of(key) for key in keys(30))
     check(tmp_path / "a", keys(30))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_is_damaged_a_blob_is_right_or_missing_and_can_be_made_again(tmp_path, seed):
+    rng = random.Random(seed)
+    for _ in range(5):
+        filled(tmp_path, 150)
+        for name in rng.sample((DATA, INDEX), rng.randint(1, 2)):
+            held = bytearray((tmp_path / name).read_bytes())
+            at = rng.randrange(len(held))
+            if seed % 3 == 0:
+                held = held[:at]
+            elif seed % 3 == 1:
+                held[at] ^= 1 << rng.randrange(8)
+            else:
+                held[at : at + 500] = bytes(len(held[at : at + 500]))
+            (tmp_path / name).write_bytes(held)
+        store = BlobStore(tmp_path)
+        store.refresh()
+        assert all(store.get(key) in (None, blob_of(key)) for key in keys(150))  # what is damaged is missing from here
+        store.fill(keys(150), blob_of, "")
+        assert all(store.get(key) == blob_of(key) for key in keys(150))
+    check(tmp_path, keys(150))
 
 
 def test_data_that_were_deleted_are_made_anew_and_seen_by_stores_that_are_open(tmp_path):

@@ -21,6 +21,12 @@ def audit(domain: Domain, *, max_distance: int = MAX_DISTANCE, hashes: bool = Tr
     from different days, or of two patients in the same view, are none. How they are found, and how surely: `nearest`.
     Images without structure, such as black ones, are near-duplicates where their grey levels are the same.
 
+    Of changed copies of 60 images each of chest X-rays, dermoscopies, ultrasound and VQA-RAD, all were found that were
+    halved and a JPEG of quality 50, grey, 10 % brighter, of 0.8 times the contrast, with noise of 5 grey levels, or
+    cropped by 1 % of their sides. Cropped by 2 %, 65 to 100 % were found, by set; by 5 %, 0 to 15 %; 30 % brighter, 92
+    to 98 %; of 1.5 times the contrast, which saturates, 55 to 100 %; turned by one degree, 18 to 100 %. Mirrored
+    copies, such as two eyes could be, and ones turned by 90 degrees or inverted, are not found at all.
+
     Args:
         domain: Its images are loaded through `domain.images`, each once, or not at all where they were hashed before.
         max_distance: Bits of 64 by which two perceptual hashes may differ for the pair to be looked at.

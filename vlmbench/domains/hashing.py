@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 #: SHA-256 of the pixels, pHash, thumbnail. Another layout or another way to make one needs another folder.
 _LAYOUT = np.dtype([("pixels", "S32"), ("phash", "<u8"), ("thumb", "u1", (SIDE * SIDE,))])
 FOLDER = "hashes-v2"  # below the cache
-_CHUNK = 512
+_CHUNK = 256  # images between two looks at the clock
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def hash_images(images: ImageSource, keys: Sequence[str], cache: Path | None = N
     phashes, thumbs = np.zeros(n, np.uint64), np.zeros((n, SIDE * SIDE), np.uint8)
     faults: dict[str, str] = {}
     remembered = _Remembered(images, cache or cache_dir(), faults) if isinstance(images, StoredImages) else None
-    progress = Countdown("Hashing images", n)
+    progress = Countdown("Reading images", n)
     starts = list(range(0, n, _CHUNK))
     turn = random.SystemRandom().randrange(len(starts)) if starts else 0  # processes that begin apart share the work
     for done, start in enumerate(starts[turn:] + starts[:turn], 1):

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from heapq import nlargest
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -90,18 +91,19 @@ def shared_images(
     """
     ones, others = first.within(first_hashed), second.within(second_hashed)
     asked = _Asked(first, second)
-    holders: dict[bytes, list[str]] = defaultdict(list)
-    for i in ones:
-        holders[first_hashed.pixels[i]].append(first_hashed.keys[i])
+    held, copies_of = _by_pixels(first_hashed, ones), _by_pixels(second_hashed, others)
     copied = 0
     copies: list[tuple[str, str]] = []
     for j in others:
-        key = second_hashed.keys[j]
-        held = holders.get(second_hashed.pixels[j], [])
-        copied += bool(held)
-        unlike = [one for one in held if one != key] if one_source else held
-        copies += [(one, key) for one in unlike[:1]]
-        asked.compare((one, key) for one in unlike)
+        key, same = second_hashed.keys[j], held.get(second_hashed.pixels[j], [])
+        copied += bool(same)
+        if asked.any or len(copies) < EXAMPLES:
+            unlike = [one for one in same if one != key] if one_source else same
+            copies += [(one, key) for one in unlike[:1]]
+            asked.compare((one, key) for one in unlike)
+    # Of images with the same pixels one is compared for all.
+    ones, weights = _distinct(first_hashed, ones)
+    others, other_weights = _distinct(second_hashed, others)
     near = np.zeros(len(second_hashed.keys), bool)
     pairs = 0
     best: list[tuple[float, int, int]] = []
@@ -109,12 +111,13 @@ def shared_images(
         # Exact copies are not near-duplicates, they are counted already.
         unequal = first_hashed.pixels[i] != second_hashed.pixels[j]
         i, j, alike = i[unequal], j[unequal], alike[unequal]
-        pairs += len(i)
+        pairs += int(weights[i] @ other_weights[j])
         near[j] = True
         most = np.argsort(-alike, kind="stable")[:EXAMPLES]
         best = nlargest(EXAMPLES, best + [(float(alike[k]), -int(i[k]), -int(j[k])) for k in most])
         if asked.any:
-            asked.compare((first_hashed.keys[a], second_hashed.keys[b]) for a, b in zip(i, j, strict=True))
+            for a, b in zip(i, j, strict=True):
+                asked.compare(product(held[first_hashed.pixels[a]], copies_of[second_hashed.pixels[b]]))
     shown = [
         {
             "kind": "near_duplicates",
@@ -126,10 +129,26 @@ def shared_images(
     ]
     return {
         "pixels": (copied, [{"kind": "pixels", "what": list(pair)} for pair in copies[:EXAMPLES]]),
-        "near_duplicates": (int(near.sum()), shown),
+        "near_duplicates": (int(other_weights[near].sum()), shown),
         "near_duplicate_pairs": (pairs, []),
         "questions_on_copies": (len(asked.found), asked.examples),
     }
+
+
+def _by_pixels(hashed: Hashed, rows: Indices) -> dict[bytes, list[str]]:
+    """Return the keys of some images by their pixels."""
+    keys: dict[bytes, list[str]] = defaultdict(list)
+    for row in rows:
+        keys[hashed.pixels[row]].append(hashed.keys[row])
+    return dict(keys)
+
+
+def _distinct(hashed: Hashed, rows: Indices) -> tuple[Indices, Indices]:
+    """Return one row for all that have the same pixels, and for each image of `hashed` how many it then stands for."""
+    _, first, counts = np.unique(hashed.pixels[rows], return_index=True, return_counts=True)
+    weights = np.zeros(len(hashed.keys), np.int64)
+    weights[rows[first]] = counts
+    return rows[first], weights
 
 
 class _Asked:

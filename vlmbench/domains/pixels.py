@@ -90,6 +90,8 @@ class KeptPixels:
             self._stop_writing(error)
         try:  # what others keep in a place that this process cannot write is read
             self._store.refresh()
+            if self._digests.error:
+                raise self._digests.error
         except OSError as error:
             self._stop_writing(error)
 

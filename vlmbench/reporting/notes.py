@@ -15,7 +15,7 @@ from vlmbench.reporting.text import count_text
 FEW_GROUPS = 30
 AUDITED = {
     "groups": "groups in both",
-    "images": "images in both (same bytes)",
+    "images": "images in both",
     "pixels": "images in both (same pixels)",
     "near_duplicates": "near-duplicate images",
     "questions": "questions in both",
