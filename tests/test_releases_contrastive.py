@@ -334,7 +334,11 @@ def test_each_scope_trains_is_saved_and_put_back(loaded, tmp_path, name, scope, 
     tuner.save(backbone, tmp_path)
     fresh = loaded(name)
     tuner.load(fresh, tmp_path)
-    assert torch.equal(outputs_of(fresh.eval(), pixels, tokens), after)
+    # On some processors other kernels, of other rounding, run where a weight asks for a gradient.
+    backbone.model.requires_grad_(False)
+    torch.testing.assert_close(outputs_of(backbone, pixels, tokens), after, atol=1e-4, rtol=1e-4)
+    after = outputs_of(backbone, pixels, tokens)
+    assert torch.equal(outputs_of(fresh.eval().requires_grad_(False), pixels, tokens), after)
     if method is Lora:
         fresh.model = fresh.model.merge_and_unload()
         torch.testing.assert_close(outputs_of(fresh, pixels, tokens), after, atol=1e-4, rtol=1e-4)
