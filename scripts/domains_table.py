@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 
 from make_miniature import MAKERS
+from readme import README, with_table
 
 from vlmbench.catalogue import exposures
 from vlmbench.catalogue.domain_table import tasks
 from vlmbench.catalogue.read import read_domains, read_models
 from vlmbench.config.schema import DomainConfig, PublishedDomainConfig
 
-ROOT = Path(__file__).resolve().parents[1]
-README = ROOT / "README.md"
 BEGIN, END = "<!-- domains: made by scripts/domains_table.py -->", "<!-- /domains -->"
 #: Domains whose tests build tables of the published sizes, and those whose tests read real images of theirs.
 FULL_SIZE = {"camelyon17", "chexpert", "fairvlmed", "fairvlmed_vqa", "gf3300", "ham10000", "papila", "vqa_rad"}
@@ -81,11 +79,7 @@ def updated(text: str) -> str:
     Raises:
         ValueError: The marks that enclose the table are gone.
     """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{README} lacks the marks {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n{table(read_domains())}\n{END}{after}"
+    return with_table(text, BEGIN, END, table(read_domains()))
 
 
 def _cell(text: str) -> str:

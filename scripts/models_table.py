@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 
 from omegaconf import MISSING
+from readme import README, ROOT, with_table
 from releases import makers
 
 from vlmbench.catalogue.read import read_models
 from vlmbench.config.schema import ModelConfig
 
-ROOT = Path(__file__).resolve().parents[1]
-README = ROOT / "README.md"
 BEGIN, END = "<!-- models: made by scripts/models_table.py -->", "<!-- /models -->"
 GOLDEN = ROOT / "tests" / "golden"
 SAME = {"vila_m3": "vila15"}  # one program, one small release
@@ -56,11 +54,7 @@ def updated(text: str) -> str:
     Raises:
         ValueError: The marks that enclose the table are gone.
     """
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{README} lacks the marks {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n{table(read_models())}\n{END}{after}"
+    return with_table(text, BEGIN, END, table(read_models()))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import json
 import logging
 import sys
@@ -16,12 +18,15 @@ from PIL import Image
 from real_data import real_set
 
 from vlmbench.cell.domain import build_domain
+from vlmbench.config import schema
 from vlmbench.config.checks import check_cell
 from vlmbench.config.entry import compose
 from vlmbench.domains.audit import audit
 from vlmbench.domains.base import SPLITS, Domain, DomainError, Prompts
+from vlmbench.domains.captions_jsonl import build_captions_jsonl
 from vlmbench.domains.folder import build_folder
 from vlmbench.domains.prompts import build_prompts
+from vlmbench.domains.published.build import build_published
 from vlmbench.domains.questions import options_in_question
 from vlmbench.domains.vqa_jsonl import build_vqa_jsonl
 
@@ -624,3 +629,18 @@ def test_real_vqa_set_audit_finds_the_shared_images(split_field: str, check: Cal
     found = audit(build_qa(real_set("vqa_rad"), split_field=split_field, on_leak="report"))
     for kind in ("groups", "images", "pixels"):
         assert check(found["train-test"][kind]), kind
+
+
+@pytest.mark.parametrize(
+    ("builder", "kind", "others"),
+    [
+        (build_folder, schema.FolderDomainConfig, {"allow_absolute"}),
+        (build_vqa_jsonl, schema.VqaJsonlDomainConfig, {"allow_absolute", "options_from_question"}),
+        (build_captions_jsonl, schema.CaptionsJsonlDomainConfig, {"allow_absolute"}),
+        (build_published, schema.PublishedDomainConfig, {"task", "study", "ours", "rule"}),
+    ],
+)
+def test_every_argument_of_a_builder_is_a_field_of_its_configuration(builder, kind, others):
+    """They are passed on by name: one that is renamed on one side alone would no longer be."""
+    fields = {field.name for field in dataclasses.fields(kind)}
+    assert set(inspect.signature(builder).parameters) - fields == others

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 from vlmbench.config import schema
@@ -58,89 +60,29 @@ def _whole(config: schema.DomainConfig, task: TaskName) -> Domain:
     if isinstance(config, schema.FolderDomainConfig):
         from vlmbench.domains.folder import build_folder
 
-        return build_folder(
-            config.name,
-            config.root,
-            config.modality,
-            table=config.table,
-            image_column=config.image_column,
-            label_column=config.label_column,
-            split_column=config.split_column,
-            group_column=config.group_column,
-            id_column=config.id_column,
-            attribute_columns=config.attribute_columns,
-            label_map=config.label_map or None,
-            drop_unmapped=config.drop_unmapped,
-            labels=config.labels or None,
-            multi_label=config.multi_label,
-            label_separator=config.label_separator,
-            label_columns=config.label_columns or None,
-            templates=config.templates,
-            label_prompts=config.label_prompts,
-            negative_templates=config.negative_templates,
-            **_reading(config),
-        )
+        # An empty one is none, as the schema has it.
+        given = {name: getattr(config, name) or None for name in ("label_map", "labels", "label_columns")}
+        return build_folder(**_arguments(build_folder, config) | given)
     if isinstance(config, schema.VqaJsonlDomainConfig):
         from vlmbench.domains.vqa_jsonl import build_vqa_jsonl
 
-        return build_vqa_jsonl(
-            config.name,
-            config.root,
-            config.modality,
-            table=config.table,
-            id_field=config.id_field,
-            image_field=config.image_field,
-            question_field=config.question_field,
-            answer_field=config.answer_field,
-            answer_type_field=config.answer_type_field,
-            options_field=config.options_field,
-            split_field=config.split_field,
-            group_field=config.group_field,
-            attribute_fields=config.attribute_fields,
-            **_reading(config),
-        )
+        return build_vqa_jsonl(**_arguments(build_vqa_jsonl, config))
     if isinstance(config, schema.CaptionsJsonlDomainConfig):
         from vlmbench.domains.captions_jsonl import build_captions_jsonl
 
-        return build_captions_jsonl(
-            config.name,
-            config.root,
-            config.modality,
-            table=config.table,
-            id_field=config.id_field,
-            image_field=config.image_field,
-            caption_field=config.caption_field,
-            split_field=config.split_field,
-            group_field=config.group_field,
-            attribute_fields=config.attribute_fields,
-            **_reading(config),
-        )
+        return build_captions_jsonl(**_arguments(build_captions_jsonl, config))
     if isinstance(config, schema.PublishedDomainConfig):
         from vlmbench.domains.published.build import build_published
 
-        return build_published(
-            config.name,
-            config.root,
-            config.modality,
-            task,
-            reader=config.reader,
-            settings=config.settings,
-            split=config.split,  # type: ignore[arg-type]
-            study=config.study_split,
-            ours=config.ours_split,  # type: ignore[arg-type]
-            rule=dataclasses.asdict(config.rule()),
-            attributes=config.attributes,
-            **_reading(config),
-        )
+        given = {"task": task, "study": config.study_split, "ours": config.ours_split}
+        given["rule"] = dataclasses.asdict(config.rule())
+        return build_published(**_arguments(build_published, config) | given)
     raise TypeError(f"no builder for a domain of type {type(config).__name__}")
 
 
-def _reading(config: schema.TableDomainConfig | schema.PublishedDomainConfig) -> dict[str, Any]:
-    """Return the arguments that all builders of domains in files take."""
-    return {
-        name: getattr(config, name)
-        for name in ("split_fractions", "split_seed", "on_leak", "on_bad_image", "check_images", "licence")
-    }
+def _arguments(builder: Callable[..., Domain], config: schema.DomainConfig) -> dict[str, Any]:
+    """Return the arguments of a builder that a configuration has under the same names."""
+    return {name: getattr(config, name) for name in inspect.signature(builder).parameters if hasattr(config, name)}
 
 
 def audited(domain: Domain, *, hashes: bool) -> Domain:
