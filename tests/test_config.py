@@ -124,7 +124,7 @@ def test_every_yaml_file_composes_and_says_what_it_is():
         head = path.read_text().splitlines()
         assert any(line.startswith("# ") and "Used by" in " ".join(head[:3]) for line in head[:3]), path
     groups = {path.parent.name for path in files if path.parent != conf_dir()}
-    assert groups == {"model", "task", "finetune", "domain", "trainer", "logger", "sweep"}
+    assert groups == {"model", "task", "finetune", "domain", "trainer", "logger", "sweep", "launcher"}
 
 
 def test_every_option_of_every_group_can_be_chosen(command):

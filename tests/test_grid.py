@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from vlmbench.cell.grid import run_grid
 from vlmbench.config import schema
+from vlmbench.grid.local import run_cells
 from vlmbench.weights.source import ASSETS
 
 SMALL = ["domain.patients=20", "trainer.max_epochs=2", "trainer.batch_size=8", "task.resamples=100"]
@@ -80,7 +80,7 @@ def test_a_killed_cell_is_told_apart_and_resumes(tmp_path, capfd):
 
     killer = threading.Thread(target=kill)
     killer.start()
-    assert run_grid([config]) == 1
+    assert [outcome.status for outcome in run_cells([config])] == ["killed"]
     killer.join()
     assert "KILLED" in capfd.readouterr().out
     assert not list(tmp_path.rglob("record.json"))
@@ -90,21 +90,22 @@ def test_a_killed_cell_is_told_apart_and_resumes(tmp_path, capfd):
 @pytest.mark.parametrize("jobs", [2])
 def test_two_cells_at_a_time_give_what_one_after_the_other_gives(tmp_path, jobs):
     configs = [cell(tmp_path / name, max_epochs=2) for name in ("one", "two")]
-    assert run_grid(configs, jobs=jobs) == 0
+    assert {outcome.status for outcome in run_cells(configs, jobs=jobs)} == {"done"}
     first, second = (path.read_bytes() for path in sorted(tmp_path.rglob("predictions.parquet")))
     assert first == second
 
 
 def test_the_demo_grid_is_the_twenty_cells_it_says(command, monkeypatch):
-    from vlmbench.cell import grid
+    from vlmbench.grid import local
+    from vlmbench.grid.outcome import Outcome
 
     seen: list[schema.CellConfig] = []
 
-    def spied(configs, jobs):
+    def spied(configs, **_options):
         seen.extend(configs)
-        return 0
+        return [Outcome("x", "done") for _ in configs]
 
-    monkeypatch.setattr(grid, "run_grid", spied)
+    monkeypatch.setattr(local, "run_cells", spied)
     status, _, err = command("train", "-m", "sweep=demo")
     assert status == 0
     assert err.count("left out") == 4

@@ -289,7 +289,7 @@ def test_identity_is_what_determines_the_result_and_nothing_else():
 
     for path, value in [("output", "x"), ("domain.root", "/there"), ("trainer.num_workers", 3), ("model.source", "b")]:
         assert not changed(path, value), path
-    for path, value in [("logger.name", "wandb"), ("sweep.jobs", 2), ("task.resamples", 7), ("model.role", "x")]:
+    for path, value in [("logger.name", "wandb"), ("sweep.name", "mine"), ("task.resamples", 7), ("model.role", "x")]:
         assert not changed(path, value), path
     for path, value in [("finetune.lr", 1.0), ("seed", 1), ("trainer.max_epochs", 3), ("domain.label_map", {"a": "b"})]:
         assert changed(path, value), path

@@ -20,7 +20,7 @@ def main() -> int:
     for config in composed.configs:
         check_fields(config)
         check_domain(config.domain, "")
-    from vlmbench.cell.grid import tell
+    from vlmbench.cell.told import tell
     from vlmbench.cell.transfer import prepare_transfer, run_transfer
     from vlmbench.records.claim import ClaimedError
 

@@ -9,31 +9,28 @@ python -m vlmbench.train -m sweep=demo
 
 from __future__ import annotations
 
-import sys
-
 from vlmbench.config.checks import check_cell
 from vlmbench.config.entry import compose, run
-from vlmbench.config.faults import ImpossibleCellError
+from vlmbench.config.sweeping import Sweep
+from vlmbench.grid.jobs import run_job
 
 
 def main() -> int:
     """Run the command; returns the exit status."""
-    composed = compose("train", __doc__ or "")
-    cells = []
-    for config, overrides in zip(composed.configs, composed.overrides, strict=True):
-        try:
-            check_cell(config)
-        except ImpossibleCellError as error:
-            if not composed.multirun:
-                raise
-            print(f"left out: {' '.join(overrides)}: {error}", file=sys.stderr)
-            continue
-        cells.append(config)
-    if not cells:
-        return 0 if not composed.configs else 2
-    from vlmbench.cell.grid import run_grid, run_one
+    statuses: list[int] = []
 
-    return run_grid(cells, jobs=cells[0].sweep.jobs) if composed.multirun else run_one(cells[0])
+    def launch(sweep: Sweep) -> None:
+        from vlmbench.grid.sweep import run_sweep
+
+        statuses.append(run_sweep(sweep))
+
+    composed = compose("train", __doc__ or "", sweep=launch, job=run_job)
+    if composed.multirun or not composed.configs:
+        return max(statuses, default=0)
+    check_cell(composed.configs[0])
+    from vlmbench.cell.told import run_one
+
+    return run_one(composed.configs[0])
 
 
 if __name__ == "__main__":

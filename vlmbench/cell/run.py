@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from vlmbench.cell.domain import audited, build_domain
+from vlmbench.cell.naming import label_of, name_of, name_weights
 from vlmbench.config import schema
-from vlmbench.config.endpoint import endpoint_name
 from vlmbench.config.exposure import exposure
 from vlmbench.domains.base import Domain, DomainError
 from vlmbench.errors import UserError
 from vlmbench.records.claim import claim
-from vlmbench.records.identity import digest, identity, relevant
+from vlmbench.records.identity import digest, relevant
 from vlmbench.records.store import RECORD, read_record, write_record
 
 CHECKPOINTS = "checkpoints"  # of an unfinished training; not needed once what trained is saved
@@ -54,13 +54,6 @@ class Prepared:
         return (self.folder / RECORD).exists() and read_record(self.folder)["status"] == "done"
 
 
-def label_of(config: schema.CellConfig) -> str:
-    """Return a cell's name for people: model, finetune and scope, domain, seed."""
-    scope = getattr(config.finetune, "scope", "")
-    method = f"{config.finetune.name}-{scope}" if scope else config.finetune.name
-    return f"{config.model.name}-{method}-{config.domain.shown_name()}-s{config.seed}"
-
-
 def prepare(config: schema.CellConfig) -> Prepared:
     """Build the domain, find the weights, and name the cell.
 
@@ -76,31 +69,8 @@ def prepare(config: schema.CellConfig) -> Prepared:
             f"{domain.name} has test rows alone, and finetune={config.finetune.name} trains. Take finetune=zero_shot, "
             "or train elsewhere and take the cell there: python -m vlmbench.evaluate cell=... domain=..."
         )
-    name = identity(dataclasses.asdict(config), data=domain.fingerprint, weights=weights)
-    # Without "~", which the command line does not take in cell=... .
-    folder = Path(config.output) / config.task.name / f"{label_of(config).replace('~', '+')}-{name[:10]}"
-    return Prepared(config, domain, weights, name, folder, started)
-
-
-def name_weights(model: schema.ModelConfig, lock: str) -> str:
-    """Return what changes when a model's weights do: a digest, or for a hosted model its address and name there.
-
-    Args:
-        model: Its configuration.
-        lock: Path of the lock file.
-
-    Raises:
-        WeightsUnavailableError: The weights are not here and cannot be fetched.
-        LockError: They are not the locked ones.
-    """
-    if isinstance(model, schema.HostedModelConfig):
-        return endpoint_name(model.base_url, model.source)
-    from vlmbench.catalogue.sources import sources_of
-    from vlmbench.weights.locate import locate_all, weights_digest
-    from vlmbench.weights.lock import read_lock
-
-    sources = sources_of(model)
-    return weights_digest(sources, locate_all(sources, read_lock(lock)))
+    name = name_of(config, domain.fingerprint, weights)
+    return Prepared(config, domain, weights, name.identity, name.folder, started)
 
 
 def run_prepared(cell: Prepared) -> dict[str, Any]:

@@ -18,8 +18,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
+from vlmbench.config.added import reject_added_keys
 from vlmbench.config.faults import ConfigError, unknown
 from vlmbench.config.store import conf_dir, register
+from vlmbench.config.sweeping import Handler, Sweep, handled_by
 from vlmbench.errors import UserError
 
 
@@ -38,18 +40,27 @@ class Composed:
     multirun: bool = False
 
 
-def compose(config_name: str, usage: str) -> Composed:
+def compose(
+    config_name: str,
+    usage: str,
+    *,
+    sweep: Handler | None = None,
+    job: Callable[[DictConfig], Any] | None = None,
+) -> Composed:
     """Compose the configuration that `sys.argv` asks for.
 
-    Hydra's own flags work as everywhere (`--help`, `--cfg job`, `--config-dir`, `-m`). Nothing is run and nothing
-    heavy is imported; flags that only print leave `configs` empty.
+    Hydra's own flags work as everywhere (`--help`, `--cfg job`, `--config-dir`, `-m`). Nothing heavy is imported; flags
+    that only print leave `configs` empty.
 
     Args:
         config_name: Primary config in `conf/`.
         usage: What `--help` prints above the lists of valid options.
+        sweep: What a multirun does with its points and Hydra's launcher; without one they are collected like others.
+        job: What a launcher that is not vlmbench's own runs for each point of a multirun.
 
     Raises:
         ConfigError: The command line or a YAML file is wrong.
+        Exception: Whatever `sweep` raises.
     """
     # Hydra's own --help copies its whole registry for each group and takes seconds.
     if {"--help", "-h"} & set(sys.argv[1:]):
@@ -63,14 +74,30 @@ def compose(config_name: str, usage: str) -> Composed:
     verbose = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
 
+    faults: list[Exception] = []
+
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)
-    def collect(config: DictConfig) -> None:
+    def collect(config: DictConfig) -> Any:
         composed.multirun = HydraConfig.get().mode == RunMode.MULTIRUN
+        if job is not None and composed.multirun:
+            return job(config)
         composed.overrides.append(list(HydraConfig.get().overrides.task))
         configs.append(config)
+        return None
+
+    def take(points: Sweep) -> Any:
+        composed.multirun = True
+        composed.configs.extend(points.configs)
+        composed.overrides.extend(list(words) for words in points.overrides)
+        try:
+            return sweep(points) if sweep else None
+        except Exception as error:  # noqa: BLE001 - it is no fault of the configuration, and is raised below
+            faults.append(error)
+            return None
 
     try:
-        collect()
+        with handled_by(take):
+            collect()
         for config in configs:
             reject_added_keys(config)
             composed.configs.append(OmegaConf.to_object(config))
@@ -82,6 +109,8 @@ def compose(config_name: str, usage: str) -> Composed:
     finally:
         if verbose is None:
             del os.environ["HYDRA_FULL_ERROR"]
+    if faults:
+        raise faults[0]
     return composed
 
 
@@ -108,24 +137,6 @@ Any key can be set as key=value. --cfg job prints the composed configuration, --
 def _defaults(path: Path) -> list[str]:
     lines = path.read_text(encoding="utf-8").splitlines()
     return [line.strip() for line in lines if line.startswith("  - ") and ": " in line and "override" not in line]
-
-
-def reject_added_keys(config: DictConfig, prefix: str = "") -> None:
-    """Refuse keys that the schema does not have: Hydra's `+key=value` adds them without a word.
-
-    Raises:
-        ConfigError: At the first such key.
-    """
-    kind = OmegaConf.get_type(config)
-    names = [item.name for item in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else None
-    keys: list[Any] = list(config)  # in a mapping of codes to labels they may be numbers
-    for key in keys:
-        if names is not None and str(key) not in names:
-            raise ConfigError(unknown(f"a key of {prefix.rstrip('.') or 'the command'}", key, names))
-        if OmegaConf.is_missing(config, key) or OmegaConf.is_interpolation(config, key):
-            continue
-        if isinstance(config[key], DictConfig):
-            reject_added_keys(config[key], f"{prefix}{key}.")
 
 
 def explain(error: BaseException) -> str:

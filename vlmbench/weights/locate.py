@@ -16,12 +16,12 @@ from vlmbench.weights.source import ASSETS, PACKAGE, Source, WeightsUnavailableE
 MAIN = ""  # the key of a model's own files among those of its companions
 
 
-def locate_all(sources: Mapping[str, Source], lock: Lock) -> dict[str, str]:
+def locate_all(sources: Mapping[str, Source], lock: Lock, *, bring: bool = True) -> dict[str, str]:
     """Return the local folder of each source; see `locate`."""
-    return {name: locate(source, lock) for name, source in sources.items()}
+    return {name: locate(source, lock, bring=bring) for name, source in sources.items()}
 
 
-def locate(source: Source, lock: Lock | None = None) -> str:
+def locate(source: Source, lock: Lock | None = None, *, bring: bool = True) -> str:
     """Return the local folder with a source's files; what is not here is downloaded.
 
     The network is asked only for what is not here. What is here is checked: nothing that a checkpoint needs may be
@@ -30,6 +30,7 @@ def locate(source: Source, lock: Lock | None = None) -> str:
     Args:
         source: What the configuration names.
         lock: The lock file; None locks nothing.
+        bring: Whether what is not here may be downloaded.
 
     Returns:
         An absolute path.
@@ -47,8 +48,8 @@ def locate(source: Source, lock: Lock | None = None) -> str:
     if folder is None or gone:
         if not source.remote:
             raise WeightsUnavailableError(faults.incomplete(source, str(folder), gone))
-        if hub.is_offline():
-            reason = "HF_HUB_OFFLINE is set"
+        if not bring or hub.is_offline():
+            reason = "HF_HUB_OFFLINE is set" if bring else "nothing is downloaded here"
             partly = faults.incomplete(source, str(folder), gone) + " " if folder else ""
             raise WeightsUnavailableError(partly + faults.absent(source, reason))
         with faults.explained(source):

@@ -17,6 +17,11 @@ class TrainerConfig:
     """The budget and the machine.
 
     Attributes:
+        batch_size: Rows of one training batch, over all devices together.
+        strategy: How a cell uses several devices, Lightning's name; `auto` is one device.
+        devices: Devices of one node that a cell uses.
+        nodes: Nodes that a cell uses.
+        checkpoint_minutes: Longest training time that a killed process loses; what is asked to stop loses nothing.
         max_epochs: Most passes over the training split.
         max_steps: Most optimiser steps; -1 for no such limit.
         patience: Epochs without a better validation metric before training stops.
@@ -37,6 +42,10 @@ class TrainerConfig:
     patience: int = number(5, 1)
     accelerator: str = one_of("auto", "cpu", "gpu", "cuda", "mps", default="auto")
     num_workers: int = number(0, 0, 256)
+    strategy: str = one_of("auto", "ddp", "fsdp", "deepspeed_stage_3", default="auto")
+    devices: int = number(1, 1, 1024)
+    nodes: int = number(1, 1, 1024)
+    checkpoint_minutes: float = number(10.0, 0)
     pixel_cache_gib: float = number(50.0, 0)
 
 
@@ -71,11 +80,9 @@ class SweepConfig:
 
     Attributes:
         name: `none` outside a grid.
-        jobs: Cells that run at the same time on this machine.
     """
 
     name: str = "none"
-    jobs: int = number(1, 1, 64)
 
 
 @dataclass

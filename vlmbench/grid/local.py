@@ -10,32 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any
 
-from vlmbench.cell.run import Prepared, label_of, prepare, run_prepared
+from vlmbench.cell.naming import label_of
+from vlmbench.cell.run import Prepared, prepare, run_prepared
+from vlmbench.cell.told import summary
 from vlmbench.config import schema
+from vlmbench.grid.outcome import Outcome
 from vlmbench.records.claim import ClaimedError
-from vlmbench.records.store import RECORD
-
-
-@dataclass
-class Outcome:
-    """How a cell ended.
-
-    Attributes:
-        label: A short name for people.
-        status: `done`, `failed`, `killed`, or `running` where another process holds the cell.
-        text: The same in a few words, with the result.
-        folder: The cell's directory, empty where it did not get that far.
-        skipped: Whether it was done before.
-    """
-
-    label: str
-    status: str = "killed"
-    text: str = ""
-    folder: str = ""
-    skipped: bool = False
 
 
 @dataclass
@@ -48,47 +30,15 @@ class Running:
     since: float
 
 
-def summary(record: dict[str, Any]) -> str:
-    """Return a record's outcome in a few words: the primary metric with its interval, or the error's first line."""
-    if record["status"] != "done":
-        error = record["error"]
-        return f"FAILED  {error['type']}: {(error['message'].splitlines() or [''])[0]}"
-    name = record["primary_metric"]
-    row = record["metrics"].get(name, {})
-    if row.get("value") is None:
-        return f"done  {name} undefined"
-    interval = f" [{row['low']:.3f}, {row['high']:.3f}]" if row.get("low") is not None else ""
-    return f"done  {name} {row['value']:.3f}{interval}"
-
-
-def run_one(config: schema.CellConfig) -> int:
-    """Run a cell in this process and say how it ended; returns the exit status."""
-    cell = prepare(config)
-    if cell.done:
-        print(f"{cell.label} is done already: same configuration, data and weights.", file=sys.stderr)
-    try:
-        record = run_prepared(cell)
-    except ClaimedError as error:
-        print(f"vlmbench: {error} Left alone.", file=sys.stderr)
-        return 3
-    return tell(cell.label, cell.folder, record)
-
-
-def tell(label: str, folder: Path, record: dict[str, Any]) -> int:
-    """Print how one cell ended, with the traceback of a fault that its user cannot mend; returns the exit status."""
-    print(f"{label}  {summary(record)}\n{folder / RECORD}")
-    if record["status"] == "done":
-        return 0
-    if not record["error"]["mendable"]:
-        print(record["error"]["traceback"], file=sys.stderr)
-    return 1
-
-
-def run_grid(configs: Sequence[schema.CellConfig], *, jobs: int = 1) -> int:
+def run_cells(configs: Sequence[schema.CellConfig], *, jobs: int = 1) -> list[Outcome]:
     """Run cells, `jobs` at a time; one that fails or is killed never takes the others with it.
 
+    Args:
+        configs: Each possible, see `check_cell`.
+        jobs: Cells that run at the same time on this machine.
+
     Returns:
-        Exit status: 0 if every cell has a record that says done.
+        How each cell ended, in the order of `configs`.
     """
     threads = max(1, (os.cpu_count() or 1) // jobs)
     # Before the server starts: several torch processes that each use every core are many times slower than one.
@@ -113,11 +63,7 @@ def run_grid(configs: Sequence[schema.CellConfig], *, jobs: int = 1) -> int:
     finally:
         for started in running.values():
             started.process.terminate()
-    bad = [outcome for outcome in outcomes if outcome.status != "done"]
-    print(f"{total - len(bad)} of {total} cells done" + (f", {len(bad)} not:" if bad else "."))
-    for outcome in bad:
-        print(f"  {outcome.label}  {outcome.text}  {outcome.folder}")
-    return 1 if bad else 0
+    return outcomes
 
 
 def _start(context: Any, config: schema.CellConfig) -> Running:

@@ -1,0 +1,111 @@
+"""The names of many cells: what they share, data and weights, is looked up once."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlmbench.cell.domain import build_domain
+from vlmbench.config import schema
+from vlmbench.domains.base import Domain
+from vlmbench.errors import UserError
+from vlmbench.records.identity import identity
+
+
+@dataclass(frozen=True)
+class Name:
+    """What a cell is called.
+
+    Attributes:
+        identity: 64 hex digits.
+        folder: Its own directory.
+        data: Fingerprint of the domain.
+        weights: Digest of the weights.
+    """
+
+    identity: str
+    folder: Path
+    data: str
+    weights: str
+
+
+def name_of(config: schema.CellConfig, data: str, weights: str) -> Name:
+    """Return a cell's name from its configuration and the content of its data and weights."""
+    digits = identity(dataclasses.asdict(config), data=data, weights=weights)
+    # Without "~", which the command line does not take in cell=... .
+    folder = Path(config.output) / config.task.name / f"{label_of(config).replace('~', '+')}-{digits[:10]}"
+    return Name(digits, folder, data, weights)
+
+
+def label_of(config: schema.CellConfig) -> str:
+    """Return a cell's name for people: model, finetune and scope, domain, seed."""
+    scope = getattr(config.finetune, "scope", "")
+    method = f"{config.finetune.name}-{scope}" if scope else config.finetune.name
+    return f"{config.model.name}-{method}-{config.domain.shown_name()}-s{config.seed}"
+
+
+def name_weights(model: schema.ModelConfig, lock: str, *, bring: bool = True) -> str:
+    """Return what changes when a model's weights do: a digest, or for a hosted model its address and name there.
+
+    Args:
+        model: Its configuration.
+        lock: Path of the lock file.
+        bring: Whether weights that are not here may be downloaded.
+
+    Raises:
+        WeightsUnavailableError: The weights are not here and cannot be fetched.
+        LockError: They are not the locked ones.
+    """
+    from vlmbench.config.endpoint import endpoint_name
+
+    if isinstance(model, schema.HostedModelConfig):
+        return endpoint_name(model.base_url, model.source)
+    from vlmbench.catalogue.sources import sources_of
+    from vlmbench.weights.locate import locate_all, weights_digest
+    from vlmbench.weights.lock import read_lock
+
+    sources = sources_of(model)
+    return weights_digest(sources, locate_all(sources, read_lock(lock), bring=bring))
+
+
+class Namer:
+    """Names cells of one grid without starting or downloading anything.
+
+    A domain or weights that are not here are a reason, told for each cell that wants them.
+    """
+
+    def __init__(self) -> None:
+        self._weights: dict[str, str | UserError] = {}
+        self._data: dict[str, str | UserError] = {}
+
+    def name(self, config: schema.CellConfig) -> Name:
+        """Return a cell's name.
+
+        Raises:
+            UserError: Its data or weights are not here, or not as configured.
+        """
+        data = self._once(self._data, f"{config.task.name} {config.domain!r}", lambda: self._fingerprint(config))
+        weights = self._once(
+            self._weights,
+            f"{config.lock} {config.model!r}",
+            lambda: name_weights(config.model, config.lock, bring=False),
+        )
+        return name_of(config, data, weights)
+
+    @staticmethod
+    def _fingerprint(config: schema.CellConfig) -> str:
+        domain: Domain = build_domain(config.domain, config.task.name)  # type: ignore[arg-type]
+        return domain.fingerprint
+
+    @staticmethod
+    def _once(known: dict[str, str | UserError], key: str, find: object) -> str:
+        if key not in known:
+            try:
+                known[key] = find()  # type: ignore[operator]
+            except UserError as error:
+                known[key] = error
+        found = known[key]
+        if isinstance(found, UserError):
+            raise found
+        return found

@@ -1,0 +1,70 @@
+"""The cells of a sweep: which are possible, and why the others are not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vlmbench.config import schema
+from vlmbench.config.checks import check_cell
+from vlmbench.config.faults import ImpossibleCellError
+from vlmbench.config.sweeping import Sweep
+
+
+@dataclass(frozen=True)
+class Impossible:
+    """A point of the product that means nothing.
+
+    Attributes:
+        overrides: What was asked for.
+        reason: Why it cannot be.
+    """
+
+    overrides: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class GridCell:
+    """A point of the product that can be computed.
+
+    Attributes:
+        config: The cell.
+        overrides: What was asked for.
+    """
+
+    config: schema.CellConfig
+    overrides: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a sweep asks for.
+
+    Attributes:
+        name: `sweep.name`.
+        cells: What can be computed, in the order of the product.
+        impossible: What cannot.
+    """
+
+    name: str
+    cells: Sequence[GridCell]
+    impossible: Sequence[Impossible]
+
+
+def grid_of(sweep: Sweep) -> Grid:
+    """Check every point of a sweep.
+
+    Raises:
+        ConfigError: A value is wrong; nothing is launched then.
+    """
+    cells, impossible = [], []
+    for config, overrides in zip(sweep.configs, sweep.overrides, strict=True):
+        try:
+            check_cell(config)
+        except ImpossibleCellError as error:
+            impossible.append(Impossible(tuple(overrides), str(error)))
+        else:
+            cells.append(GridCell(config, tuple(overrides)))
+    name = sweep.configs[0].sweep.name if sweep.configs else "none"
+    return Grid(name, cells, impossible)

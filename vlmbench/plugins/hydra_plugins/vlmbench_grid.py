@@ -1,0 +1,102 @@
+"""Hydra's view of the grid: the sweeper `vlmbench`, and the launchers `vlmbench_local` and `vlmbench_slurm`.
+
+Hydra imports every plugin at each start of any command: nothing here imports more than Hydra itself. It executes the
+file without entering it into sys.modules, where dataclasses look annotations up that are strings: they are not here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+
+class GridSweeper(BasicSweeper):
+    """Hydra's product of lists, composed fast, checked as a whole, and handed to the command that was typed.
+
+    The basic sweeper composes each point twice at 80 ms, and stops at the first that cannot be; a filter on it
+    (hydra-filter-sweeper) composes once more.
+    """
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Compose every point and let the command plan, run or fetch them."""
+        from vlmbench.config.product import compose_all
+        from vlmbench.config.sweeping import Sweep, handle
+
+        assert self.config is not None  # noqa: S101 - set by setup
+        assert self.hydra_context is not None  # noqa: S101 - set by setup
+        loader = self.hydra_context.config_loader
+        parser = OverridesParser.create(config_loader=loader)
+        overrides = parser.parse_overrides(self._parse_config() + arguments)
+        jobs = [job for batch in self.split_arguments(overrides, None) for job in batch]
+        return handle(Sweep(list(compose_all(loader, self.config, jobs)), jobs, self.launcher))
+
+
+class CellLauncher(Launcher):
+    """What both launchers of the grid share: they take cells as they are composed, rather than compose them anew."""
+
+    def __init__(self, **options: Any) -> None:
+        self.options: dict[str, Any] = {
+            k: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for k, v in options.items()
+        }
+        self.config: DictConfig | None = None
+        self.hydra_context: HydraContext | None = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Remember what Hydra gives to every launcher."""
+        self.config, self.hydra_context = config, hydra_context
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Launch jobs of another sweeper, for example Hydra's basic one."""
+        from vlmbench.config.product import compose_all
+        from vlmbench.grid.jobs import returns
+
+        assert self.config is not None  # noqa: S101 - set by setup
+        assert self.hydra_context is not None  # noqa: S101 - set by setup
+        cells = list(compose_all(self.hydra_context.config_loader, self.config, job_overrides))
+        return returns(self.launch_cells(cells), job_overrides)
+
+    def launch_cells(self, cells: Sequence[Any]) -> Sequence[Any]:
+        """Run cells; returns how each ended, in the same order."""
+        raise NotImplementedError
+
+
+class LocalLauncher(CellLauncher):
+    """Cells as processes of this machine."""
+
+    def launch_cells(self, cells: Sequence[Any]) -> Sequence[Any]:
+        """Run cells, several at a time; see `vlmbench.grid.local`."""
+        from vlmbench.grid.local import run_cells
+
+        return run_cells(cells, **self.options)
+
+
+@dataclass
+class LocalConf:
+    """Options of `hydra/launcher=vlmbench_local`.
+
+    Attributes:
+        jobs: Cells that run at the same time.
+    """
+
+    _target_: str = "hydra_plugins.vlmbench_grid.LocalLauncher"
+    jobs: int = 1
+
+
+@dataclass
+class SweeperConf:
+    """Options of `hydra/sweeper=vlmbench`: as those of Hydra's basic one."""
+
+    _target_: str = "hydra_plugins.vlmbench_grid.GridSweeper"
+    max_batch_size: int | None = None
+    params: dict[str, str] | None = None
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="vlmbench", node=SweeperConf, provider="vlmbench")
+ConfigStore.instance().store(group="hydra/launcher", name="vlmbench_local", node=LocalConf, provider="vlmbench")
