@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vlmbench.config import schema
-from vlmbench.config.checks import check_cell
-from vlmbench.config.faults import ImpossibleCellError
+from vlmbench.config.checks import check_possible
+from vlmbench.config.faults import AbsentError, ImpossibleCellError
+from vlmbench.config.presence import check_present
 from vlmbench.config.sweeping import Sweep
+from vlmbench.config.twins import twins
 
 
 @dataclass(frozen=True)
 class Impossible:
-    """A point of the product that means nothing.
+    """A point of the product that means nothing, or that another one stands for.
 
     Attributes:
         overrides: What was asked for.
@@ -31,10 +33,12 @@ class GridCell:
     Attributes:
         config: The cell.
         overrides: What was asked for.
+        absent: What keeps it from being computed on this machine, data, weights or a key, and how to get that.
     """
 
     config: schema.CellConfig
     overrides: tuple[str, ...]
+    absent: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,11 +64,18 @@ def grid_of(sweep: Sweep) -> Grid:
     """
     cells, impossible = [], []
     for config, overrides in zip(sweep.configs, sweep.overrides, strict=True):
+        absent = ""
         try:
-            check_cell(config)
+            check_possible(config)
+            check_present(config)
         except ImpossibleCellError as error:
             impossible.append(Impossible(tuple(overrides), str(error)))
-        else:
-            cells.append(GridCell(config, tuple(overrides)))
+            continue
+        except AbsentError as error:
+            absent = str(error)
+        cells.append(GridCell(config, tuple(overrides), absent))
+    same = twins([cell.config for cell in cells])
+    impossible += [Impossible(cells[position].overrides, reason) for position, reason in sorted(same.items())]
+    cells = [cell for position, cell in enumerate(cells) if position not in same]
     name = sweep.configs[0].sweep.name if sweep.configs else "none"
     return Grid(name, cells, impossible)

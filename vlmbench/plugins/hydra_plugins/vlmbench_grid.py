@@ -22,7 +22,21 @@ class GridSweeper(BasicSweeper):
 
     The basic sweeper composes each point twice at 80 ms, and stops at the first that cannot be; a filter on it
     (hydra-filter-sweeper) composes once more.
+
+    Args:
+        max_batch_size: Of the basic sweeper; all points are handed over at once.
+        params: One product, as of the basic sweeper.
+        parts: Several products by name, one grid; a key on the command line replaces that of each.
     """
+
+    def __init__(
+        self,
+        max_batch_size: int | None = None,
+        params: dict[str, str] | None = None,
+        parts: dict[str, dict[str, str]] | None = None,
+    ) -> None:
+        super().__init__(max_batch_size, params)
+        self.parts = parts or {}
 
     def sweep(self, arguments: list[str]) -> Any:
         """Compose every point and let the command plan, run or fetch them."""
@@ -33,8 +47,11 @@ class GridSweeper(BasicSweeper):
         assert self.hydra_context is not None  # noqa: S101 - set by setup
         loader = self.hydra_context.config_loader
         parser = OverridesParser.create(config_loader=loader)
-        overrides = parser.parse_overrides(self._parse_config() + arguments)
-        jobs = [job for batch in self.split_arguments(overrides, None) for job in batch]
+        jobs: list[list[str]] = []
+        for part in self.parts.values() or [{}]:
+            words = self._parse_config() + [f"{key}={value}" for key, value in part.items()] + arguments
+            for batch in self.split_arguments(parser.parse_overrides(words), None):
+                jobs += batch
         return handle(Sweep(list(compose_all(loader, self.config, jobs)), jobs, self.launcher))
 
 
@@ -91,11 +108,12 @@ class LocalConf:
 
 @dataclass
 class SweeperConf:
-    """Options of `hydra/sweeper=vlmbench`: as those of Hydra's basic one."""
+    """Options of `hydra/sweeper=vlmbench`: as those of Hydra's basic one, and several products in one grid."""
 
     _target_: str = "hydra_plugins.vlmbench_grid.GridSweeper"
     max_batch_size: int | None = None
     params: dict[str, str] | None = None
+    parts: dict[str, dict[str, str]] | None = None
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="vlmbench", node=SweeperConf, provider="vlmbench")
