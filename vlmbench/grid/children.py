@@ -22,7 +22,8 @@ from vlmbench.cell.naming import label_of
 from vlmbench.cell.run import Prepared, prepare, run_prepared
 from vlmbench.cell.told import summary
 from vlmbench.config import schema
-from vlmbench.grid.outcome import INTERRUPTED, Outcome
+from vlmbench.grid.outcome import GOES_ON, INTERRUPTED, Outcome
+from vlmbench.grid.server import BLOCKED
 from vlmbench.records.claim import ClaimedError
 
 #: How a process is asked to stop.
@@ -59,6 +60,7 @@ def run_child(start: Start, send: Connection) -> None:
     import torch  # the fork server has it
 
     torch.set_num_threads(start.threads)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED)
     outcome = Outcome(label_of(start.config), folder=start.folder)
     try:
         cell = prepare(start.config)
@@ -72,7 +74,7 @@ def run_child(start: Start, send: Connection) -> None:
     except SystemExit as stop:
         if stop.code != INTERRUPTED:
             raise
-        outcome.status, outcome.text = "interrupted", "interrupted; it goes on when it is launched again"
+        outcome.status, outcome.text = "interrupted", GOES_ON
         send.send(outcome)
         raise
     except Exception as error:  # noqa: BLE001 - before a cell has a directory, its fault is told to the grid

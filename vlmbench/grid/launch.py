@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from multiprocessing.connection import wait
 
+from vlmbench.cell.run import record_death
 from vlmbench.config import schema
 from vlmbench.grid.order import Seconds, seconds_left, turns
 from vlmbench.grid.outcome import LISTED, Outcome
@@ -85,7 +86,7 @@ class Launch:
                 continue
             if (state := holder(cell)) is not None:
                 self._take_out(cell, busy)
-                self._left(cell, f"left alone: pid {state.pid} on {state.host} is at work on it")
+                self._left(cell, f"left alone: {state.text} is at work on it")
                 continue
             try:
                 self.slots.check(cell.config)
@@ -110,7 +111,7 @@ class Launch:
 
     def _sleep(self) -> None:
         """Wait until a process ends, a signal comes, or something is to be looked at again."""
-        patience = None
+        patience = None if self.running else 0.0
         if self.asked:
             patience = max(0.0, self.deadline - time.monotonic())
         elif any(running.first is not None for running, _, _ in self.running):
@@ -120,7 +121,7 @@ class Launch:
         sentinels = [sentinel for running, _, _ in self.running for sentinel in running.sentinels]
         if self.woken in wait([*sentinels, self.woken], patience):
             os.read(self.woken, 4096)
-            if self.running:
+            if sentinels:
                 how = f"save what they have, {self.stop_seconds:.0f} s at most; a second signal kills them"
                 print(f"stopping: {len(self.running)} cells {how if self.asked == 1 else 'are killed'}", flush=True)
         if self.asked and time.monotonic() >= self.deadline:
@@ -142,6 +143,8 @@ class Launch:
             if outcome.status == "running":
                 self._left(cell, outcome.text)
             else:
+                if outcome.status == "killed":
+                    record_death(cell.config, running.code)
                 self._end(cell, outcome)
 
     def _look_at_held(self) -> None:
@@ -166,7 +169,7 @@ class Launch:
         self._say(len(self.outcomes), outcome)
 
     def _say(self, number: int, outcome: Outcome) -> None:
-        took = f"{outcome.seconds:.0f} s" if outcome.seconds else "done before"
+        took = "done before" if outcome.skipped and outcome.status == "done" else f"{outcome.seconds:.0f} s"
         left = self._left_over()
         rest = "" if left is None else f", about {left:.0f} s left"
         print(f"[{number}/{self.total}] {outcome.label}  {outcome.text}  ({took}{rest})", flush=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 #: Of a process that was asked to stop and goes on when it is launched again (EX_TEMPFAIL of sysexits.h).
 INTERRUPTED = 75
+GOES_ON = "interrupted; it goes on when it is launched again"
 #: Longest list of cells of one kind that is shown one by one.
 LISTED = 20
 

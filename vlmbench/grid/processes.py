@@ -5,9 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import socket
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -15,12 +13,14 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from vlmbench.cell.naming import label_of
+from vlmbench.cell.ranks import environments
 from vlmbench.config import schema
 from vlmbench.grid.children import STOP, Start, run_child
-from vlmbench.grid.outcome import INTERRUPTED, Outcome
+from vlmbench.grid.outcome import GOES_ON, INTERRUPTED, Outcome
+from vlmbench.records.died import cause, was_asked
 
-#: Seconds that other ranks get to end when one of them has.
-_GRACE = 10.0
+#: Seconds in which the other ranks end by themselves when one of them has, with a record by rank 0 where it can.
+_GRACE = 30.0
 
 
 @dataclass
@@ -68,6 +68,8 @@ class Running:
 
     def ask(self) -> None:
         """Ask every process to save what it has and to end."""
+        if self.stopped:
+            return
         self.stopped = True
         for process in self.processes:
             _signal(process, STOP, group=False)
@@ -91,24 +93,16 @@ class Running:
         outcome.seconds = time.monotonic() - self.since
         if outcome.status != "killed":
             return outcome
-        if self.first == INTERRUPTED or self.stopped:
-            outcome.status, outcome.text = "interrupted", "interrupted; it goes on when it is launched again"
+        if self.first == INTERRUPTED or self.stopped or was_asked(self.code):
+            outcome.status, outcome.text = "interrupted", GOES_ON
         else:
-            outcome.text = f"KILLED  {died(self.first)}; run the grid again to resume it"
+            outcome.text = f"KILLED  {cause(self.code)}"
         return outcome
 
-
-def died(code: int | None) -> str:
-    """Say in words what an exit status means that a process did not choose to tell more about.
-
-    Args:
-        code: As multiprocessing has it: the negative number of a signal, else what the process returned.
-    """
-    if code == -signal.SIGKILL:
-        return "by SIGKILL, as the kernel does where memory runs out"
-    if code is not None and code < 0:
-        return f"by {signal.Signals(-code).name}"
-    return f"exit status {code}"
+    @property
+    def code(self) -> int:
+        """The exit status that tells most: of the rank that ended first and not well."""
+        return self.first or 0
 
 
 def start(
@@ -124,16 +118,14 @@ def start(
         folder: The cell's directory where it is known.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["vlmbench.cell.preload"])
+    context.set_forkserver_preload(["vlmbench.grid.preload"])
     receive, send = context.Pipe(duplex=False)
     processes: list[BaseProcess] = []
     running = Running(config, receive, processes)
     try:
-        for rank, ranked in enumerate(_ranks(config.trainer.devices)):
+        for rank, ranked in enumerate(environments(config.trainer.devices)):
             told = Start(config, {**environment, **ranked}, rank, threads, stop_seconds, folder)
-            process = context.Process(target=run_child, args=(told, send))
-            process.start()
-            processes.append(process)
+            processes.append(_started(context, told, send))
     except BaseException:
         running.kill()
         raise
@@ -142,24 +134,14 @@ def start(
     return running
 
 
-def _ranks(devices: int) -> list[dict[str, str]]:
-    """Return the environment of each rank, as torchrun sets it: Lightning then starts no processes itself."""
-    if devices == 1:
-        return [{}]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {
-        "WORLD_SIZE": str(devices),
-        "LOCAL_WORLD_SIZE": str(devices),
-        "GROUP_RANK": "0",
-        "NODE_RANK": "0",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        # By this Lightning knows the variables for torchrun's, inside a job of SLURM too.
-        "TORCHELASTIC_RUN_ID": uuid.uuid4().hex,
-    }
-    return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(devices)]
+def _started(context: Any, told: Start, send: Connection) -> BaseProcess:
+    process: BaseProcess = context.Process(target=run_child, args=(told, send))
+    try:
+        process.start()
+    except (OSError, EOFError):  # the fork server was killed a moment ago; the next try starts another
+        process = context.Process(target=run_child, args=(told, send))
+        process.start()
+    return process
 
 
 def wait_all(cells: Sequence[Running], seconds: float) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlmbench.cell.naming import Name, Namer, label_of
+from vlmbench.cell.run import up_to_date
 from vlmbench.cell.told import summary
 from vlmbench.config import schema
 from vlmbench.errors import UserError
@@ -78,7 +79,8 @@ def _stamp(folder: Path) -> tuple[int, int] | None:
 def settled(cell: Known) -> Outcome | None:
     """Return how a cell has ended without this launch: done, or failed since the launch began; None if it is to run.
 
-    A record that failed before is no reason to leave the cell alone: to launch it again is how one tries again.
+    A record that failed before is no reason to leave the cell alone: to launch it again is how one tries again. Nor is
+    a done one that says less than is asked of it now.
     """
     if cell.name is None or (stamp := _stamp(cell.name.folder)) is None:
         return None
@@ -86,20 +88,15 @@ def settled(cell: Known) -> Outcome | None:
         record = read_record(cell.name.folder)
     except UserError:
         return None  # its process says what is wrong with it
-    if record["status"] == "done" or stamp != cell.stamp:
+    if up_to_date(cell.config, cell.name.folder) or (record["status"] != "done" and stamp != cell.stamp):
         return Outcome(cell.label, record["status"], summary(record), cell.folder, skipped=True)
     return None
 
 
 def holder(cell: Known) -> State | None:
     """Return the state of a cell that another process is at work on; None where nobody is."""
-    if cell.name is None:
-        return None
-    try:
-        state = state_of(cell.name.folder)
-    except UserError:
-        return None
-    return state if state.status == "running" else None
+    state = state_of(cell.name.folder) if cell.name else None
+    return state if state and state.status == "running" else None
 
 
 class Waiting:
@@ -116,5 +113,5 @@ class Waiting:
         print(f"waiting for {len(cells)} cells that other processes are at work on", flush=True)
         for cell in cells[:LISTED]:
             state = holder(cell)
-            where = f"pid {state.pid} on {state.host}, heard of {state.beat:.0f} s ago" if state else "unknown process"
-            print(f"  {cell.label}  {where}{f'  {state.text}' if state and state.text else ''}", flush=True)
+            said = f"{state.text} since {state.since}, heard of {state.beat:.0f} s ago" if state else "ended just now"
+            print(f"  {cell.label}  {said}", flush=True)
