@@ -6,6 +6,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from vlmbench.config import schema
 from vlmbench.config.domain_checks import check_corruption, check_domain
 from vlmbench.config.endpoint import endpoint_fault
 from vlmbench.config.exposure import hint_at
-from vlmbench.config.faults import ConfigError, ImpossibleCellError, unknown
+from vlmbench.config.faults import AbsentError, ConfigError, ImpossibleCellError, unknown
 from vlmbench.config.prompts import VQA_PROMPTS, prompt_fault
 
 METHODS: dict[str, tuple[str, ...]] = {
@@ -44,11 +45,15 @@ def check_cell(cell: schema.CellConfig) -> None:
     Raises:
         ConfigError: A value is missing, out of range, or names something that is not there.
         ImpossibleCellError: The parts are each right but cannot go together.
+        AbsentError: Nothing is wrong but that data or weights are not on this machine.
     """
     check_fields(cell)
-    check_model(cell.model)
+    absent: list[AbsentError] = []
+    with _later(absent):
+        check_model(cell.model)
     check_combination(cell.model, cell.task, cell.finetune, cell.domain)
-    check_domain(cell.domain, cell.task.name)
+    with _later(absent):
+        check_domain(cell.domain, cell.task.name)
     check_prompts(cell.task)
     check_corruption(cell.domain, cell.finetune)
     check_endpoint(cell.model)
@@ -59,6 +64,17 @@ def check_cell(cell: schema.CellConfig) -> None:
         )
     if cell.deterministic and cell.trainer.accelerator == "mps":
         raise ConfigError("trainer.accelerator=mps cannot be deterministic; set deterministic=false.")
+    if absent:
+        raise absent[0]
+
+
+@contextmanager
+def _later(absent: list[AbsentError]) -> Iterator[None]:
+    """Go on where something is not here: what is impossible or wrong is so on every machine."""
+    try:
+        yield
+    except AbsentError as error:
+        absent.append(error)
 
 
 def check_fields(node: object) -> None:
@@ -85,7 +101,8 @@ def check_model(model: schema.ModelConfig) -> None:
     """Check what a model's YAML says about where its weights come from.
 
     Raises:
-        ConfigError: A local folder that is not there.
+        ConfigError: A word that is no modality.
+        AbsentError: A local folder that is not there.
     """
     for word in model.pretraining_modalities:
         hint_at("model.pretraining_modalities", word)
@@ -99,7 +116,7 @@ def check_model(model: schema.ModelConfig) -> None:
         )
         if model.how_to_get:
             hint = f"To get the weights: {model.how_to_get}."
-        raise ConfigError(f"model.source={model.source!r} is not a folder. {hint}")
+        raise AbsentError(f"model.source={model.source!r} is not a folder. {hint}")
 
 
 def check_prompts(task: schema.TaskConfig) -> None:

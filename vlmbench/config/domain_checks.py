@@ -8,15 +8,16 @@ from pathlib import Path
 
 from vlmbench.config import schema
 from vlmbench.config.exposure import hint_at, parts
-from vlmbench.config.faults import ConfigError, ImpossibleCellError, unknown
+from vlmbench.config.faults import AbsentError, ConfigError, ImpossibleCellError, unknown
 
 
 def check_domain(domain: schema.DomainConfig, task: str) -> None:
     """Check a domain's name, paths and templates.
 
     Raises:
-        ConfigError: A name that no folder can have, a folder or table that is not there, a template without its
-            placeholder, bad fractions, no modality or too many.
+        ConfigError: A name that no folder can have, a table that is not there, a template without its placeholder,
+            bad fractions, no modality or too many.
+        AbsentError: Its folder is not there.
     """
     if not re.fullmatch(r"\w[^/\\]*", domain.name):
         raise ConfigError(
@@ -30,9 +31,10 @@ def check_domain(domain: schema.DomainConfig, task: str) -> None:
                 raise ConfigError(f"domain.{key}: {template!r} lacks the placeholder {{label}}.")
     check_subset(domain, task)
     if isinstance(domain, schema.TableDomainConfig):
+        _check_fractions(domain.split_fractions)
         root = Path(domain.root).expanduser()
         if not root.is_dir():
-            raise ConfigError(
+            raise AbsentError(
                 f"domain.root={domain.root!r} is not a folder. Give the folder that holds {domain.table}."
             )
         if not (root / domain.table).is_file():
@@ -40,7 +42,6 @@ def check_domain(domain: schema.DomainConfig, task: str) -> None:
             raise ConfigError(
                 f"domain.table={domain.table!r} is not in {root}. Tables there: {', '.join(tables) or 'none'}."
             )
-        _check_fractions(domain.split_fractions)
     if isinstance(domain, schema.PublishedDomainConfig):
         _check_published(domain)
     if isinstance(domain, schema.PhantomDomainConfig) and not domain.modalities:
@@ -108,13 +109,13 @@ def _check_published(domain: schema.PublishedDomainConfig) -> None:
         for template in getattr(domain.rule(), key):
             if "{label}" not in template:
                 raise ConfigError(f"domain.rules.{domain.rule_name()}.{key}: {template!r} lacks {{label}}.")
+    _check_fractions(domain.split_fractions)
     root = Path(domain.root).expanduser()
     if not root.is_dir():
-        raise ConfigError(
+        raise AbsentError(
             f"domain.root={domain.root!r} is not a folder. Bring {domain.title or domain.name} there, or learn how to "
             f"get it: python -m vlmbench.fetch domain={domain.name}. VLMBENCH_DATA names the folder of all datasets."
         )
-    _check_fractions(domain.split_fractions)
 
 
 def _check_fractions(fractions: list[float]) -> None:
