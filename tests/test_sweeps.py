@@ -32,7 +32,7 @@ def grid(monkeypatch, tmp_path):
     def compose(*arguments: str) -> Grid:
         grids: list[Grid] = []
         monkeypatch.setattr(sys, "argv", ["vlmbench train", "-m", *arguments])
-        entry.compose("train", "", sweep=lambda sweep: grids.append(grid_of(sweep)))
+        entry.compose("train", "", sweep=lambda sweep: grids.append(grid_of(sweep, absent=True)))
         (found,) = grids
         return found
 

@@ -17,7 +17,7 @@ class ImpossibleCellError(ConfigError):
 
 
 class AbsentError(ConfigError):
-    """The configuration is right, but data, weights or a key that it needs are not on this machine."""
+    """What the configuration names is right but not on this machine; a plan goes on without it."""
 
 
 def unknown(what: str, value: object, valid: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vlmbench.config import schema
 from vlmbench.config.endpoint import key_absence
-from vlmbench.config.faults import AbsentError
+from vlmbench.config.faults import AbsentError, ConfigError
 
 
 def check_present(cell: schema.CellConfig) -> None:
@@ -47,7 +47,8 @@ def domain_present(domain: schema.DomainConfig) -> None:
     """Check a domain's folder and table.
 
     Raises:
-        AbsentError: One of them is not there.
+        AbsentError: The folder is not there.
+        ConfigError: It is, without the table.
     """
     if isinstance(domain, schema.TableDomainConfig):
         root = Path(domain.root).expanduser()
@@ -57,7 +58,7 @@ def domain_present(domain: schema.DomainConfig) -> None:
             )
         if not (root / domain.table).is_file():
             tables = sorted(p.name for p in root.iterdir() if p.suffix in {".csv", ".tsv", ".jsonl"})
-            raise AbsentError(
+            raise ConfigError(
                 f"domain.table={domain.table!r} is not in {root}. Tables there: {', '.join(tables) or 'none'}."
             )
     if isinstance(domain, schema.PublishedDomainConfig) and not Path(domain.root).expanduser().is_dir():

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vlmbench.config import schema
-from vlmbench.config.checks import check_possible
+from vlmbench.config.checks import check_cell
 from vlmbench.config.faults import AbsentError, ImpossibleCellError
-from vlmbench.config.presence import check_present
 from vlmbench.config.sweeping import Sweep
 from vlmbench.config.twins import twins
 
@@ -20,10 +19,12 @@ class Impossible:
     Attributes:
         overrides: What was asked for.
         reason: Why it cannot be.
+        what: Model and method in two words, under which a plan counts such points.
     """
 
     overrides: tuple[str, ...]
     reason: str
+    what: str = ""
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class GridCell:
     Attributes:
         config: The cell.
         overrides: What was asked for.
-        absent: What keeps it from being computed on this machine, data, weights or a key, and how to get that.
+        absent: What of it is not on this machine, where that can be told without building the domain.
     """
 
     config: schema.CellConfig
@@ -56,26 +57,32 @@ class Grid:
     impossible: Sequence[Impossible]
 
 
-def grid_of(sweep: Sweep) -> Grid:
+def grid_of(sweep: Sweep, *, absent: bool = False) -> Grid:
     """Check every point of a sweep.
+
+    Args:
+        sweep: What is asked for.
+        absent: Whether cells are kept whose data or weights are not on this machine: for what only looks.
 
     Raises:
         ConfigError: A value is wrong; nothing is launched then.
     """
     cells, impossible = [], []
     for config, overrides in zip(sweep.configs, sweep.overrides, strict=True):
-        absent = ""
         try:
-            check_possible(config)
-            check_present(config)
+            check_cell(config)
         except ImpossibleCellError as error:
-            impossible.append(Impossible(tuple(overrides), str(error)))
-            continue
+            what = f"{config.model.name} x {config.finetune.name}"
+            impossible.append(Impossible(tuple(overrides), str(error), what))
         except AbsentError as error:
-            absent = str(error)
-        cells.append(GridCell(config, tuple(overrides), absent))
+            if not absent:
+                raise
+            cells.append(GridCell(config, tuple(overrides), str(error)))
+        else:
+            cells.append(GridCell(config, tuple(overrides)))
     same = twins([cell.config for cell in cells])
-    impossible += [Impossible(cells[position].overrides, reason) for position, reason in sorted(same.items())]
+    for position, reason in sorted(same.items()):
+        impossible.append(Impossible(cells[position].overrides, reason, "the same as another"))
     cells = [cell for position, cell in enumerate(cells) if position not in same]
     name = sweep.configs[0].sweep.name if sweep.configs else "none"
     return Grid(name, cells, impossible)
