@@ -224,7 +224,7 @@ def _header(cell: Prepared) -> dict[str, Any]:
     config = dataclasses.asdict(cell.config)
     return {
         "identity": cell.identity,
-        "kind": "cell",
+        "kind": "cell" if cell.config.task.evaluate_on == "test" else "trial",
         "cell": {
             "model": cell.config.model.name,
             "task": cell.config.task.name,

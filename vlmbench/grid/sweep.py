@@ -16,6 +16,10 @@ from vlmbench.records.state import state_of
 
 def run_sweep(sweep: Sweep) -> int:
     """Launch every cell of a sweep that is not done; returns the exit status: 0 if all are done in the end."""
+    if sweep.search is not None:
+        from vlmbench.grid.search import run_search
+
+        return run_search(sweep)
     grid = grid_of(sweep, absent=True)
     for left_out in grid.impossible:
         print(f"left out: {' '.join(left_out.overrides)}: {left_out.reason}", file=sys.stderr)

@@ -72,6 +72,11 @@ def read_predictions(folder: Path) -> pd.DataFrame:
         raise RecordError(f"{folder / PREDICTIONS} cannot be read: {error}. Run the cell again.") from error
 
 
+def write_text(path: Path, text: str) -> Path:
+    """Write a text file whole or not at all."""
+    return _atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
 def _atomically(path: Path, write: Callable[[Path], Any]) -> Path:
     """Write beside the target and rename: readers see the old file or the new one, never a part."""
     temporary: Path | None = None

@@ -5,7 +5,7 @@ file without entering it into sys.modules, where dataclasses look annotations up
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -27,6 +27,7 @@ class GridSweeper(BasicSweeper):
         max_batch_size: Of the basic sweeper; all points are handed over at once.
         params: One product, as of the basic sweeper.
         parts: Several products by name, one grid; a key on the command line replaces that of each.
+        search: Budget and space, where each point is to be tuned on validation rather than run as it is.
     """
 
     def __init__(
@@ -34,9 +35,11 @@ class GridSweeper(BasicSweeper):
         max_batch_size: int | None = None,
         params: dict[str, str] | None = None,
         parts: dict[str, dict[str, str]] | None = None,
+        search: Any = None,
     ) -> None:
         super().__init__(max_batch_size, params)
         self.parts = parts or {}
+        self.tuning: Any = OmegaConf.to_container(search, resolve=True) if OmegaConf.is_config(search) else search
 
     def sweep(self, arguments: list[str]) -> Any:
         """Compose every point and let the command plan, run or fetch them."""
@@ -52,7 +55,7 @@ class GridSweeper(BasicSweeper):
             words = self._parse_config() + [f"{key}={value}" for key, value in part.items()] + arguments
             for batch in self.split_arguments(parser.parse_overrides(words), None):
                 jobs += batch
-        return handle(Sweep(list(compose_all(loader, self.config, jobs)), jobs, self.launcher))
+        return handle(Sweep(list(compose_all(loader, self.config, jobs)), jobs, self.launcher, self.tuning))
 
 
 class CellLauncher(Launcher):
@@ -116,6 +119,23 @@ class LocalConf:
 
 
 @dataclass
+class SearchConf:
+    """Options of a search, see `conf/sweep/hpo.yaml`.
+
+    Attributes:
+        n_trials: Trials of each study, failed ones included; the same for every model.
+        seed: Of what is drawn.
+        batch: Trials of a study that run at the same time.
+        space: What is searched for, nested like the configuration: `{low, high, log, step}` or `{choices}`.
+    """
+
+    n_trials: int = 16
+    seed: int = 0
+    batch: int = 1
+    space: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
 class SweeperConf:
     """Options of `hydra/sweeper=vlmbench`: as those of Hydra's basic one, and several products in one grid."""
 
@@ -123,6 +143,7 @@ class SweeperConf:
     max_batch_size: int | None = None
     params: dict[str, str] | None = None
     parts: dict[str, dict[str, str]] | None = None
+    search: SearchConf | None = None
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="vlmbench", node=SweeperConf, provider="vlmbench")
