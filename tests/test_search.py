@@ -22,6 +22,7 @@ from vlmbench.config.faults import ConfigError
 from vlmbench.config.restore import cell_from_dict
 from vlmbench.config.space import Dimension, Search, read_search, with_values
 from vlmbench.config.sweeping import Sweep
+from vlmbench.domains.datamodule import DomainDataModule
 from vlmbench.grid.outcome import Outcome
 from vlmbench.grid.search import run_search
 from vlmbench.grid.study import Study, Tried
@@ -314,6 +315,25 @@ def test_the_other_side_of_a_pair_cannot_get_another_budget(searched):
 
 # ------------------------------------------------------------------------------------------------------- for real
 
+
+@pytest.mark.parametrize("arguments", [["finetune=lora"], ["model=tiny_llava", "finetune=lora", "finetune.scope=M"]])
+def test_a_trial_never_asks_for_the_test_split(train, monkeypatch, arguments):
+    asked: set[str] = set()
+    rows, ordered = DomainDataModule.rows, DomainDataModule.ordered
+    monkeypatch.setattr(DomainDataModule, "rows", lambda self, split: asked.add(split) or rows(self, split))
+    monkeypatch.setattr(
+        DomainDataModule, "ordered", lambda self, split, collate: asked.add(split) or ordered(self, split, collate)
+    )
+    ran = train(*arguments, "task.evaluate_on=val", "trainer.max_epochs=1")
+    assert ran.status == 0, ran.err
+    assert ran.record["kind"] == "trial"
+    assert asked == {"train", "val"}
+    assert len(ran.predictions) == ran.record["data"]["splits"]["val"]["examples"]
+    asked.clear()
+    assert train(*arguments, "trainer.max_epochs=1", output=ran.output).status == 0
+    assert "test" in asked
+
+
 REAL = [
     *("-m", "sweep=hpo", "domain.patients=40", "trainer.batch_size=8", "task.resamples=100", "seed=0"),
     *("hydra.sweeper.search.n_trials=3", "hydra.sweeper.search.space.finetune.rank=null"),
@@ -361,7 +381,7 @@ def test_a_search_for_real_survives_a_kill_and_leaves_the_test_split_alone(comma
         assert record["kind"] == "trial"
         config = cell_from_dict(record["config"])
         domain = build_domain(config.domain, "diagnosis")
-        ids = set(pd.read_parquet(path.parent / "predictions.parquet")["id"])
+        ids = set(pd.read_parquet(path.parent / "predictions.parquet")["example_id"])
         assert ids == {example.id for example in domain.split("val")}
         assert not ids & {example.id for example in domain.split("test")}
         assert not (path.parent / "saved").exists()
