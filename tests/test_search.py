@@ -319,11 +319,16 @@ def test_the_other_side_of_a_pair_cannot_get_another_budget(searched):
 @pytest.mark.parametrize("arguments", [["finetune=lora"], ["model=tiny_llava", "finetune=lora", "finetune.scope=M"]])
 def test_a_trial_never_asks_for_the_test_split(train, monkeypatch, arguments):
     asked: set[str] = set()
-    rows, ordered = DomainDataModule.rows, DomainDataModule.ordered
-    monkeypatch.setattr(DomainDataModule, "rows", lambda self, split: asked.add(split) or rows(self, split))
-    monkeypatch.setattr(
-        DomainDataModule, "ordered", lambda self, split, collate: asked.add(split) or ordered(self, split, collate)
-    )
+
+    def spied(method: Callable[..., Any]) -> Callable[..., Any]:
+        def spy(self: DomainDataModule, split: str, *more: Any) -> Any:
+            asked.add(split)
+            return method(self, split, *more)
+
+        return spy
+
+    for name in ("rows", "ordered"):
+        monkeypatch.setattr(DomainDataModule, name, spied(getattr(DomainDataModule, name)))
     ran = train(*arguments, "task.evaluate_on=val", "trainer.max_epochs=1")
     assert ran.status == 0, ran.err
     assert ran.record["kind"] == "trial"
