@@ -46,7 +46,9 @@ def test_a_failing_cell_never_takes_the_grid_with_it(command, tmp_path):
     save_file({"logit_scale": torch.zeros(3)}, broken / "model.safetensors")  # whole, but of no CLIP
     output = tmp_path / "runs"
     sources = f"model.source={broken},package:tiny_clip"
-    status, out, _ = command("train", "-m", sources, "finetune=zero_shot", "seed=0,1", *SMALL, f"output={output}")
+    status, out, _ = command(
+        "train", "-m", sources, "finetune=zero_shot", "domain.world_seed=1,2", *SMALL, f"output={output}"
+    )
     assert status == 1
     assert "2 of 4 cells done, 2 not:" in out
     assert out.count("FAILED") == 4  # once when it happens, once in the summary
@@ -83,7 +85,9 @@ def test_a_killed_cell_is_told_apart_and_resumes(tmp_path, capfd):
     assert [outcome.status for outcome in run_cells([config])] == ["killed"]
     killer.join()
     assert "KILLED" in capfd.readouterr().out
-    assert not list(tmp_path.rglob("record.json"))
+    (record,) = [json.loads(path.read_text()) for path in tmp_path.rglob("record.json")]
+    assert record["status"] == "failed"
+    assert "SIGKILL" in record["error"]["message"]
     assert list(tmp_path.glob("*/*/checkpoints/last.ckpt"))
 
 

@@ -132,3 +132,13 @@ def test_a_recipe_that_changes_from_domain_to_domain_does_not_split_a_line():
 
 def test_synthetic_records_are_plain_json():
     assert json.loads(json.dumps(demo_records())) == demo_records()
+
+
+def test_trials_of_a_search_are_neither_results_nor_unreadable(tmp_path):
+    write_record(tmp_path, make_record() | {"kind": "trial"}, ".search/trials/a")
+    with pytest.raises(ReportError, match="trials of a search alone"):
+        load_rows(tmp_path)
+    write_record(tmp_path, make_record(), "a")
+    (row,), unreadable = load_rows(tmp_path)
+    assert row.kind == "cell"
+    assert unreadable == []

@@ -97,3 +97,21 @@ def test_a_declared_partner_without_records_is_said():
 def test_one_side_declaring_the_pair_is_enough():
     rows = [row_from_record(r) for r in (make_record("tiny_clip", pair=""), make_record("tiny_medclip"))]
     assert links(rows) == [("tiny_clip", "tiny_medclip")]
+
+
+def test_two_sides_that_were_searched_for_alike_are_paired_and_no_others():
+    def side(model, rank, budget):
+        record = make_record(model)
+        record["config"]["finetune"]["rank"] = rank
+        if budget:
+            record["search"] = {"n_trials": 16, "budget": budget, "values": {"finetune.rank": rank}}
+        return record
+
+    pairs, refusals = compared(side("tiny_clip", 4, "a"), side("tiny_medclip", 32, "a"))
+    assert len(pairs) == 1
+    assert not refusals
+    for budget in ("b", ""):
+        pairs, (refusal,) = compared(side("tiny_clip", 4, "a"), side("tiny_medclip", 32, budget))
+        assert not pairs
+        assert "finetune.rank" in refusal.reason
+        assert "budget a" in refusal.reason

@@ -116,8 +116,10 @@ def work(
             selection = fit_probe(config.finetune, domain, features, head, config.task.monitor)
         elif isinstance(config.finetune, schema.OptimisedConfig):
             selection, trained = fit(config, module, data, folder, label, dashboard.logger)
-    with clock.phase("save"):
-        saved = save(tuner, backbone, head, folder / SAVED)
+    saved, tested = folder / SAVED, config.task.evaluate_on == "test"
+    if tested:  # of a trial nothing is kept but its value
+        with clock.phase("save"):
+            save(tuner, backbone, head, saved)
     frame, scored = predict_and_score(config, module, data, domain, trainer, folder, clock)
     rows_seen = len(domain.split("train")) * trained.get("epochs", 0)
     train_rate = round(rows_seen / clock.seconds["fit"], 2) if rows_seen else None
@@ -135,7 +137,7 @@ def work(
         "environment": environment(
             device=getattr(backbone, "place", str(device)), precision=precision, threads=torch.get_num_threads()
         ),
-        "batch_variance": batch_variance(module.to(device), data, frame, precision),
+        "batch_variance": batch_variance(module.to(device), data, frame, precision) if tested else None,
     }
 
 
@@ -182,10 +184,11 @@ def predict_and_score(
     folder: Path,
     clock: Clock,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Predict on the test split, write the predictions, and return them with their metrics and counts."""
+    """Predict on the test split, a trial on validation; write the predictions, return them with metrics and counts."""
     with clock.phase("predict"):
-        batches = trainer.predict(module, data.ordered("test", module.collate_eval))
-        frame = predictions.table(domain.split("test"), batches or [], domain)
+        split: Split = "val" if config.task.evaluate_on == "val" else "test"
+        batches = trainer.predict(module, data.ordered(split, module.collate_eval))
+        frame = predictions.table(domain.split(split), batches or [], domain)
     write_predictions(folder, frame)
     with clock.phase("score"):
         task = config.task

@@ -6,16 +6,16 @@ import dataclasses
 import math
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING
 
 from vlmbench.config import schema
-from vlmbench.config.domain_checks import check_corruption, check_domain
+from vlmbench.config.domain_checks import check_corruption, check_domain_form
 from vlmbench.config.endpoint import endpoint_fault
 from vlmbench.config.exposure import hint_at
 from vlmbench.config.faults import ConfigError, ImpossibleCellError, unknown
+from vlmbench.config.presence import check_present, key_present
 from vlmbench.config.prompts import VQA_PROMPTS, prompt_fault
 
 METHODS: dict[str, tuple[str, ...]] = {
@@ -39,19 +39,32 @@ GENERATIVE_SCOPES = ("V", "M", "L", "VM", "VL", "ML", "VML")
 
 
 def check_cell(cell: schema.CellConfig) -> None:
-    """Check one cell.
+    """Check one cell, and that what it needs is here.
 
     Raises:
-        ConfigError: A value is missing, out of range, or names something that is not there.
+        ConfigError: A value is missing or out of range.
+        ImpossibleCellError: The parts are each right but cannot go together.
+        AbsentError: It is right, but its data, weights or key are not on this machine.
+    """
+    check_possible(cell)
+    check_present(cell)
+
+
+def check_possible(cell: schema.CellConfig) -> None:
+    """Check one cell by its configuration alone, wherever it may run.
+
+    Raises:
+        ConfigError: A value is missing or out of range.
         ImpossibleCellError: The parts are each right but cannot go together.
     """
     check_fields(cell)
-    check_model(cell.model)
+    for word in cell.model.pretraining_modalities:
+        hint_at("model.pretraining_modalities", word)
     check_combination(cell.model, cell.task, cell.finetune, cell.domain)
-    check_domain(cell.domain, cell.task.name)
+    check_domain_form(cell.domain, cell.task.name)
     check_prompts(cell.task)
     check_corruption(cell.domain, cell.finetune)
-    check_endpoint(cell.model)
+    check_endpoint_form(cell.model)
     if cell.trainer.precision == "16-mixed" and not getattr(cell.model, "float16", True):
         raise ConfigError(
             f"trainer.precision=16-mixed: {cell.model.name} overflows in float16 and answers nothing. "
@@ -81,27 +94,6 @@ def check_fields(node: object) -> None:
                 raise ConfigError(f"{path}={value!r} is out of range: it must be {bound}.")
 
 
-def check_model(model: schema.ModelConfig) -> None:
-    """Check what a model's YAML says about where its weights come from.
-
-    Raises:
-        ConfigError: A local folder that is not there.
-    """
-    for word in model.pretraining_modalities:
-        hint_at("model.pretraining_modalities", word)
-    is_address = model.source.startswith(("https://", "http://"))
-    looks_local = model.source.startswith((".", "/", "~")) or model.source.count("/") > 1
-    has_folder = model.kind != "hosted" and looks_local and not is_address
-    if has_folder and not Path(model.source).expanduser().is_dir():
-        hint = (
-            "Give that of a checkpoint in the hub's format (config.json, *.safetensors, tokenizer), a hub id such as "
-            "openai/clip-vit-base-patch32, or package:NAME."
-        )
-        if model.how_to_get:
-            hint = f"To get the weights: {model.how_to_get}."
-        raise ConfigError(f"model.source={model.source!r} is not a folder. {hint}")
-
-
 def check_prompts(task: schema.TaskConfig) -> None:
     """Check the templates of what is asked.
 
@@ -119,6 +111,16 @@ def check_endpoint(model: schema.ModelConfig) -> None:
 
     Raises:
         ConfigError: It cannot; the message never repeats a key.
+    """
+    check_endpoint_form(model)
+    key_present(model)
+
+
+def check_endpoint_form(model: schema.ModelConfig) -> None:
+    """Check a hosted model's address and settings, and its key where there is one.
+
+    Raises:
+        ConfigError: One of them cannot be; the message never repeats a key.
     """
     if isinstance(model, schema.HostedModelConfig):
         fault = endpoint_fault(model.base_url, model.api_key_env, model.settings, os.environ)

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import math
 import re
-from pathlib import Path
 
 from vlmbench.config import schema
 from vlmbench.config.exposure import hint_at, parts
 from vlmbench.config.faults import ConfigError, ImpossibleCellError, unknown
+from vlmbench.config.presence import domain_present
 
 
 def check_domain(domain: schema.DomainConfig, task: str) -> None:
-    """Check a domain's name, paths and templates.
+    """Check a domain, and that its folder and table are here.
 
     Raises:
-        ConfigError: A name that no folder can have, a folder or table that is not there, a template without its
-            placeholder, bad fractions, no modality or too many.
+        ConfigError: As `check_domain_form`.
+        AbsentError: As `vlmbench.config.presence.domain_present`.
+    """
+    check_domain_form(domain, task)
+    domain_present(domain)
+
+
+def check_domain_form(domain: schema.DomainConfig, task: str) -> None:
+    """Check a domain's name, templates and fractions, without a look at any folder.
+
+    Raises:
+        ConfigError: A name that no folder can have, a template without its placeholder, bad fractions, no modality or
+            too many.
     """
     if not re.fullmatch(r"\w[^/\\]*", domain.name):
         raise ConfigError(
@@ -30,16 +41,6 @@ def check_domain(domain: schema.DomainConfig, task: str) -> None:
                 raise ConfigError(f"domain.{key}: {template!r} lacks the placeholder {{label}}.")
     check_subset(domain, task)
     if isinstance(domain, schema.TableDomainConfig):
-        root = Path(domain.root).expanduser()
-        if not root.is_dir():
-            raise ConfigError(
-                f"domain.root={domain.root!r} is not a folder. Give the folder that holds {domain.table}."
-            )
-        if not (root / domain.table).is_file():
-            tables = sorted(p.name for p in root.iterdir() if p.suffix in {".csv", ".tsv", ".jsonl"})
-            raise ConfigError(
-                f"domain.table={domain.table!r} is not in {root}. Tables there: {', '.join(tables) or 'none'}."
-            )
         _check_fractions(domain.split_fractions)
     if isinstance(domain, schema.PublishedDomainConfig):
         _check_published(domain)
@@ -108,12 +109,6 @@ def _check_published(domain: schema.PublishedDomainConfig) -> None:
         for template in getattr(domain.rule(), key):
             if "{label}" not in template:
                 raise ConfigError(f"domain.rules.{domain.rule_name()}.{key}: {template!r} lacks {{label}}.")
-    root = Path(domain.root).expanduser()
-    if not root.is_dir():
-        raise ConfigError(
-            f"domain.root={domain.root!r} is not a folder. Bring {domain.title or domain.name} there, or learn how to "
-            f"get it: python -m vlmbench.fetch domain={domain.name}. VLMBENCH_DATA names the folder of all datasets."
-        )
     _check_fractions(domain.split_fractions)
 
 

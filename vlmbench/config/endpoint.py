@@ -17,7 +17,7 @@ SECRET = re.compile(r"(key|token|secret|password|authorization|credentials?|head
 def endpoint_fault(base_url: str, api_key_env: str, settings: Mapping[str, Any], environ: Mapping[str, str]) -> str:
     """Return what is wrong with a hosted model's configuration and how to mend it; empty where nothing is.
 
-    No message repeats what may be a key in the wrong place.
+    No message repeats what may be a key in the wrong place. That there is no key is no mistake, see `key_absence`.
 
     Args:
         base_url: Address of the endpoint.
@@ -66,6 +66,16 @@ def endpoint_name(base_url: str, model: str) -> str:
     return f"{parts.netloc.lower()}{parts.path.rstrip('/')}/{model}"
 
 
+def key_absence(api_key_env: str, environ: Mapping[str, str]) -> str:
+    """Return how to give a hosted model its key where the environment has none, else an empty text."""
+    if not api_key_env or environ.get(api_key_env, "").strip():
+        return ""
+    return (
+        f"the environment variable {api_key_env}, which model.api_key_env names, is not set. Put the key there "
+        f"(export {api_key_env}=...) in the shell that runs this command; no file or option takes it."
+    )
+
+
 def _key_fault(api_key_env: str, environ: Mapping[str, str]) -> str:
     if not api_key_env:
         return ""
@@ -78,12 +88,7 @@ def _key_fault(api_key_env: str, environ: Mapping[str, str]) -> str:
             "itself. If what was given is a key, take it out of the file or the shell's history."
         )
     key = environ.get(api_key_env, "").strip()
-    if not key:
-        return (
-            f"the environment variable {api_key_env}, which model.api_key_env names, is not set. Put the key there "
-            f"(export {api_key_env}=...) in the shell that runs this command; no file or option takes it."
-        )
-    if not re.fullmatch(r"[!-~]+", key):
+    if key and not re.fullmatch(r"[!-~]+", key):
         return f"the environment variable {api_key_env} holds blanks or characters that no key has. Set it again."
     return ""
 

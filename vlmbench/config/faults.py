@@ -16,6 +16,10 @@ class ImpossibleCellError(ConfigError):
     """A combination of model, task, finetune and domain that has no meaning; a grid leaves it out."""
 
 
+class AbsentError(ConfigError):
+    """What the configuration names is right but not on this machine; a plan goes on without it."""
+
+
 def unknown(what: str, value: object, valid: Iterable[str]) -> str:
     """Return the message for a value that is not among the valid ones, with the nearest as a suggestion."""
     options = sorted(valid)

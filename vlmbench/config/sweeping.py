@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +16,13 @@ class Sweep:
         configs: One plain dataclass tree for each point, in the order of the product.
         overrides: The overrides of each point, as Hydra hands them to a launcher.
         launcher: Hydra's launcher, set up: `hydra/launcher=...` chooses it.
+        search: Budget and space where each point is to be tuned, see `vlmbench.config.space`; None where not.
     """
 
     configs: Sequence[Any]
     overrides: Sequence[Sequence[str]]
     launcher: Any
+    search: Mapping[str, Any] | None = None
 
 
 Handler = Callable[[Sweep], Any]

@@ -7,21 +7,24 @@ from dataclasses import dataclass
 
 from vlmbench.config import schema
 from vlmbench.config.checks import check_cell
-from vlmbench.config.faults import ImpossibleCellError
+from vlmbench.config.faults import AbsentError, ImpossibleCellError
 from vlmbench.config.sweeping import Sweep
+from vlmbench.config.twins import twins
 
 
 @dataclass(frozen=True)
 class Impossible:
-    """A point of the product that means nothing.
+    """A point of the product that means nothing, or that another one stands for.
 
     Attributes:
         overrides: What was asked for.
         reason: Why it cannot be.
+        what: Model and method in two words, under which a plan counts such points.
     """
 
     overrides: tuple[str, ...]
     reason: str
+    what: str = ""
 
 
 @dataclass(frozen=True)
@@ -31,10 +34,12 @@ class GridCell:
     Attributes:
         config: The cell.
         overrides: What was asked for.
+        absent: What of it is not on this machine, where that can be told without building the domain.
     """
 
     config: schema.CellConfig
     overrides: tuple[str, ...]
+    absent: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,8 +57,12 @@ class Grid:
     impossible: Sequence[Impossible]
 
 
-def grid_of(sweep: Sweep) -> Grid:
+def grid_of(sweep: Sweep, *, absent: bool = False) -> Grid:
     """Check every point of a sweep.
+
+    Args:
+        sweep: What is asked for.
+        absent: Whether cells are kept whose data or weights are not on this machine: for what only looks.
 
     Raises:
         ConfigError: A value is wrong; nothing is launched then.
@@ -63,8 +72,17 @@ def grid_of(sweep: Sweep) -> Grid:
         try:
             check_cell(config)
         except ImpossibleCellError as error:
-            impossible.append(Impossible(tuple(overrides), str(error)))
+            what = f"{config.model.name} x {config.finetune.name}"
+            impossible.append(Impossible(tuple(overrides), str(error), what))
+        except AbsentError as error:
+            if not absent:
+                raise
+            cells.append(GridCell(config, tuple(overrides), str(error)))
         else:
             cells.append(GridCell(config, tuple(overrides)))
+    same = twins([cell.config for cell in cells])
+    for position, reason in sorted(same.items()):
+        impossible.append(Impossible(cells[position].overrides, reason, "the same as another"))
+    cells = [cell for position, cell in enumerate(cells) if position not in same]
     name = sweep.configs[0].sweep.name if sweep.configs else "none"
     return Grid(name, cells, impossible)

@@ -83,6 +83,7 @@ NOT_IDENTITY = (
 # Settings that do nothing at this value. Left out then, so that cells from before they existed keep their names.
 IDLE = {
     "task.prompt_choice": VqaTaskConfig.prompt_choice,
+    "task.evaluate_on": "test",
     "domain.fraction": 1.0,
     "domain.fraction_seed": 0,
     "domain.shots": 0,

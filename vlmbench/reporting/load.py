@@ -13,6 +13,7 @@ from vlmbench.reporting.rows import Estimate, Row, as_number, dig
 
 SCHEMA = 1
 KINDS = ("cell", "transfer")
+TRIAL = "trial"  # of a search, on validation: no result
 STATUSES = ("done", "failed")
 
 
@@ -29,10 +30,10 @@ class Unreadable:
 
 
 def load_rows(records_dir: Path) -> tuple[list[Row], list[Unreadable]]:
-    """Read every `record.json` under a directory, in the order of their paths.
+    """Read every `record.json` under a directory, in the order of their paths; the trials of a search are left out.
 
     Raises:
-        ReportError: The directory does not exist or holds no `record.json`.
+        ReportError: The directory does not exist or holds no `record.json` of a result.
     """
     records_dir = Path(records_dir)
     if not records_dir.is_dir():
@@ -45,11 +46,16 @@ def load_rows(records_dir: Path) -> tuple[list[Row], list[Unreadable]]:
     for path in paths:
         name = path.relative_to(records_dir).as_posix()
         try:
-            rows.append(row_from_record(json.loads(path.read_text(encoding="utf-8")), name))
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(record, dict) and record.get("kind") == TRIAL and record.get("schema") == SCHEMA:
+                continue
+            rows.append(row_from_record(record, name))
         except OSError as error:
             unreadable.append(Unreadable(name, f"cannot be opened: {error.strerror or error}"))
         except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
             unreadable.append(Unreadable(name, f"{error}"))
+    if not rows and not unreadable:
+        raise ReportError(f"under {records_dir} are trials of a search alone, no results; let it end first")
     return _fill_gaps(rows), unreadable
 
 

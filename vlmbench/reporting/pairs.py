@@ -62,9 +62,19 @@ def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 
 def recipe(row: Row, parts: Sequence[str] = RECIPE_PARTS) -> dict[str, str]:
-    """The leaves of the parts of a record's config that make its recipe; empty where the record holds none."""
+    """The leaves of the parts of a record's config that make its recipe; empty where the record holds none.
+
+    Of what a search chose the recipe is the search: two sides that were searched for alike are treated alike, though
+    they end with other values.
+    """
     config = row.mapping("config")
-    return dict(flatten({part: config[part] for part in parts if part in config}))
+    leaves = dict(flatten({part: config[part] for part in parts if part in config}))
+    search = row.mapping("search")
+    chosen = search.get("values")
+    for key in chosen if isinstance(chosen, Mapping) else ():
+        if key in leaves:
+            leaves[key] = f"searched for in {search.get('n_trials')} trials, budget {search.get('budget')}"
+    return leaves
 
 
 def differences(left: Mapping[str, str], right: Mapping[str, str]) -> list[str]:

@@ -19,6 +19,8 @@ class TaskConfig:
         monitor: Validation metric that selects epochs and stops early, for example `val/auroc`.
         resamples: Bootstrap resamples behind each interval.
         confidence: Two-sided confidence of the intervals.
+        evaluate_on: Split that is predicted in the end. With `val` the test split is not touched: the record is that of
+            a trial, which a report leaves out and no other domain is taken to.
     """
 
     name: str = one_of("diagnosis", "vqa", "pretrain")
@@ -26,6 +28,7 @@ class TaskConfig:
     primary_metric: str = MISSING
     resamples: int = number(1000, 100, 100_000)
     confidence: float = number(0.95, 0.5, 0.999)
+    evaluate_on: str = one_of("test", "val", default="test")
 
 
 @dataclass

@@ -5,7 +5,7 @@ file without entering it into sys.modules, where dataclasses look annotations up
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -22,7 +22,24 @@ class GridSweeper(BasicSweeper):
 
     The basic sweeper composes each point twice at 80 ms, and stops at the first that cannot be; a filter on it
     (hydra-filter-sweeper) composes once more.
+
+    Args:
+        max_batch_size: Of the basic sweeper; all points are handed over at once.
+        params: One product, as of the basic sweeper.
+        parts: Several products by name, one grid; a key on the command line replaces that of each.
+        search: Budget and space, where each point is to be tuned on validation rather than run as it is.
     """
+
+    def __init__(
+        self,
+        max_batch_size: int | None = None,
+        params: dict[str, str] | None = None,
+        parts: dict[str, dict[str, str]] | None = None,
+        search: Any = None,
+    ) -> None:
+        super().__init__(max_batch_size, params)
+        self.parts = parts or {}
+        self.tuning: Any = OmegaConf.to_container(search, resolve=True) if OmegaConf.is_config(search) else search
 
     def sweep(self, arguments: list[str]) -> Any:
         """Compose every point and let the command plan, run or fetch them."""
@@ -33,9 +50,12 @@ class GridSweeper(BasicSweeper):
         assert self.hydra_context is not None  # noqa: S101 - set by setup
         loader = self.hydra_context.config_loader
         parser = OverridesParser.create(config_loader=loader)
-        overrides = parser.parse_overrides(self._parse_config() + arguments)
-        jobs = [job for batch in self.split_arguments(overrides, None) for job in batch]
-        return handle(Sweep(list(compose_all(loader, self.config, jobs)), jobs, self.launcher))
+        jobs: list[list[str]] = []
+        for part in self.parts.values() or [{}]:
+            words = self._parse_config() + [f"{key}={value}" for key, value in part.items()] + arguments
+            for batch in self.split_arguments(parser.parse_overrides(words), None):
+                jobs += batch
+        return handle(Sweep(list(compose_all(loader, self.config, jobs)), jobs, self.launcher, self.tuning))
 
 
 class CellLauncher(Launcher):
@@ -82,20 +102,48 @@ class LocalConf:
     """Options of `hydra/launcher=vlmbench_local`.
 
     Attributes:
-        jobs: Cells that run at the same time.
+        jobs: Cells that run at the same time; one with several devices counts as so many. null: as many as the GPUs
+            take, or one for every four cores where there are none.
+        gpus: GPUs to hand out. null counts those of CUDA_VISIBLE_DEVICES, or of the machine.
+        cells_per_gpu: Cells of one device that share a GPU.
+        wait: Whether to wait for cells that other processes are at work on, and to run those that they leave.
+        stop_seconds: How long cells may take to save what they have when the launcher is asked to stop.
     """
 
     _target_: str = "hydra_plugins.vlmbench_grid.LocalLauncher"
-    jobs: int = 1
+    jobs: int | None = None
+    gpus: int | None = None
+    cells_per_gpu: int = 1
+    wait: bool = True
+    stop_seconds: float = 60.0
+
+
+@dataclass
+class SearchConf:
+    """Options of a search, see `conf/sweep/hpo.yaml`.
+
+    Attributes:
+        n_trials: Trials of each study, failed ones included; the same for every model.
+        seed: Of what is drawn.
+        batch: Trials of a study that run at the same time.
+        space: What is searched for, nested like the configuration: `{low, high, log, step}` or `{choices}`.
+    """
+
+    n_trials: int = 16
+    seed: int = 0
+    batch: int = 1
+    space: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
 class SweeperConf:
-    """Options of `hydra/sweeper=vlmbench`: as those of Hydra's basic one."""
+    """Options of `hydra/sweeper=vlmbench`: as those of Hydra's basic one, and several products in one grid."""
 
     _target_: str = "hydra_plugins.vlmbench_grid.GridSweeper"
     max_batch_size: int | None = None
     params: dict[str, str] | None = None
+    parts: dict[str, dict[str, str]] | None = None
+    search: SearchConf | None = None
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="vlmbench", node=SweeperConf, provider="vlmbench")

@@ -1,0 +1,161 @@
+"""Seconds of a cell from counted operations at a stated speed: right within a factor of a few, for planning."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from vlmbench.config import schema
+from vlmbench.grid.devices import CORE, Device
+from vlmbench.grid.workload import OPTIONS, PROMPT, TEXT, Rows, Sized, sized
+
+#: Seconds to read, decode and resize an image once; the pixel cache keeps the result for all cells of a machine.
+READ = 0.005
+#: Bytes/s at which weights come from a disk.
+_LOAD = 1e9
+#: L-BFGS iterations that solving a probe takes for one strength, and the width of the features.
+_SOLVE, _WIDTH = 100, 768
+#: Of the questions of a vqa domain, those that are closed and have their options scored.
+_CLOSED = 0.5
+
+
+@dataclass(frozen=True)
+class Phases:
+    """Where the seconds of a cell go; what repeats with the rows apart from what does not.
+
+    Attributes:
+        fixed: Starting, loading, saving, scoring.
+        encode: Frozen features of train and val.
+        fit: One epoch with its validation, or solving a probe as a whole.
+        epochs: How often `fit` is passed; 1 for a probe, 0 where nothing is fitted.
+        predict: The test split.
+    """
+
+    fixed: float
+    encode: float
+    fit: float
+    epochs: float
+    predict: float
+
+    @property
+    def total(self) -> float:
+        """All seconds."""
+        return self.fixed + self.encode + self.fit * self.epochs + self.predict
+
+
+def phases(config: schema.CellConfig, rows: Rows, device: Device) -> Phases | None:
+    """Return the seconds of a cell's phases; None where the model's size is not known.
+
+    Args:
+        config: The cell; it is taken to go through all its epochs.
+        rows: Examples of its splits.
+        device: What it runs on; several of them share the batches of a cell evenly.
+    """
+    size = sized(config.model)
+    if size is None:
+        return None
+    trainer = config.trainer
+    speed = device.flops(trainer.precision) * trainer.devices * trainer.nodes
+    parameter = 4 if trainer.precision == "32-true" else 2
+    fixed = device.start + size.total * parameter / _LOAD
+    answer = _answer(config, rows, size) / speed
+    evaluations = math.ceil(rows.test / trainer.eval_batch_size)
+    predict = rows.test * answer + evaluations * device.step + _writing(config, rows.test, size, device, parameter)
+    if config.finetune.name == "zero_shot":
+        return Phases(fixed, 0.0, 0.0, 0.0, predict)
+    encoded = rows.train + (rows.val if config.finetune.name == "linear_probe" else 0)
+    linear = config.finetune.name == "linear_probe" or getattr(config.finetune, "classifier", "") == "linear"
+    encode = 0.0
+    if linear and config.task.name == "diagnosis" and size.shape.generative is False:
+        encode = encoded * _vision(size) / speed + math.ceil(encoded / trainer.eval_batch_size) * device.step
+    if isinstance(config.finetune, schema.LinearProbeConfig):
+        classes, strengths = max(2, rows.labels), len(config.finetune.strengths)
+        solved = 4.0 * rows.train * _WIDTH * classes * _SOLVE * strengths / CORE
+        return Phases(fixed, encode, solved, 1.0, predict)
+    steps = math.ceil(rows.train / trainer.batch_size)
+    validations = math.ceil(rows.val / trainer.eval_batch_size)
+    fit = (rows.train * _training(config, rows, size) + steps * _prompts(config, rows, size)) / speed
+    fit += (rows.val * _validation(config, rows, size)) / speed + (steps + validations) * device.step
+    return Phases(fixed, encode, fit, epochs_of(config, steps), predict)
+
+
+def epochs_of(config: schema.CellConfig, batches: int) -> float:
+    """Return the most epochs that a cell is trained for, a part of one where `max_steps` ends it."""
+    trainer = config.trainer
+    if trainer.max_steps < 0 or not batches:
+        return float(trainer.max_epochs)
+    steps = math.ceil(batches / trainer.accumulate_grad_batches)
+    return min(float(trainer.max_epochs), trainer.max_steps / max(1, steps))
+
+
+def _vision(size: Sized) -> float:
+    return 2.0 * size.vision * size.shape.vision_tokens
+
+
+def _text(size: Sized) -> float:
+    return 2.0 * size.text * (size.shape.image_tokens + TEXT if size.shape.generative else PROMPT)
+
+
+def _forward(config: schema.CellConfig, size: Sized) -> float:
+    """Return the operations of one forward pass over one example."""
+    both = size.shape.generative or config.task.name == "pretrain"
+    return _vision(size) + (_text(size) if both else 0.0)
+
+
+def _asked(config: schema.CellConfig, rows: Rows) -> int:
+    """Return how many questions a generative model is asked about one image."""
+    return max(1, rows.labels) if config.task.name == "diagnosis" and _multi_label(config) else 1
+
+
+def _multi_label(config: schema.CellConfig) -> bool:
+    domain = config.domain
+    return bool(getattr(domain, "multi_label", False)) or getattr(domain, "target", "") == "multilabel"
+
+
+def _training(config: schema.CellConfig, rows: Rows, size: Sized) -> float:
+    """Return the operations of training on one example once."""
+    finetune, scope = config.finetune, getattr(config.finetune, "scope", "")
+    weights = 2 if finetune.name == "full" else 1  # of a tower that trains: its activations' gradients, and weights'
+    if not size.shape.generative:
+        forward, vision, text = _forward(config, size), _vision(size), _forward(config, size) - _vision(size)
+        return forward + weights * (vision * ("vision" in scope) + text * ("text" in scope))
+    backward = _text(size) * (weights if "L" in scope else 1)  # what stands behind the connector passes gradients on
+    backward += _vision(size) * weights * ("V" in scope)
+    return _asked(config, rows) * (_forward(config, size) + backward)
+
+
+def _prompts(config: schema.CellConfig, rows: Rows, size: Sized) -> float:
+    """Return the operations of encoding all prompts in each step, where the text tower trains."""
+    if size.shape.generative or "text" not in getattr(config.finetune, "scope", "") or config.task.name == "pretrain":
+        return 0.0
+    sides = 2 if _multi_label(config) else 1
+    prompts = max(2, rows.labels) * max(1, len(config.domain.templates)) * sides
+    return 3.0 * prompts * _text(size)
+
+
+def _validation(config: schema.CellConfig, rows: Rows, size: Sized) -> float:
+    loss = _asked(config, rows) * _forward(config, size)
+    answers = size.shape.generative and (config.task.name == "diagnosis" or config.task.monitor == "val/accuracy")
+    return loss + (_answer(config, rows, size) if answers else 0.0)
+
+
+def _answer(config: schema.CellConfig, rows: Rows, size: Sized) -> float:
+    """Return the operations of answering one example, but for those of writing text."""
+    forward = _forward(config, size)
+    if not size.shape.generative or config.task.name == "pretrain":
+        return forward
+    if config.task.name == "diagnosis":
+        options = OPTIONS if _multi_label(config) else max(2, rows.labels)
+        return _asked(config, rows) * options * forward
+    return forward * (1 + _CLOSED * OPTIONS * bool(getattr(config.task, "likelihood", False)))
+
+
+def _writing(config: schema.CellConfig, rows: int, size: Sized, device: Device, parameter: int) -> float:
+    """Return the seconds of writing the answers of some rows: each token reads all weights for the whole batch."""
+    if not size.shape.generative or not isinstance(config.task, schema.VqaTaskConfig):
+        return 0.0
+    batches = math.ceil(rows / config.trainer.eval_batch_size)
+    if config.trainer.precision != "32-true":
+        batches += min(64, rows)  # answered once more alone, to count what batches change (`cell.work`)
+    token = device.step + size.text * parameter / device.bandwidth
+    return batches * config.task.max_new_tokens * token
