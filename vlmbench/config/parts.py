@@ -120,6 +120,8 @@ class Parts:
         key = (name, tuple((section, own[section]) for section in wanted))
         if key not in self._values:
             config = self._composed(wanted, own)
+            if name not in config.keys():  # noqa: SIM118 - `in` does not see a key whose value is not set
+                raise UnsureError(f"{name} is taken away")
             value = config[name]
             if isinstance(value, DictConfig):
                 reject_added_keys(value, f"{name}.")
@@ -168,7 +170,7 @@ class Parts:
             if override.is_sweep_override():
                 raise UnsureError(f"{line} is several values")
             chooses = self._chooses(override)
-            section = re.split(r"[.\[]", override.key_or_group.lstrip("["), maxsplit=1)[0].rstrip("]")
+            section = re.split(r"[.\[]", override.key_or_group, maxsplit=1)[0]
             mentions = {} if chooses else {section: mentioned([line])}
             self._words[line] = Word(override, chooses, mentions)
         return self._words[line]
