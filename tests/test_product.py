@@ -201,8 +201,10 @@ def own(tmp_path):
         "family: own\nlicence: ${task.name} ${..seed}\nlearning_rates: {lora: 1e-4}\n",
         "model/grown.yaml": "defaults:\n  - clip\n  - _self_\nname: grown\n",
         "finetune/far.yaml": "# @package _global_\ndefaults:\n  - /schema/finetune/lora@finetune\n"
-        "finetune:\n  rank: 3\n  scope: vision\ntrainer:\n  max_epochs: 7\ndomain:\n  shots: 5\n"
+        "finetune:\n  rank: 3\n  scope: vision\ndomain:\n  shots: 5\n"
         "output: runs/${model.name}/${domain.name}\n",
+        "launcher/long.yaml": "# @package _global_\ndefaults:\n  - override /hydra/launcher: basic\n"
+        "trainer:\n  max_epochs: 7\ndomain:\n  severity: 4\n",
         "domain/dated.yaml": "defaults:\n  - phantom_oct\n  - _self_\nlicence: ${now:%Y}\n",
         "domain/following.yaml": "defaults:\n  - phantom_oct\n  - /for_method@_here_: ${finetune}\n  - _self_\n"
         "name: following\n",
@@ -222,10 +224,12 @@ def test_a_users_own_files_may_do_anything(multirun, own):
     domains, methods = ("phantom_oct", "chexpert", "papila"), ("lora", "full", "far")
     points = itertools.product(models, domains, methods)
     jobs = [[f"model={m}", f"domain={d}", f"finetune={f}"] for m, d, f in points]
-    configs = run.check(jobs)
+    jobs += [[*words, "launcher=long"] for words in jobs[:6]]
+    configs = run.check(jobs, most=SAMPLE + 2)
     assert configs[0].model.licence == "diagnosis 0"
     assert configs[2].output == "runs/mine/phantom_oct"
-    assert (configs[2].trainer.max_epochs, configs[2].domain.shots, configs[0].domain.shots) == (7, 5, 0)
+    assert (configs[2].domain.shots, configs[0].domain.shots) == (5, 0)
+    assert (configs[-1].trainer.max_epochs, configs[0].trainer.max_epochs) == (7, 20)
 
 
 def test_a_defaults_list_that_follows_other_choices_is_followed(multirun, own):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
@@ -15,7 +16,7 @@ from vlmbench.config.parts import Parts, UnsureError
 from vlmbench.progress import Countdown
 
 #: Points of each product that are composed both ways.
-SAMPLE = 6
+SAMPLE = 4
 
 
 def compose_all(loader: ConfigLoader, master: DictConfig, jobs: Sequence[Sequence[str]]) -> Iterator[Any]:
@@ -39,8 +40,12 @@ def compose_all(loader: ConfigLoader, master: DictConfig, jobs: Sequence[Sequenc
         omegaconf.errors.OmegaConfBaseException, hydra.errors.HydraException: A value or name that is wrong.
     """
 
-    def whole(overrides: Sequence[str]) -> Any:
+    @lru_cache(maxsize=1)  # asked twice for the first point of all
+    def remembered(overrides: tuple[str, ...]) -> Any:
         return compose_one(loader, master, overrides)
+
+    def whole(overrides: Sequence[str]) -> Any:
+        return remembered(tuple(overrides))
 
     parts = Parts(loader, master, whole) if len(jobs) > SAMPLE else None
     if parts is not None and not _agree(parts, whole, jobs):
