@@ -204,7 +204,7 @@ def own(tmp_path):
         "finetune:\n  rank: 3\n  scope: vision\ndomain:\n  shots: 5\n"
         "output: runs/${model.name}/${domain.name}\n",
         "launcher/long.yaml": "# @package _global_\ndefaults:\n  - override /hydra/launcher: basic\n"
-        "trainer:\n  max_epochs: 7\ndomain:\n  severity: 4\n",
+        "trainer:\n  max_epochs: 7\ndomain:\n  licence: ${trainer.max_epochs} epochs\n",
         "domain/dated.yaml": "defaults:\n  - phantom_oct\n  - _self_\nlicence: ${now:%Y}\n",
         "domain/following.yaml": "defaults:\n  - phantom_oct\n  - /for_method@_here_: ${finetune}\n  - _self_\n"
         "name: following\n",
@@ -229,7 +229,8 @@ def test_a_users_own_files_may_do_anything(multirun, own):
     assert configs[0].model.licence == "diagnosis 0"
     assert configs[2].output == "runs/mine/phantom_oct"
     assert (configs[2].domain.shots, configs[0].domain.shots) == (5, 0)
-    assert (configs[-1].trainer.max_epochs, configs[0].trainer.max_epochs) == (7, 20)
+    # The file that writes to both sections comes after each of theirs.
+    assert (configs[-1].trainer.max_epochs, configs[-1].domain.licence) == (7, "7 epochs")
 
 
 def test_a_defaults_list_that_follows_other_choices_is_followed(multirun, own):

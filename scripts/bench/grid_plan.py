@@ -1,7 +1,7 @@
 """How long a grid takes to compose and to plan, without torch; and that every point is as Hydra composes it.
 
-`python scripts/bench/grid_plan.py` prints seconds of wall time and of processor time. The bars, on two cores: 144 cells are
-planned in 5 s, 10,000 in 60 s. About a minute on one core.
+`python scripts/bench/grid_plan.py` prints seconds of wall time and of processor time. The bars, on two cores:
+144 cells are planned in 5 s, 10,000 in 60 s. About a minute on one core.
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ def composing(title: str, words: list[str], compared: int) -> None:
     each, theirs = 1000 * processor / len(jobs), 1000 * slow / len(drawn)
     print(
         f"{title}: {len(jobs):,} points composed in {wall:.1f} s ({processor:.1f} s of one core), named in "
-        f"{named:.2f} s; {each:.2f} ms a point, Hydra {theirs:.0f} ms: {theirs / each:.0f} times; {len(drawn)} compared, all the same"
+        f"{named:.2f} s; {each:.2f} ms a point, Hydra {theirs:.0f} ms: {theirs / each:.0f} times; "
+        f"{len(drawn)} compared, all the same"
     )
 
 

@@ -26,6 +26,8 @@ from vlmbench.config.choices import Choices, Layer
 ANYTHING, HYDRA = "*", "hydra"
 # These give the same wherever and whenever they are asked; others are left to Hydra.
 RESOLVERS = {"oc.select", "oc.env"}
+# Most configurations that are kept before values are set in them: each may take a megabyte.
+MERGED = 500
 
 
 class UnsureError(Exception):
@@ -112,14 +114,14 @@ class Parts:
         names = [item.name for item in dataclasses.fields(kind)]
         if foreign := by_section.keys() - set(names):
             raise UnsureError(f"{', '.join(sorted(foreign))} is no key of the schema")
-        return kind(**{name: self._value(name, by_section) for name in names})
+        return kind(**{name: self._value(name, by_section, things) for name in names})
 
-    def _value(self, name: str, own: Mapping[str, Things]) -> Any:
+    def _value(self, name: str, own: Mapping[str, Things], things: Sequence[Word | Loaded]) -> Any:
         """Return a section of a point as plain values."""
         wanted = self._wanted(name, own)
         key = (name, tuple((section, own[section]) for section in wanted))
         if key not in self._values:
-            config = self._composed(wanted, own)
+            config = self._composed(wanted, [thing for thing in things if thing.mentions.keys() & set(wanted)])
             if name not in config.keys():  # noqa: SIM118 - `in` does not see a key whose value is not set
                 raise UnsureError(f"{name} is taken away")
             value = config[name]
@@ -143,17 +145,17 @@ class Parts:
             wanted |= reached
         return tuple(sorted(wanted))
 
-    def _composed(self, wanted: Sequence[str], own: Mapping[str, Things]) -> DictConfig:
+    def _composed(self, wanted: Sequence[str], things: Sequence[Word | Loaded]) -> DictConfig:
         """Return a configuration in which the wanted sections are as Hydra composes them, and others are not filled."""
-        listed = list(dict.fromkeys(thing for section in wanted for thing in own[section]))
-        loaded = [thing for thing in listed if isinstance(thing, Loaded)]
+        loaded = [thing for thing in things if isinstance(thing, Loaded)]
         key = (tuple(wanted), tuple(loaded))
         if key not in self._merged:
+            if len(self._merged) >= MERGED:
+                self._merged.clear()
             self._merged[key] = _Masked(wanted).merged(loaded)
         config = copy.deepcopy(self._merged[key])
-        ConfigLoaderImpl._apply_overrides_to_config(
-            [thing.override for thing in listed if isinstance(thing, Word)], config
-        )
+        values = [thing.override for thing in things if isinstance(thing, Word)]
+        ConfigLoaderImpl._apply_overrides_to_config(values, config)
         return config
 
     def _kind(self, roots: Things) -> type:

@@ -15,7 +15,7 @@ from vlmbench.config.added import reject_added_keys
 from vlmbench.config.parts import Parts, UnsureError
 from vlmbench.progress import Countdown
 
-#: Points of each product that are composed both ways.
+#: Points of each product that are composed both ways, and further ones in each thousand.
 SAMPLE = 4
 
 
@@ -86,7 +86,7 @@ def compose_one(loader: ConfigLoader, master: DictConfig, overrides: Sequence[st
 
 def _agree(parts: Parts, whole: Callable[[Sequence[str]], Any], jobs: Sequence[Sequence[str]]) -> bool:
     """Whether some points, drawn the same way each time, are alike from parts and by Hydra."""
-    for overrides in random.Random(0).sample(list(jobs), SAMPLE):
+    for overrides in random.Random(0).sample(list(jobs), SAMPLE + len(jobs) // 1000):
         try:
             pair = parts.point(overrides), whole(overrides)
         except Exception:  # noqa: BLE001, S112 - told when the point's turn comes
