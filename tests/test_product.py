@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from vlmbench.config import product
@@ -205,6 +206,7 @@ def own(tmp_path):
         "output: runs/${model.name}/${domain.name}\n",
         "launcher/long.yaml": "# @package _global_\ndefaults:\n  - override /hydra/launcher: basic\n"
         "trainer:\n  max_epochs: 7\ndomain:\n  licence: ${trainer.max_epochs} epochs\n",
+        "launcher/odd.yaml": "# @package _global_\nhydra:\n  job:\n    nonsense: 1\n",
         "domain/dated.yaml": "defaults:\n  - phantom_oct\n  - _self_\nlicence: ${now:%Y}\n",
         "domain/following.yaml": "defaults:\n  - phantom_oct\n  - /for_method@_here_: ${finetune}\n  - _self_\n"
         "name: following\n",
@@ -279,6 +281,21 @@ def test_what_is_wrong_is_said_as_of_a_single_cell(command, wrong, swept):
     assert among == alone
     assert alone.startswith("vlmbench: ")
     assert out == ""
+
+
+def test_wrong_settings_of_hydra_itself_are_found_in_the_last_point_too(multirun, own):
+    run = multirun("--config-dir", own)
+    jobs = [*[[f"seed={seed}"] for seed in range(9)], ["launcher=odd"]]
+    with pytest.raises(HydraException, match="nonsense"):
+        list(compose_all(run.loader, run.master, jobs))
+
+
+def test_a_key_that_is_added_to_one_point_is_refused(multirun):
+    run = multirun()
+    parts = Parts(run.loader, run.master, run.whole)
+    assert parts.point(["seed=1"]).seed == 1
+    with pytest.raises(ConfigError, match="'foo'"):
+        parts.point(["+finetune.foo=4"])
 
 
 def test_points_share_what_is_alike_and_nothing_else(multirun):
