@@ -10,7 +10,7 @@ from vlmbench.cell.domain import build_domain
 from vlmbench.config import schema
 from vlmbench.domains.base import Domain
 from vlmbench.errors import UserError
-from vlmbench.records.identity import identity
+from vlmbench.records.identity import Identities, identity
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,19 @@ class Name:
     weights: str
 
 
-def name_of(config: schema.CellConfig, data: str, weights: str) -> Name:
-    """Return a cell's name from its configuration and the content of its data and weights."""
-    digits = identity(dataclasses.asdict(config), data=data, weights=weights)
+def name_of(config: schema.CellConfig, data: str, weights: str, known: Identities | None = None) -> Name:
+    """Return a cell's name from its configuration and the content of its data and weights.
+
+    Args:
+        config: The cell.
+        data: Fingerprint of the domain.
+        weights: Digest of the weights.
+        known: Gives the same identity, faster for many cells that share parts of their configurations.
+    """
+    if known is None:
+        digits = identity(dataclasses.asdict(config), data=data, weights=weights)
+    else:
+        digits = known.of(config, data=data, weights=weights)
     # Without "~", which the command line does not take in cell=... .
     folder = Path(config.output) / config.task.name / f"{label_of(config).replace('~', '+')}-{digits[:10]}"
     return Name(digits, folder, data, weights)
@@ -72,10 +82,13 @@ def name_weights(model: schema.ModelConfig, lock: str, *, bring: bool = True) ->
 class Namer:
     """Names cells of one grid without starting or downloading anything.
 
-    A domain or weights that are not here are a reason, told for each cell that wants them.
+    A domain or weights that are not here are a reason, told for each cell that wants them. Configurations must not
+    change while it is used: parts that are the same object in several cells are looked at once.
     """
 
     def __init__(self) -> None:
+        self._identities = Identities()
+        self._shown: dict[int, tuple[object, str]] = {}
         self._weights: dict[str, str | UserError] = {}
         self._data: dict[str, str | UserError] = {}
 
@@ -85,13 +98,20 @@ class Namer:
         Raises:
             UserError: Its data or weights are not here, or not as configured.
         """
-        data = self._once(self._data, f"{config.task.name} {config.domain!r}", lambda: self._fingerprint(config))
+        data = self._once(
+            self._data, f"{config.task.name} {self._repr(config.domain)}", lambda: self._fingerprint(config)
+        )
         weights = self._once(
             self._weights,
-            f"{config.lock} {config.model!r}",
+            f"{config.lock} {self._repr(config.model)}",
             lambda: name_weights(config.model, config.lock, bring=False),
         )
-        return name_of(config, data, weights)
+        return name_of(config, data, weights, self._identities)
+
+    def _repr(self, part: object) -> str:
+        if id(part) not in self._shown:
+            self._shown[id(part)] = part, repr(part)  # kept, so that no other part comes to lie where it lay
+        return self._shown[id(part)][1]
 
     @staticmethod
     def _fingerprint(config: schema.CellConfig) -> str:
@@ -107,5 +127,5 @@ class Namer:
                 known[key] = error
         found = known[key]
         if isinstance(found, UserError):
-            raise found
+            raise found.with_traceback(None)  # or it grows with each cell
         return found
