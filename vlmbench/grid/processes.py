@@ -135,6 +135,7 @@ def start(
         raise
     finally:
         send.close()
+    running.since = time.monotonic()  # without the imports of a fork server that has started only now
     return running
 
 
