@@ -31,7 +31,13 @@ from vlmbench.records.state import state_of
 from vlmbench.reporting.html import write_report
 
 GRID = ("model=tiny_clip,tiny_medclip", "finetune=zero_shot,linear_probe,lora")
-SMALL = ("domain.patients=20", "trainer.max_epochs=2", "trainer.batch_size=8", "task.resamples=100")
+SMALL = (
+    "domain.patients=20",
+    "trainer.max_epochs=2",
+    "trainer.batch_size=8",
+    "task.resamples=100",
+    "hydra.launcher.jobs=2",
+)
 CELLS = 6
 KINDS = ("group", "launcher", "cell")
 # Differ between any two runs of the same cell.
@@ -77,7 +83,7 @@ class Reader(threading.Thread):
 
 def launch(output: Path, log: Path, *more: str) -> subprocess.Popen[bytes]:
     """Start a launcher in a process group of its own."""
-    asked = [sys.executable, "-m", "vlmbench.train", "-m", *GRID, *SMALL, "hydra.launcher.jobs=2", f"output={output}", *more]
+    asked = [sys.executable, "-m", "vlmbench.train", "-m", *GRID, *SMALL, f"output={output}", *more]
     with log.open("ab") as stream:
         return subprocess.Popen(asked, stdout=stream, stderr=stream, start_new_session=True)
 
