@@ -53,7 +53,12 @@ class Start:
 
 
 def run_child(start: Start, send: Connection) -> None:
-    """Run a cell, or one rank of it, and send outcomes through `send`: the last one counts."""
+    """Run a cell, or one rank of it; rank 0 sends outcomes through `send`, of which the last one counts."""
+
+    def say(outcome: Outcome) -> None:
+        if start.rank == 0:
+            send.send(outcome)
+
     _alone(start.stop_seconds)
     os.environ.update(start.environment)  # nothing has asked CUDA for its devices yet
     os.environ["OMP_NUM_THREADS"] = str(start.threads)
@@ -65,7 +70,7 @@ def run_child(start: Start, send: Connection) -> None:
     try:
         cell = prepare(start.config)
         outcome.folder, outcome.skipped = str(cell.folder), cell.done
-        send.send(outcome)  # should the process be killed, this much is known
+        say(outcome)  # should the process be killed, this much is known
         _log_to(cell, start.rank)
         record = run_prepared(cell)
         outcome.status, outcome.text = record["status"], summary(record)
@@ -75,11 +80,11 @@ def run_child(start: Start, send: Connection) -> None:
         if stop.code != INTERRUPTED:
             raise
         outcome.status, outcome.text = "interrupted", GOES_ON
-        send.send(outcome)
+        say(outcome)
         raise
     except Exception as error:  # noqa: BLE001 - before a cell has a directory, its fault is told to the grid
         outcome.status, outcome.text = "failed", f"FAILED  {type(error).__name__}: {error}"
-    send.send(outcome)
+    say(outcome)
 
 
 def _alone(stop_seconds: float) -> None:

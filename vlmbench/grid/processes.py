@@ -32,6 +32,7 @@ class Running:
         receive: Where rank 0 says how it ended.
         processes: By rank.
         since: When it was started, by the monotonic clock.
+        codes: Exit statuses of the ranks that have been seen to end.
         first: The exit status of the rank that ended first.
         ended: When that was; 0 before.
         stopped: Whether it was asked to stop.
@@ -41,14 +42,16 @@ class Running:
     receive: Connection
     processes: list[BaseProcess]
     since: float = field(default_factory=time.monotonic)
+    codes: dict[int, int] = field(default_factory=dict)
     first: int | None = None
     ended: float = 0.0
     stopped: bool = False
 
     @property
     def sentinels(self) -> list[Any]:
-        """What `multiprocessing.connection.wait` takes: of each process that has not been seen to end."""
-        return [process.sentinel for process in self.processes if process.exitcode is None]
+        """What `multiprocessing.connection.wait` takes: of each process that `over` has not seen to end."""
+        # By what was seen, not by what is: one that has ended since must wake who waits.
+        return [process.sentinel for rank, process in enumerate(self.processes) if rank not in self.codes]
 
     def over(self) -> bool:
         """Tell whether every process has ended; those that wait in vain for one that has are killed.
@@ -56,11 +59,12 @@ class Running:
         Rank 0 has the last word, so that another that has ended well says nothing; one that was asked to stop is not
         the only one.
         """
-        codes = [process.exitcode for process in self.processes]
-        if self.first is None:
-            ended = [code for rank, code in enumerate(codes) if code or (code == 0 and rank == 0)]
-            self.first, self.ended = (ended[0], time.monotonic()) if ended else (None, 0.0)
-        if None not in codes:
+        for rank, process in enumerate(self.processes):
+            if rank not in self.codes and (code := process.exitcode) is not None:
+                self.codes[rank] = code
+                if self.first is None and (code or rank == 0):
+                    self.first, self.ended = code, time.monotonic()
+        if len(self.codes) == len(self.processes):
             return True
         if self.first not in (None, INTERRUPTED) and time.monotonic() - self.ended > _GRACE:
             self.kill()
@@ -131,6 +135,7 @@ def start(
         raise
     finally:
         send.close()
+    running.since = time.monotonic()  # without the imports of a fork server that has started only now
     return running
 
 
