@@ -83,7 +83,9 @@ def test_a_killed_cell_is_told_apart_and_resumes(tmp_path, capfd):
     assert [outcome.status for outcome in run_cells([config])] == ["killed"]
     killer.join()
     assert "KILLED" in capfd.readouterr().out
-    assert not list(tmp_path.rglob("record.json"))
+    (record,) = [json.loads(path.read_text()) for path in tmp_path.rglob("record.json")]
+    assert record["status"] == "failed"
+    assert "SIGKILL" in record["error"]["message"]
     assert list(tmp_path.glob("*/*/checkpoints/last.ckpt"))
 
 
