@@ -18,7 +18,7 @@ import pytest
 from vlmbench.records import claim as claims
 from vlmbench.records import lease as leases
 from vlmbench.records.claim import LOCK, ClaimedError, LostClaimError, claim
-from vlmbench.records.lease import BEAT_S, LAPSE_S, find_lease, own_lease
+from vlmbench.records.lease import BEAT_S, LAPSE_S, Found, find_lease, judge, own_lease
 
 FORK = multiprocessing.get_context("fork")
 
@@ -31,6 +31,12 @@ def put_lease(folder: Path, *, old: float = 0.0, token: str = "old", **changes) 
     then = time.time() - old
     os.utime(path, (then, then))
     return path
+
+
+def lying(folder: Path) -> Found:
+    found = find_lease(folder / LOCK)
+    assert found is not None
+    return found
 
 
 def foreign(folder: Path, **more) -> Path:
@@ -63,6 +69,7 @@ def test_a_held_directory_is_refused_and_its_holder_named(holder, tmp_path):
 def test_a_killed_holder_frees_it_at_once_even_before_it_is_waited_for(holder, tmp_path):
     os.kill(holder.pid, signal.SIGKILL)
     os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)  # dead, and still in the table of processes
+    assert judge(lying(tmp_path)) == "free"
     with claim(tmp_path) as held:
         assert held.lease.pid == os.getpid()
 
@@ -93,7 +100,7 @@ def test_a_worker_that_outlives_its_killed_parent_does_not_keep_the_cell(tmp_pat
     parent.start()
     worker = workers.get()
     try:
-        os.kill(parent.pid, signal.SIGKILL)
+        parent.kill()
         parent.join()
         with (tmp_path / LOCK).open("rb") as file, pytest.raises(BlockingIOError):  # the worker still has it locked
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -195,7 +202,7 @@ def test_another_machines_lease_counts_though_its_file_is_not_locked(tmp_path):
         pytest.fail("both hold it")
     os.utime(path, (time.time() - LAPSE_S - 5,) * 2)
     with claim(tmp_path) as held:
-        assert find_lease(path).token == held.lease.token
+        assert lying(tmp_path).token == held.lease.token
     assert LAPSE_S >= 4 * BEAT_S
 
 
@@ -233,7 +240,7 @@ def test_a_file_without_text_is_a_lease_that_is_being_written(tmp_path):
         pytest.fail("both hold it")
     os.utime(path, (time.time() - 30,) * 2)
     with claim(tmp_path) as held:
-        assert find_lease(path).token == held.lease.token
+        assert lying(tmp_path).token == held.lease.token
 
 
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
@@ -270,7 +277,7 @@ def test_who_was_taken_over_notices_and_touches_nothing_of_the_others(tmp_path):
         with pytest.raises(LostClaimError, match="taken over by process 1 on node7"):
             held.check()
         before = (tmp_path / LOCK).stat().st_mtime
-    found = find_lease(tmp_path / LOCK)
+    found = lying(tmp_path)
     assert (found.token, found.touched) == ("old", before)
 
 
