@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import _thread
 import dataclasses
 import shutil
+import signal
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -88,12 +89,17 @@ def run_prepared(cell: Prepared) -> dict[str, Any]:
         RecordError: The record cannot be written.
     """
     # A process that lost its cell while it slept would go on for hours and write into what another is making.
-    with claim(cell.folder, on_lost=_thread.interrupt_main) as held:
+    with claim(cell.folder, on_lost=_stop) as held:
         try:
             return _run_held(cell, held)
         except KeyboardInterrupt:
             held.check()
             raise
+
+
+def _stop() -> None:
+    """Stop the cell as Ctrl-C does, also where it waits for something."""
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
 
 def _run_held(cell: Prepared, held: Claim) -> dict[str, Any]:
