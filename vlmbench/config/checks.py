@@ -56,7 +56,8 @@ def check_cell(cell: schema.CellConfig) -> None:
         check_domain(cell.domain, cell.task.name)
     check_prompts(cell.task)
     check_corruption(cell.domain, cell.finetune)
-    check_endpoint(cell.model)
+    with _later(absent):
+        check_endpoint(cell.model)
     if cell.trainer.precision == "16-mixed" and not getattr(cell.model, "float16", True):
         raise ConfigError(
             f"trainer.precision=16-mixed: {cell.model.name} overflows in float16 and answers nothing. "
@@ -136,11 +137,14 @@ def check_endpoint(model: schema.ModelConfig) -> None:
 
     Raises:
         ConfigError: It cannot; the message never repeats a key.
+        AbsentError: It could, were the key there.
     """
     if isinstance(model, schema.HostedModelConfig):
         fault = endpoint_fault(model.base_url, model.api_key_env, model.settings, os.environ)
         if fault:
-            raise ConfigError(f"{model.name}: {fault}")
+            given = {model.api_key_env: "given"}
+            elsewhere = not endpoint_fault(model.base_url, model.api_key_env, model.settings, given)
+            raise (AbsentError if elsewhere else ConfigError)(f"{model.name}: {fault}")
 
 
 def check_combination(
