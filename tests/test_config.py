@@ -135,4 +135,4 @@ def test_every_option_of_every_group_can_be_chosen(command):
         extra = ["domain.root=."] if name in ("folder", "vqa_jsonl") else []
         status, out, err = command("train", f"{group}={name}", *extra, "--cfg", "job", "--resolve")
         assert status == 0, (path, err)
-        assert f"{group}:" in out
+        assert f"{group}:" in out or group == "launcher"  # those set Hydra's own node

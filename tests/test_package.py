@@ -32,6 +32,7 @@ def test_the_wheel_brings_conf_and_checkpoints(wheel):
     for name in TINY:
         assert (wheel / "vlmbench" / "assets" / name / "model.safetensors").is_file()
     assert (wheel / "vlmbench" / "reporting" / "report.html.j2").is_file()
+    assert (wheel / "hydra_plugins" / "vlmbench_grid.py").is_file()  # where Hydra looks for plugins
 
 
 def test_the_installed_package_composes_from_anywhere(wheel, tmp_path):

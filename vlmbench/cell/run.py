@@ -125,7 +125,11 @@ def _compute(cell: Prepared, held: Claim) -> dict[str, Any]:
     domain = audited(cell.domain, hashes=cell.config.domain.audit_hashes)
     header = _header(cell)
     with Dashboard(cell.config.logger, header, cell.folder, cell.label) as dashboard:
-        record = {**header, **work(cell.config, domain, cell.folder, cell.label, dashboard), "status": "done"}
+        record = {
+            **header,
+            **work(cell.config, domain, cell.weights, cell.folder, cell.label, dashboard),
+            "status": "done",
+        }
         record["finished"] = now()
         held.check()
         # Before anything is uploaded: a dashboard that is down must not cost a result.

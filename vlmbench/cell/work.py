@@ -7,15 +7,18 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import pandas as pd
 import torch
+from torch import Tensor
 
 from vlmbench.cell import predictions
 from vlmbench.cell.build import build_backbone, build_module, build_tuner, uses_linear_head
+from vlmbench.cell.features import frozen_features
 from vlmbench.cell.fit import Selection, encode, fit, fit_probe, frozen_head, make_trainer
 from vlmbench.config import schema
 from vlmbench.domains.base import Domain, Split
@@ -51,8 +54,18 @@ class Clock:
             self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - start, 3)
 
 
-def work(config: schema.CellConfig, domain: Domain, folder: Path, label: str, dashboard: Dashboard) -> dict[str, Any]:
+def work(
+    config: schema.CellConfig, domain: Domain, weights: str, folder: Path, label: str, dashboard: Dashboard
+) -> dict[str, Any]:
     """Run a cell: what it saves and predicts goes into `folder`.
+
+    Args:
+        config: The cell.
+        domain: Its domain, audited.
+        weights: Digest of the pretrained weights.
+        folder: The cell's directory.
+        label: Its name for people.
+        dashboard: Where curves go.
 
     Returns:
         The part of the record that only running the cell gives.
@@ -69,11 +82,24 @@ def work(config: schema.CellConfig, domain: Domain, folder: Path, label: str, da
         )
         data = build_data(config, domain, backbone)
     device, precision = trainer.strategy.root_device, str(trainer.precision)
-    features, head = {}, None
+    features: dict[Split, Tensor] = {}
+    kept: dict[Split, bool] = {}  # whether another cell has encoded the same
+    head = None
     if uses_linear_head(config):
         with clock.phase("encode"):
             splits: list[Split] = ["train", "val"] if config.finetune.name == "linear_probe" else ["train"]
-            features = {split: encode(backbone, data, split, device, label) for split in splits}
+            for split in splits:
+                features[split], kept[split] = frozen_features(
+                    config,
+                    domain,
+                    split,
+                    weights=weights,
+                    preprocess=backbone.preprocess,
+                    settings=preprocessing_of(backbone),
+                    device=device,
+                    label=label,
+                    encode=partial(encode, backbone, data, split, device, label),
+                )
         head = frozen_head(features["train"], len(domain.label_names))
     tuner = build_tuner(config.finetune)
     tuner.apply(backbone)
@@ -99,7 +125,12 @@ def work(config: schema.CellConfig, domain: Domain, folder: Path, label: str, da
         **scored,
         "selection": selection and {"metric": selection.metric, "value": selection.value, **selection.chosen},
         "training": trained,
-        "cost": {**cost(clock, parameters, frame, train_rate, saved), "pixels": data.tally.counts(), **asked(backbone)},
+        "cost": {
+            **cost(clock, parameters, frame, train_rate, saved),
+            "pixels": data.tally.counts(),
+            "features_kept": kept,
+            **asked(backbone),
+        },
         "data": describe_data(domain),
         "environment": environment(
             device=getattr(backbone, "place", str(device)), precision=precision, threads=torch.get_num_threads()

@@ -75,7 +75,7 @@ class KeptPixels:
             "outputs": self.codec.fingerprint,
             "settings": settings,
             "libraries": _versions(),
-            "reader": _code(source),
+            "reader": reader_code(source),
         }
         name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
         self.shelf = Shelf(cache / PIXELS, name, max_bytes)
@@ -208,7 +208,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _code(source: Any) -> str:
+def reader_code(source: Any) -> str:
     """Return a digest of our own code that makes pixels of files."""
     kinds = [*type(source).__mro__[:-1], *type(uncorrupted(source)).__mro__[:-1]]
     modules = [images, dicom, intensity, *(sys.modules[kind.__module__] for kind in kinds)]

@@ -28,6 +28,7 @@ NOT_IDENTITY = (
     "trainer.nodes",
     "trainer.checkpoint_minutes",
     "trainer.pixel_cache_gib",
+    "trainer.feature_cache_gib",
     "model.source",
     "model.revision",
     "model.repo_type",

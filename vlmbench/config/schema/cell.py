@@ -30,6 +30,7 @@ class TrainerConfig:
         eval_batch_size: Batch size of validation, prediction and encoding.
         pixel_cache_gib: Most that preprocessed images may take on disk, of all models and domains together and never
             more than 80 % of what is free; 0 keeps none. They lie below VLMBENCH_CACHE (~/.cache/vlmbench).
+        feature_cache_gib: Most that frozen features may take there, which cells share; 0 keeps none.
     """
 
     max_epochs: int = number(20, 1)
@@ -47,6 +48,7 @@ class TrainerConfig:
     nodes: int = number(1, 1, 1024)
     checkpoint_minutes: float = number(10.0, 0)
     pixel_cache_gib: float = number(50.0, 0)
+    feature_cache_gib: float = number(20.0, 0)
 
 
 @dataclass

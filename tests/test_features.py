@@ -1,0 +1,105 @@
+"""Frozen features: encoded once for all cells that want them, and the same results with and without the cache."""
+
+import json
+import multiprocessing
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vlmbench.records.features import DATA, FEATURES, kept_features, key_of
+
+SMALL = ["domain.patients=20", "trainer.max_epochs=2", "trainer.batch_size=8", "task.resamples=100"]
+
+
+def made(value: float, calls: list[int] | None = None) -> np.ndarray:
+    if calls is not None:
+        calls.append(1)
+    return np.full((5, 3), value, dtype=np.float32)
+
+
+def test_features_are_made_once_and_given_back_as_they_were(tmp_path):
+    calls: list[int] = []
+    first, kept = kept_features(tmp_path, 2**20, {"a": 1}, lambda: made(0.1, calls), "x")
+    again, kept_now = kept_features(tmp_path, 2**20, {"a": 1}, lambda: made(0.2, calls), "x")
+    assert (kept, kept_now, len(calls)) == (False, True, 1)
+    assert np.array_equal(first, again)
+    other, kept_other = kept_features(tmp_path, 2**20, {"a": 2}, lambda: made(0.2, calls), "x")
+    assert not kept_other
+    assert other[0, 0] == np.float32(0.2)
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b'{"shape": [5, 3], "sha256": "0"}\n' + b"\0" * 60])
+def test_damaged_features_are_made_anew(tmp_path, damage, caplog):
+    kept_features(tmp_path, 2**20, {}, lambda: made(0.1), "x")
+    path = tmp_path / FEATURES / key_of({}) / DATA
+    path.write_bytes(damage)
+    found, kept = kept_features(tmp_path, 2**20, {}, lambda: made(0.3), "x")
+    assert not kept
+    assert found[0, 0] == np.float32(0.3)
+    assert "damaged" in caplog.text
+    assert kept_features(tmp_path, 2**20, {}, lambda: made(0.4), "x")[1]
+
+
+def test_what_finds_no_room_or_no_disk_is_made_for_the_cell_alone(tmp_path, caplog):
+    assert not kept_features(tmp_path, 10, {}, lambda: made(1.0), "x")[1]
+    assert "feature_cache_gib" in caplog.text
+    assert not kept_features(tmp_path, 10, {}, lambda: made(1.0), "x")[1]
+    assert not kept_features(tmp_path, 0, {}, lambda: made(1.0), "x")[1]
+    (tmp_path / "file").write_text("no folder")
+    assert kept_features(tmp_path / "file", 2**20, {}, lambda: made(1.0), "x")[0].shape == (5, 3)
+
+
+def test_the_longest_unused_make_room(tmp_path):
+    process = multiprocessing.get_context("spawn").Process(target=_fill, args=(tmp_path,))
+    process.start()
+    process.join()
+    kept_features(tmp_path, 400, {"name": 9}, lambda: made(1.0), "x")
+    left = sorted((tmp_path / FEATURES).glob(f"*/{DATA}"))
+    assert sum(path.stat().st_size for path in left) <= 400
+    assert (tmp_path / FEATURES / key_of({"name": 9}) / DATA) in left
+
+
+def _fill(root: Path) -> None:
+    for name in range(4):
+        kept_features(root, 2**20, {"name": name}, lambda: made(1.0), "x")
+
+
+def _slow(root: Path, log: Path) -> None:
+    def slowly() -> np.ndarray:
+        with log.open("a") as handle:
+            handle.write("made\n")
+        time.sleep(0.5)
+        return made(2.0)
+
+    kept_features(root, 2**20, {"shared": 1}, slowly, "x")
+
+
+def test_processes_that_want_the_same_wait_for_the_one_that_makes_it(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_slow, args=(tmp_path, tmp_path / "log")) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert (tmp_path / "log").read_text() == "made\n"
+
+
+def test_cells_of_one_model_and_domain_encode_once_and_end_as_without_the_cache(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("VLMBENCH_CACHE", str(tmp_path / "cache"))
+    for output, gib in (("with", 1), ("without", 0)):
+        words = ["finetune=linear_probe,lora", "seed=0,1", f"trainer.feature_cache_gib={gib}"]
+        status, _, err = command("train", "-m", *words, *SMALL, f"output={tmp_path / output}")
+        assert status == 0, err
+    kept = {}
+    for path in sorted((tmp_path / "with").rglob("record.json")):
+        record = json.loads(path.read_text())
+        kept[path.parent.name] = record["cost"]["features_kept"]
+        twin = next((tmp_path / "without").rglob(f"{path.parent.name}/record.json"))
+        assert json.loads(twin.read_text())["metrics"] == record["metrics"]
+        predictions = [(one.parent / "predictions.parquet").read_bytes() for one in (path, twin)]
+        assert predictions[0] == predictions[1]
+    assert len(kept) == 4
+    assert sum(not was for splits in kept.values() for was in splits.values()) == 2  # train and val, once each
+    assert len(list((tmp_path / "cache" / FEATURES).glob(f"*/{DATA}"))) == 2
