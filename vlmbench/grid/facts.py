@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from vlmbench.grid.cells import Grid
-from vlmbench.grid.devices import ATTAINED, DEVICES, Device
+from vlmbench.grid.devices import ATTAINED, DEVICES, Device, device_of
 from vlmbench.grid.plan import PlannedCell
 from vlmbench.grid.sizes import disk, together
 
@@ -58,7 +58,7 @@ def facts(grid: Grid, planned: Sequence[PlannedCell], device: Device | None, fla
         "running": [cell(one, flags) for one in planned if one.state.status == "running"],
         "failed": [cell(one, flags) for one in planned if one.state.status == "failed"],
         "missing": missing,
-        "estimate": {**hours(to_do), "counted_at": _speed(device)},
+        "estimate": {**hours(to_do), "counted_at": _speeds(to_do, device)},
         "disk": {"kept_gib": rounded(sizes.kept / GIB, 2), "passing_gib": rounded(sizes.passing / GIB, 2)},
         "downloads": {
             "gib": rounded(sum(row["gib"] for row in missing), 2),
@@ -159,9 +159,14 @@ def _missing(planned: Iterable[PlannedCell]) -> list[dict[str, Any]]:
     return [{**vars(missing), "cells": count} for missing, count in found.items()]
 
 
-def _speed(device: Device | None) -> str:
-    gpu = device or DEVICES["a100"]
-    share = f"{100 * ATTAINED:.0f} % of its peak" if gpu == DEVICES.get(gpu.name.lower()) else "as told"
-    if gpu.kind == "cpu":
-        return f"a CPU at {gpu.single / 1e9:.0f} GFLOP/s a cell"
-    return f"{gpu.name} at {gpu.half / 1e12:.2g} TFLOP/s, {gpu.single / 1e12:.2g} in float32 ({share})"
+def _speeds(cells: Iterable[PlannedCell], chosen: Device | None) -> list[str]:
+    """Return what the counted cells are counted for."""
+    used = {device_of(one.cell.config, chosen) for one in cells if one.estimate.basis == "counted"}
+    return sorted(_speed(device) for device in used)
+
+
+def _speed(device: Device) -> str:
+    if device.kind == "cpu":
+        return f"a CPU at {device.single / 1e9:.0f} GFLOP/s a cell"
+    share = f"{100 * ATTAINED:.0f} % of its peak" if device in DEVICES.values() else "as told"
+    return f"{device.name} at {device.half / 1e12:.2g} TFLOP/s, {device.single / 1e12:.2g} in float32 ({share})"

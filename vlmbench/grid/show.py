@@ -37,7 +37,7 @@ def plan_text(told: Mapping[str, Any]) -> str:
         lines += ["", _table(name, rows)]
     estimate = told["estimate"]
     if estimate["counted"]:
-        lines += ["", f"counted for {estimate['counted_at']}; --device and --tflops tell of others"]
+        lines += ["", f"counted for {', '.join(estimate['counted_at'])}; --device and --tflops tell of others"]
     return "\n".join(lines)
 
 
@@ -161,17 +161,17 @@ def _missing(rows: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def _table(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
     kinds = [kind for kind in ("gpu", "cpu") if any(row[f"{kind}_hours"] for row in rows)]
-    head = [name, "cells", *STATES, *(f"{kind.upper()} h to do" for kind in kinds)]
+    head = [name, "cells", *STATES, *(f"{kind.upper()} time to do" for kind in kinds)]
     lines = [
         [row["name"], f"{row['cells']:,}", *(str(row[state] or "-") for state in STATES)]
-        + [_hours(row, kind) for kind in kinds]
+        + [_time(row, kind) for kind in kinds]
         for row in rows
     ]
     return columns([head, *lines], set(range(1, len(head))))
 
 
-def _hours(row: Mapping[str, Any], kind: str) -> str:
+def _time(row: Mapping[str, Any], kind: str) -> str:
     value = row[f"{kind}_hours"]
     if value:
-        return f"~{value:,.0f}" if value >= 10 else f"~{value:.2g}" if value >= 0.01 else "<0.01"
+        return f"~{duration(3600 * value) if value < 1 else f'{_digits(value)} h'}"
     return "?" if row["unknown"] else "-"

@@ -7,7 +7,7 @@ import re
 import select
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -154,7 +154,7 @@ def table(seen: Seen) -> Group:
         ("heartbeat", {"justify": "right", "no_wrap": True}),
         ("last line", {"no_wrap": True, "overflow": "ellipsis", "ratio": 1}),
     ):
-        rows.add_column(name, **options)  # type: ignore[arg-type]
+        rows.add_column(name, **options)
     for at in seen.running:
         age = duration(at.age) if at.age is not None else "?"
         # Labels and logs hold brackets, which rich would take for its own markup.
@@ -203,10 +203,15 @@ def _live(watcher: Watcher) -> None:
 
 
 @contextmanager
-def _keys() -> Iterator[object]:
+def _keys() -> Iterator[Callable[[float], bool]]:
     """Give a function that waits for a key and tells whether it was q; without a keyboard it only waits."""
     if not sys.stdin.isatty():
-        yield lambda seconds: bool(time.sleep(seconds))
+
+        def waited(seconds: float) -> bool:
+            time.sleep(seconds)
+            return False
+
+        yield waited
         return
     import termios
     import tty
