@@ -90,7 +90,7 @@ def _removable(folder: Path) -> Removal | Kept | None:
 def _leftovers(folder: Path) -> Iterator[Path]:
     """Yield what a finished cell does not need: checkpoints, and files that were being written when it was killed."""
     for path in sorted(folder.iterdir()):
-        temporary = path.name.startswith((f".{RECORD}.", f".{PREDICTIONS}."))
+        temporary = path.name.startswith((f".{RECORD}.", f".{PREDICTIONS}.", ".now."))
         if not path.is_symlink() and (path.is_dir() if path.name == CHECKPOINTS else temporary and path.is_file()):
             yield path
 
