@@ -1,4 +1,6 @@
-"""How long large grids take to plan: python scripts/bench/grid_scale.py [--cells 144 10000] [--done 0.5]
+"""How long large grids take to plan.
+
+python scripts/bench/grid_scale.py [--cells 144 10000] [--done 0.5]
 
 Makes a sweep of about so many cells over the phantom domains and the shipped models, leaves synthetic records of a
 share of them on disk, and times `grid plan` and `grid status` as the shell sees them, apart from what composing takes.
