@@ -12,7 +12,7 @@ from vlmbench.cell.domain import build_domain
 from vlmbench.config import schema
 from vlmbench.domains.base import SPLITS, Domain, Split
 from vlmbench.errors import UserError
-from vlmbench.records.identity import identity
+from vlmbench.records.identity import Identities, identity
 
 T = TypeVar("T")
 
@@ -49,9 +49,19 @@ class Data:
     labels: int
 
 
-def name_of(config: schema.CellConfig, data: str, weights: str) -> Name:
-    """Return a cell's name from its configuration and the content of its data and weights."""
-    digits = identity(dataclasses.asdict(config), data=data, weights=weights)
+def name_of(config: schema.CellConfig, data: str, weights: str, known: Identities | None = None) -> Name:
+    """Return a cell's name from its configuration and the content of its data and weights.
+
+    Args:
+        config: The cell.
+        data: Fingerprint of the domain.
+        weights: Digest of the weights.
+        known: Gives the same identity, faster for many cells that share parts of their configurations.
+    """
+    if known is None:
+        digits = identity(dataclasses.asdict(config), data=data, weights=weights)
+    else:
+        digits = known.of(config, data=data, weights=weights)
     # Without "~", which the command line does not take in cell=... .
     folder = Path(config.output) / config.task.name / f"{label_of(config).replace('~', '+')}-{digits[:10]}"
     return Name(digits, folder, data, weights)
@@ -91,10 +101,13 @@ def name_weights(model: schema.ModelConfig, lock: str, *, bring: bool = True) ->
 class Namer:
     """Names cells of one grid without starting or downloading anything.
 
-    A domain or weights that are not here are a reason, told for each cell that wants them.
+    A domain or weights that are not here are a reason, told for each cell that wants them. Configurations must not
+    change while it is used: parts that are the same object in several cells are looked at once.
     """
 
     def __init__(self) -> None:
+        self._identities = Identities()
+        self._shown: dict[int, tuple[object, str]] = {}
         self._weights: dict[str, str | UserError] = {}
         self._data: dict[str, Data | UserError] = {}
 
@@ -104,7 +117,7 @@ class Namer:
         Raises:
             UserError: Its data or weights are not here, or not as configured.
         """
-        return name_of(config, self.data(config).fingerprint, self.weights(config))
+        return name_of(config, self.data(config).fingerprint, self.weights(config), self._identities)
 
     def data(self, config: schema.CellConfig) -> Data:
         """Return what is known of a cell's domain once it is built.
@@ -112,7 +125,7 @@ class Namer:
         Raises:
             UserError: The data are not here, or not as configured.
         """
-        return _once(self._data, f"{config.task.name} {config.domain!r}", lambda: _data(config))
+        return _once(self._data, f"{config.task.name} {self._repr(config.domain)}", lambda: _data(config))
 
     def weights(self, config: schema.CellConfig) -> str:
         """Return the digest of a cell's weights.
@@ -120,8 +133,13 @@ class Namer:
         Raises:
             UserError: They are not here, or not the locked ones.
         """
-        key = f"{config.lock} {config.model!r}"
+        key = f"{config.lock} {self._repr(config.model)}"
         return _once(self._weights, key, lambda: name_weights(config.model, config.lock, bring=False))
+
+    def _repr(self, part: object) -> str:
+        if id(part) not in self._shown:
+            self._shown[id(part)] = part, repr(part)  # kept, so that no other part comes to lie where it lay
+        return self._shown[id(part)][1]
 
 
 def _data(config: schema.CellConfig) -> Data:
@@ -137,5 +155,5 @@ def _once(known: dict[str, T | UserError], key: str, find: Callable[[], T]) -> T
             known[key] = error
     found = known[key]
     if isinstance(found, UserError):
-        raise found
+        raise found.with_traceback(None)  # or it grows with each cell
     return found

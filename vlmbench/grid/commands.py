@@ -76,7 +76,7 @@ def clean(asked: Asked, sweep: Sweep) -> int:
 
     grid = grid_of(sweep, absent=True)
     looked = list(look_up(grid))
-    folders = [one.name.folder for one in looked if one.name and one.state.status != "not started"]
+    folders = [one.name.folder for one in looked if one.name]
     parents = {Path(one.cell.config.output) / one.cell.config.task.name for one in looked}
     if asked.others:
         named = [one.name.folder for one in looked if one.name]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -104,32 +104,63 @@ def identity(config: Mapping[str, Any], *, data: str, weights: str) -> str:
 
 
 def relevant(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a configuration that determines the result."""
-    kept = copy.deepcopy(dict(config))
-    for path in NOT_IDENTITY:
-        _drop(kept, path)
-    for path, value in IDLE.items():
-        group, _, leaf = path.partition(".")
-        if kept.get(group, {}).get(leaf) == value:
-            _drop(kept, path)
-    domain = kept.get("domain", {})
-    if "rules" in domain:
-        name = rule_in_force(domain["target"], domain["split"], domain["rules"])
-        if name == rule_in_force("auto", domain["split"], domain["rules"]):
-            domain["target"] = "auto"  # whether the usual rule is named or not
-        domain["rules"] = {name: domain["rules"].get(name)}
+    """Return the part of a configuration that determines the result; the values are the configuration's own."""
+    return {group: _relevant(group, value) for group, value in config.items() if group not in NOT_IDENTITY}
+
+
+def _relevant(group: str, value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    kept = {leaf: item for leaf, item in value.items() if f"{group}.{leaf}" not in NOT_IDENTITY}
+    for path, idle in IDLE.items():
+        leaf = path.rpartition(".")[2]
+        if path == f"{group}.{leaf}" and leaf in kept and kept[leaf] == idle:
+            del kept[leaf]
+    if group == "domain" and "rules" in kept:
+        name = rule_in_force(kept["target"], kept["split"], kept["rules"])
+        if name == rule_in_force("auto", kept["split"], kept["rules"]):
+            kept["target"] = "auto"  # whether the usual rule is named or not
+        kept["rules"] = {name: kept["rules"].get(name)}
     return kept
 
 
-def _drop(config: dict[str, Any], path: str) -> None:
-    *parents, leaf = path.split(".")
-    node = config
-    for parent in parents:
-        node = node.get(parent, {})
-    node.pop(leaf, None)
+class Identities:
+    """Identities of many cells, as `identity` gives them; sections that cells share are looked at once.
+
+    A section is known by being the same object. It must not change while this is used.
+    """
+
+    def __init__(self) -> None:
+        self._texts: dict[tuple[str, int], tuple[Any, str]] = {}
+
+    def of(self, config: Any, *, data: str, weights: str) -> str:
+        """Return the 64 hex digits that name a cell.
+
+        Args:
+            config: The complete configuration, a dataclass.
+            data: The domain's fingerprint.
+            weights: The weights' digest.
+        """
+        names = sorted(item.name for item in dataclasses.fields(config) if item.name not in NOT_IDENTITY)
+        sections = ",".join(f"{canonical(name)}:{self._text(name, getattr(config, name))}" for name in names)
+        # The canonical JSON of what `identity` digests: its keys in their order.
+        rest = f'"data":{canonical(data)},"version":{canonical(RESULT_VERSION)},"weights":{canonical(weights)}'
+        return hashlib.sha256(f'{{"config":{{{sections}}},{rest}}}'.encode()).hexdigest()
+
+    def _text(self, name: str, section: Any) -> str:
+        key = name, id(section)
+        if key not in self._texts:
+            value = dataclasses.asdict(section) if dataclasses.is_dataclass(section) else section  # type: ignore[arg-type]
+            # Beside its text, so that no other section comes to lie where it lay.
+            self._texts[key] = section, canonical(_relevant(name, value))
+        return self._texts[key][1]
 
 
 def digest(value: Any) -> str:
     """Return the SHA-256 of a value's canonical JSON."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def canonical(value: Any) -> str:
+    """Return a value's canonical JSON: keys sorted, no space, ASCII."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
