@@ -331,18 +331,27 @@ def test_clean_removes_nothing_that_was_finished_since_it_looked(tmp_path):
         assert folder.exists()
 
 
-def test_clean_and_a_launcher_at_once_lose_no_result(tmp_path):
+def test_clean_and_a_launcher_at_once_lose_no_result(tmp_path, monkeypatch):
+    sizes = clean.size_of
+
+    def slow(path: Path) -> int:
+        time.sleep(0.002)  # between the look and the removal the launcher shall come
+        return sizes(path)
+
+    monkeypatch.setattr(clean, "size_of", slow)
     names = [f"clip-lora-x-s{seed}-abcdef0123" for seed in range(60)]
     for name in names:
         leave(tmp_path / name, "interrupted")
     faults: list[BaseException] = []
+    at = [0]
 
     def launch() -> None:
         try:
-            for name in names:
+            for at[0], name in enumerate(names):
                 while True:
                     try:
                         with claim(tmp_path / name):
+                            time.sleep(0.002)
                             write_record(tmp_path / name, make_record(identity="abcdef0123" + "0" * 54))
                         break
                     except ClaimedError:
@@ -354,7 +363,7 @@ def test_clean_and_a_launcher_at_once_lose_no_result(tmp_path):
     launcher.start()
     removed = 0
     while launcher.is_alive():
-        for name in reversed(names):
+        for name in names[at[0] : at[0] + 2]:
             found = clean.inspect(tmp_path / name)
             if isinstance(found, clean.Removal) and found.paths == (found.cell,):
                 removed += clean.remove(found)
