@@ -11,6 +11,7 @@ from vlmbench.config.entry import run
 COMMANDS = {
     "train": "train and evaluate one cell, or with -m a grid",
     "evaluate": "take a finished cell to other domains",
+    "grid": "plan a grid, watch it, run what failed again, clear up after it",
     "fetch": "bring the weights of a cell or a grid to this machine, and lock them",
     "domains": "what datasets there are, what of them is here, what their splits share",
     "models": "what models there are, what they need, where LoRA goes",

@@ -102,8 +102,8 @@ def memory(
         return weights + batch * kept + OVERHEAD
     vision, text = _reached(shape, finetune, scope)
     tokens = shape.image_tokens + _TEXT if shape.generative else _TEXT_CONTRASTIVE
-    kept = vision * shape.vision_tokens * _channels(parts.get("vision", 0))
-    kept += text * tokens * _channels(parts.get("language", 0) + parts.get("text", 0))
+    kept = vision * shape.vision_tokens * channels(parts.get("vision", 0))
+    kept += text * tokens * channels(parts.get("language", 0) + parts.get("text", 0))
     logits = LOGIT * tokens * shape.vocabulary
     return weights + batch * (ACTIVATION[finetune] * kept + logits) + OVERHEAD
 
@@ -120,11 +120,11 @@ def _cache(parts: Mapping[str, float], shape: Shape) -> float:
     if not shape.generative:
         return 0.0
     tokens = shape.image_tokens + 2 * _TEXT
-    return 4 * tokens * _channels(parts.get("language", 0)) + LOGIT * shape.vocabulary
+    return 4 * tokens * channels(parts.get("language", 0)) + LOGIT * shape.vocabulary
 
 
-def _channels(parameters: float) -> float:
-    """Return layers x width of a tower of so many parameters."""
+def channels(parameters: float) -> float:
+    """Return layers x width of a tower of so many parameters; see the module's text."""
     return (parameters * _ASPECT / 12) ** (2 / 3) / _ASPECT
 
 

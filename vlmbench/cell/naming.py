@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from vlmbench.cell.domain import build_domain
 from vlmbench.config import schema
-from vlmbench.domains.base import Domain
+from vlmbench.domains.base import SPLITS, Domain, Split
 from vlmbench.errors import UserError
 from vlmbench.records.identity import Identities, identity
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,21 @@ class Name:
     folder: Path
     data: str
     weights: str
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is kept of a domain that was built to name cells.
+
+    Attributes:
+        fingerprint: Of its content.
+        examples: Of each split.
+        labels: Of a diagnosis, 0 where there are none.
+    """
+
+    fingerprint: str
+    examples: Mapping[Split, int]
+    labels: int
 
 
 def name_of(config: schema.CellConfig, data: str, weights: str, known: Identities | None = None) -> Name:
@@ -90,7 +109,7 @@ class Namer:
         self._identities = Identities()
         self._shown: dict[int, tuple[object, str]] = {}
         self._weights: dict[str, str | UserError] = {}
-        self._data: dict[str, str | UserError] = {}
+        self._data: dict[str, Data | UserError] = {}
 
     def name(self, config: schema.CellConfig) -> Name:
         """Return a cell's name.
@@ -98,34 +117,43 @@ class Namer:
         Raises:
             UserError: Its data or weights are not here, or not as configured.
         """
-        data = self._once(
-            self._data, f"{config.task.name} {self._repr(config.domain)}", lambda: self._fingerprint(config)
-        )
-        weights = self._once(
-            self._weights,
-            f"{config.lock} {self._repr(config.model)}",
-            lambda: name_weights(config.model, config.lock, bring=False),
-        )
-        return name_of(config, data, weights, self._identities)
+        return name_of(config, self.data(config).fingerprint, self.weights(config), self._identities)
+
+    def data(self, config: schema.CellConfig) -> Data:
+        """Return what is known of a cell's domain once it is built.
+
+        Raises:
+            UserError: The data are not here, or not as configured.
+        """
+        return _once(self._data, f"{config.task.name} {self._repr(config.domain)}", lambda: _data(config))
+
+    def weights(self, config: schema.CellConfig) -> str:
+        """Return the digest of a cell's weights.
+
+        Raises:
+            UserError: They are not here, or not the locked ones.
+        """
+        key = f"{config.lock} {self._repr(config.model)}"
+        return _once(self._weights, key, lambda: name_weights(config.model, config.lock, bring=False))
 
     def _repr(self, part: object) -> str:
         if id(part) not in self._shown:
             self._shown[id(part)] = part, repr(part)  # kept, so that no other part comes to lie where it lay
         return self._shown[id(part)][1]
 
-    @staticmethod
-    def _fingerprint(config: schema.CellConfig) -> str:
-        domain: Domain = build_domain(config.domain, config.task.name)  # type: ignore[arg-type]
-        return domain.fingerprint
 
-    @staticmethod
-    def _once(known: dict[str, str | UserError], key: str, find: object) -> str:
-        if key not in known:
-            try:
-                known[key] = find()  # type: ignore[operator]
-            except UserError as error:
-                known[key] = error
-        found = known[key]
-        if isinstance(found, UserError):
-            raise found.with_traceback(None)  # or it grows with each cell
-        return found
+def _data(config: schema.CellConfig) -> Data:
+    domain: Domain = build_domain(config.domain, config.task.name)  # type: ignore[arg-type]
+    return Data(domain.fingerprint, {split: len(domain.split(split)) for split in SPLITS}, len(domain.label_names))
+
+
+def _once(known: dict[str, T | UserError], key: str, find: Callable[[], T]) -> T:
+    if key not in known:
+        try:
+            known[key] = find()
+        except UserError as error:
+            known[key] = error
+    found = known[key]
+    if isinstance(found, UserError):
+        raise found.with_traceback(None)  # or it grows with each cell
+    return found

@@ -19,7 +19,7 @@ class Impossible:
     Attributes:
         overrides: What was asked for.
         reason: Why it cannot be.
-        what: Model and method in two words, under which a plan counts such points.
+        what: What does not go together, in two words, under which a plan counts such points.
     """
 
     overrides: tuple[str, ...]
@@ -72,8 +72,7 @@ def grid_of(sweep: Sweep, *, absent: bool = False) -> Grid:
         try:
             check_cell(config)
         except ImpossibleCellError as error:
-            what = f"{config.model.name} x {config.finetune.name}"
-            impossible.append(Impossible(tuple(overrides), str(error), what))
+            impossible.append(Impossible(tuple(overrides), str(error), _named(config, str(error))))
         except AbsentError as error:
             if not absent:
                 raise
@@ -86,3 +85,10 @@ def grid_of(sweep: Sweep, *, absent: bool = False) -> Grid:
     cells = [cell for position, cell in enumerate(cells) if position not in same]
     name = sweep.configs[0].sweep.name if sweep.configs else "none"
     return Grid(name, cells, impossible)
+
+
+def _named(config: schema.CellConfig, reason: str) -> str:
+    """Return the two of a cell's parts that a reason is about; it begins with the key of one of them."""
+    if reason.startswith("domain="):
+        return f"{config.domain.name} x {config.task.name}"
+    return f"{config.model.name} x {config.task.name if reason.startswith('task=') else config.finetune.name}"

@@ -13,9 +13,9 @@ from vlmbench.weights.source import PACKAGE
 #: Share of a GPU's peak that training reaches. Chowdhery et al., 2022 (PaLM, arXiv 2204.02311, table 3) list 0.21 to
 #: 0.46 for language models of many GPUs; small batches and towers lie at the lower end.
 ATTAINED = 0.3
-#: FLOP/s of one core of a CPU in float32, of which matrix products of small models reach no more (measured on the
-#: shipped models: scripts/bench/grid_scale.py --calibrate tells what a machine gives).
-CORE = 1.5e10
+#: FLOP/s of one core of a CPU in float32 that the shipped models reach in training, a third of what large matrix
+#: products do; seen on cores of a server of 2023.
+CORE = 3e10
 
 
 @dataclass(frozen=True)

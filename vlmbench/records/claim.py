@@ -176,6 +176,9 @@ def _create(path: Path) -> tuple[Lease, int] | None:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     except FileExistsError:
         return None
+    except FileNotFoundError:  # the directory was cleared away since it was made
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return None
     except OSError as error:
         raise UserError(f"{path} cannot be made: {error.strerror}. Make room there, or set another output=.") from error
     try:

@@ -7,11 +7,12 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from vlmbench.errors import UserError
+
+if TYPE_CHECKING:  # planning reads records alone, and pandas takes longer to import than thousands of them to read
+    import pandas as pd
 
 SCHEMA = 1
 RECORD, PREDICTIONS = "record.json", "predictions.parquet"
@@ -66,6 +67,8 @@ def read_predictions(folder: Path) -> pd.DataFrame:
     Raises:
         RecordError: The file is missing or damaged.
     """
+    import pandas as pd
+
     try:
         return pd.read_parquet(folder / PREDICTIONS)
     except (OSError, ValueError) as error:
