@@ -12,6 +12,7 @@ from typing import Any
 
 from vlmbench.cell.domain import audited, build_domain
 from vlmbench.cell.naming import label_of, name_of, name_weights
+from vlmbench.cell.stopping import Interrupted, asked, end, stoppable
 from vlmbench.config import schema
 from vlmbench.config.exposure import exposure
 from vlmbench.domains.base import Domain, DomainError
@@ -81,15 +82,20 @@ def run_prepared(cell: Prepared) -> dict[str, Any]:
 
     Raises:
         ClaimedError: Another process is at work on the same cell.
+        Interrupted: The cell was asked to stop. It has no record, and goes on at the next call.
     """
-    with claim(cell.folder):
+    with claim(cell.folder), stoppable():
         if cell.done:
             return rescored(cell)
         try:
             record = _compute(cell)
+        except Interrupted:
+            raise
         except SystemExit as stop:  # Lightning's way of passing Ctrl-C on
             raise KeyboardInterrupt from stop
         except Exception as error:  # noqa: BLE001 - whatever went wrong belongs into the record
+            if asked():  # a worker that got the same signal, for example; a fault of the cell's own shows again
+                end()
             record = {**_header(cell), "status": "failed", "metrics": {}, "error": describe(error), "finished": now()}
             write_record(cell.folder, record)
             return record

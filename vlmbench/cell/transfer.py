@@ -8,6 +8,8 @@ from typing import Any
 
 from vlmbench.cell.domain import audited, build_domain
 from vlmbench.cell.run import describe, facts_of, now
+from vlmbench.cell.stopping import Interrupted, end, stoppable
+from vlmbench.cell.stopping import asked as asked_to_stop
 from vlmbench.config import schema
 from vlmbench.config.checks import check_combination, check_endpoint
 from vlmbench.config.domain_checks import check_domain, check_evaluation
@@ -93,15 +95,20 @@ def run_transfer(transfer: PreparedTransfer) -> dict[str, Any]:
 
     Raises:
         ClaimedError: Another process is at work on the same transfer.
+        Interrupted: The process was asked to stop; there is no record.
     """
-    with claim(transfer.folder):
+    with claim(transfer.folder), stoppable():
         if transfer.done:
             return read_record(transfer.folder)
         try:
             record = {**_header(transfer), **_work(transfer), "status": "done", "finished": now()}
+        except Interrupted:
+            raise
         except SystemExit as stop:  # Lightning's way of passing Ctrl-C on
             raise KeyboardInterrupt from stop
         except Exception as error:  # noqa: BLE001 - whatever went wrong belongs into the record
+            if asked_to_stop():
+                end()
             failed = {"status": "failed", "metrics": {}, "error": describe(error), "finished": now()}
             record = {**_header(transfer), **failed}
         write_record(transfer.folder, record)
