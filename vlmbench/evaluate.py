@@ -20,20 +20,26 @@ def main() -> int:
     for config in composed.configs:
         check_fields(config)
         check_domain(config.domain, "")
+    from vlmbench.cell.stopping import EXIT_STATUS, Interrupted, stoppable
     from vlmbench.cell.told import tell
     from vlmbench.cell.transfer import prepare_transfer, run_transfer
     from vlmbench.records.claim import ClaimedError
 
     status = 0
-    # All are checked before the first is run: a mistake in the last should not cost the hours of the others.
-    for transfer in [prepare_transfer(config) for config in composed.configs]:
-        try:
-            record = run_transfer(transfer)
-        except ClaimedError as error:
-            print(f"vlmbench: {error} Left alone.", file=sys.stderr)
-            status = 3
-            continue
-        status = max(status, tell(transfer.label, transfer.folder, record))
+    try:
+        with stoppable():
+            # All are checked before the first is run: a mistake in the last should not cost the hours of the others.
+            for transfer in [prepare_transfer(config) for config in composed.configs]:
+                try:
+                    record = run_transfer(transfer)
+                except ClaimedError as error:
+                    print(f"vlmbench: {error} Left alone.", file=sys.stderr)
+                    status = 3
+                    continue
+                status = max(status, tell(transfer.label, transfer.folder, record))
+    except Interrupted as stop:
+        print(f"vlmbench: {stop}.", file=sys.stderr)
+        return EXIT_STATUS
     return status
 
 

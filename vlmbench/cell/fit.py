@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import math
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,14 +20,17 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor
 
 from vlmbench.backbones.contrastive.dual import cast
+from vlmbench.cell import stopping
 from vlmbench.config import schema
 from vlmbench.domains.base import Domain, Split
 from vlmbench.domains.datamodule import DomainDataModule, stack_pixels
 from vlmbench.errors import UserError
 from vlmbench.modules.base import TunedModule
 from vlmbench.modules.callbacks import BatchSeed, GradientGuard, Progress, StepLimit
+from vlmbench.modules.checkpoints import LAST, AtomicCheckpointIO, newest, whole, write_whole
 from vlmbench.modules.contrastive import targets_of
 from vlmbench.modules.scoring import validation_metrics
+from vlmbench.modules.stopping import LastCheckpoint
 from vlmbench.progress import Countdown
 from vlmbench.tuning.heads import LinearHead
 from vlmbench.tuning.linear_probe import Solution, search
@@ -165,51 +170,58 @@ def fit_probe(
 def fit(
     config: schema.CellConfig, module: TunedModule, data: DomainDataModule, folder: Path, label: str, logger: Any
 ) -> tuple[Selection, dict[str, Any]]:
-    """Train with Lightning, resume where a checkpoint is, and leave the epoch in `module` that validation picks.
+    """Train with Lightning, go on where a checkpoint is, and leave the epoch in `module` that validation picks.
 
     Returns:
         The selection, and facts of the training: epochs, optimiser steps, rows seen, and how far the output moved.
 
     Raises:
         UntrainedError: A tensor that should train does not, or the tuned model answers as before.
+        Interrupted: The cell was asked to stop; the checkpoint goes on at the next call.
     """
+    checkpoints = (folder / CHECKPOINTS).resolve()
     mode = "min" if config.task.monitor == "val/loss" else "max"
     keep = ModelCheckpoint(
-        dirpath=folder / CHECKPOINTS,
+        dirpath=checkpoints,
         filename="best",
         monitor=config.task.monitor,
         mode=mode,
-        save_last=True,
         save_on_train_epoch_end=True,
     )
     progress = Progress(label, config.task.monitor)
     callbacks = [
         GradientGuard(),
         BatchSeed(config.seed),
-        StepLimit(),
+        StepLimit(config.trainer.max_steps),
         progress,
         EarlyStopping(monitor=config.task.monitor, mode=mode, patience=config.trainer.patience),
         keep,
+        LastCheckpoint(checkpoints / LAST, config.trainer.checkpoint_minutes, stopping),
     ]
     witness = _witness(module, data)
-    trainer = make_trainer(config.trainer, folder, callbacks, logger, deterministic=config.deterministic)
+    module.max_steps = config.trainer.max_steps
+    trainer = make_trainer(_unlimited(config.trainer), folder, callbacks, logger, deterministic=config.deterministic)
+    trainer.strategy.checkpoint_io = AtomicCheckpointIO()
     before = witness(trainer)
-    last, finished = folder / CHECKPOINTS / "last.ckpt", folder / CHECKPOINTS / "finished.json"
-    facts = json.loads(finished.read_text(encoding="utf-8")) if finished.exists() else {}
+    finished = checkpoints / "finished.json"
+    facts = _facts(finished, label)
     if not facts:
-        resumed = last.exists()
-        module.train()  # transformers hands models over in evaluation mode, where dropout does nothing
-        trainer.fit(module, data, ckpt_path=str(last) if resumed else None, weights_only=True)
-        facts = {
-            "epochs": trainer.current_epoch,
-            "optimiser_steps": trainer.global_step,
-            "resumed": resumed,
-            "curve": progress.curve,
-            "best": Path(keep.best_model_path).name,
-            "value": float(keep.best_model_score) if keep.best_model_score is not None else None,
-        }
-        finished.write_text(json.dumps(facts), encoding="utf-8")
-    state = torch.load(folder / CHECKPOINTS / facts["best"], map_location="cpu", weights_only=True)
+        with stopping.deferred():
+            found = newest(checkpoints, label)
+            data.start = found.start if found else (0, 0)
+            module.train()  # transformers hands models over in evaluation mode, where dropout does nothing
+            trainer.fit(module, data, ckpt_path=str(found.path) if found else None, weights_only=True)
+            facts = {
+                "epochs": trainer.current_epoch,
+                "optimiser_steps": trainer.global_step,
+                "resumed": found is not None,
+                "curve": progress.curve,
+                "best": Path(keep.best_model_path).name,
+                "value": float(keep.best_model_score) if keep.best_model_score is not None else None,
+            }
+            if trainer.is_global_zero:
+                write_whole(finished, json.dumps(facts))
+    state = torch.load(checkpoints / facts["best"], map_location="cpu", weights_only=True)
     module.load_state_dict(state["state_dict"], strict=False)
     change = float((witness(trainer) - before).abs().max())
     if not change > 0:
@@ -224,6 +236,26 @@ def fit(
         )
     trained = {key: facts[key] for key in ("epochs", "optimiser_steps", "resumed", "curve")} | {"output_change": change}
     return Selection(config.task.monitor, facts["value"], {"epoch": int(state["epoch"])}), trained
+
+
+def _unlimited(config: schema.TrainerConfig) -> schema.TrainerConfig:
+    """Return the settings without a budget of steps, which `StepLimit` keeps.
+
+    Lightning neither validates at the end of its own budget, nor goes on exactly from a checkpoint with one.
+    """
+    return dataclasses.replace(config, max_steps=-1) if config.max_steps > 0 else config
+
+
+def _facts(finished: Path, label: str) -> dict[str, Any]:
+    """Return what a training that is over left, empty where it is not over or what it chose cannot be read."""
+    if not finished.exists():
+        return {}
+    facts: dict[str, Any] = json.loads(finished.read_text(encoding="utf-8"))
+    best = finished.parent / facts["best"]
+    if not facts["best"] or best.is_dir() or whole(best):
+        return facts
+    print(f"{label}: {best} is damaged, and training goes on before it.", file=sys.stderr, flush=True)
+    return {}
 
 
 def _witness(module: TunedModule, data: DomainDataModule) -> Callable[[L.Trainer], Tensor]:

@@ -16,6 +16,7 @@ from typing import Any
 from vlmbench.cell.domain import audited, build_domain
 from vlmbench.cell.faults import describe
 from vlmbench.cell.naming import label_of, name_of, name_weights
+from vlmbench.cell.stopping import Interrupted, asked, end, stoppable
 from vlmbench.config import schema
 from vlmbench.config.exposure import exposure
 from vlmbench.domains.base import Domain, DomainError
@@ -86,10 +87,11 @@ def run_prepared(cell: Prepared) -> dict[str, Any]:
 
     Raises:
         ClaimedError: Another process is at work on the same cell, or has taken it over from this one.
+        Interrupted: The cell was asked to stop. It has no record, and goes on at the next call.
         RecordError: The record cannot be written.
     """
     # A process that lost its cell while it slept would go on for hours and write into what another is making.
-    with claim(cell.folder, on_lost=_stop) as held:
+    with claim(cell.folder, on_lost=_stop) as held, stoppable():
         try:
             return _run_held(cell, held)
         except KeyboardInterrupt:
@@ -109,9 +111,11 @@ def _run_held(cell: Prepared, held: Claim) -> dict[str, Any]:
         record = _compute(cell, held)
     except SystemExit as stop:  # Lightning's way of passing Ctrl-C on
         raise KeyboardInterrupt from stop
-    except ClaimedError:
+    except (ClaimedError, Interrupted):
         raise
     except Exception as error:  # noqa: BLE001 - whatever went wrong belongs into the record
+        if asked():  # a worker that got the same signal, for example; a fault of the cell's own shows again
+            end()
         return _write_failed(cell, held, describe(error))
     shutil.rmtree(cell.folder / CHECKPOINTS, ignore_errors=True)
     return record

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmbench.cell.run import prepare, run_prepared
+from vlmbench.cell.stopping import EXIT_STATUS, Interrupted, stoppable
 from vlmbench.config import schema
 from vlmbench.records.claim import ClaimedError
 from vlmbench.records.state import outcome
@@ -20,11 +21,15 @@ def summary(record: dict[str, Any]) -> str:
 
 def run_one(config: schema.CellConfig) -> int:
     """Run a cell in this process and say how it ended; returns the exit status."""
-    cell = prepare(config)
-    if cell.done:
-        print(f"{cell.label} is done already: same configuration, data and weights.", file=sys.stderr)
     try:
-        record = run_prepared(cell)
+        with stoppable():
+            cell = prepare(config)
+            if cell.done:
+                print(f"{cell.label} is done already: same configuration, data and weights.", file=sys.stderr)
+            record = run_prepared(cell)
+    except Interrupted as stop:
+        print(f"vlmbench: {stop}.", file=sys.stderr)
+        return EXIT_STATUS
     except ClaimedError as error:
         print(f"vlmbench: {error} Left alone.", file=sys.stderr)
         return 3

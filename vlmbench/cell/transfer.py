@@ -9,6 +9,8 @@ from typing import Any
 from vlmbench.cell.domain import audited, build_domain
 from vlmbench.cell.faults import describe
 from vlmbench.cell.run import facts_of, now
+from vlmbench.cell.stopping import Interrupted, end, stoppable
+from vlmbench.cell.stopping import asked as asked_to_stop
 from vlmbench.config import schema
 from vlmbench.config.checks import check_combination, check_endpoint
 from vlmbench.config.domain_checks import check_domain, check_evaluation
@@ -94,15 +96,20 @@ def run_transfer(transfer: PreparedTransfer) -> dict[str, Any]:
 
     Raises:
         ClaimedError: Another process is at work on the same transfer.
+        Interrupted: The process was asked to stop; there is no record.
     """
-    with claim(transfer.folder) as held:
+    with claim(transfer.folder) as held, stoppable():
         if transfer.done:
             return read_record(transfer.folder)
         try:
             record = {**_header(transfer), **_work(transfer), "status": "done", "finished": now()}
+        except Interrupted:
+            raise
         except SystemExit as stop:  # Lightning's way of passing Ctrl-C on
             raise KeyboardInterrupt from stop
         except Exception as error:  # noqa: BLE001 - whatever went wrong belongs into the record
+            if asked_to_stop():
+                end()
             failed = {"status": "failed", "metrics": {}, "error": describe(error), "finished": now()}
             record = {**_header(transfer), **failed}
         held.check()

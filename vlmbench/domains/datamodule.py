@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence, Sized
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import lightning as L
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from vlmbench.domains.base import Domain, Example, ImageSource, Split, StoredImages
 from vlmbench.domains.codec import UnkeptError, is_random
@@ -133,6 +134,29 @@ class EpochSampler(Sampler[int]):
         return iter(torch.randperm(len(self.rows), generator=generator).tolist())
 
 
+class UnseenBatches(BatchSampler):
+    """The batches of an epoch, but for those at the beginning of one epoch that an interrupted run has seen.
+
+    Its length counts them all, as Lightning does.
+
+    Args:
+        sampler: Order of the rows.
+        batch_size: Rows in a batch.
+        start: Epoch to begin with, and how many of its batches are done.
+    """
+
+    def __init__(self, sampler: EpochSampler, batch_size: int, start: tuple[int, int] = (0, 0)) -> None:
+        super().__init__(sampler, batch_size, drop_last=False)
+        self.order = sampler
+        self.start = start
+        # Lightning asks for the first batches before it says which epoch it is, and workers fetch them at once.
+        sampler.set_epoch(start[0])
+
+    def __iter__(self) -> Iterator[list[int]]:
+        epoch, done = self.start
+        return islice(super().__iter__(), done if self.order.epoch == epoch else 0, None)
+
+
 class DomainDataModule(L.LightningDataModule):
     """Loaders over a domain's splits.
 
@@ -169,6 +193,7 @@ class DomainDataModule(L.LightningDataModule):
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
         self.seed = seed
+        self.start = (0, 0)  # epoch and batches that are done of it: set before training goes on
         self.collate: Collate = stack_pixels
         self.tally = Tally()
         kept, random = None, is_random(preprocess)
@@ -192,7 +217,8 @@ class DomainDataModule(L.LightningDataModule):
         """Return shuffled batches of the training split, made by `collate`."""
         workers = self._workers("train")
         rows = self.rows("train")
-        return self._loader(rows, self.collate, self.batch_size, workers, EpochSampler(rows, self.seed))
+        batches = UnseenBatches(EpochSampler(rows, self.seed), self.batch_size, self.start)
+        return self._loader(rows, self.collate, batches, workers)
 
     def val_dataloader(self) -> DataLoader[Row]:
         """Return batches of the validation split, in order, made by `collate`."""
@@ -220,16 +246,10 @@ class DomainDataModule(L.LightningDataModule):
         return 0 if self.warm(split) else self.num_workers
 
     def _loader(
-        self, rows: ExampleDataset, collate: Collate, batch: int, workers: int, sampler: EpochSampler | None = None
+        self, rows: ExampleDataset, collate: Collate, batches: BatchSampler | int, workers: int
     ) -> DataLoader[Row]:
-        return DataLoader(
-            rows,
-            batch_size=batch,
-            sampler=sampler,
-            collate_fn=collate,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-        )
+        how: dict[str, Any] = {"batch_size": batches} if isinstance(batches, int) else {"batch_sampler": batches}
+        return DataLoader(rows, collate_fn=collate, num_workers=workers, persistent_workers=workers > 0, **how)
 
 
 def stack_pixels(rows: list[Row]) -> dict[str, Tensor]:

@@ -52,6 +52,7 @@ class TunedModule(L.LightningModule):
         super().__init__()
         self.backbone = backbone
         self.optimisation = optimisation
+        self.max_steps = -1  # most optimiser steps, which a callback keeps; the schedule ends there
         # Checkpoints hold what trains and nothing else: the rest comes from the pretrained weights.
         self.strict_loading = False
 
@@ -70,6 +71,7 @@ class TunedModule(L.LightningModule):
         ]
         optimiser = torch.optim.AdamW([g for g in groups if g["params"]], lr=self.optimisation.lr)
         total = int(self.trainer.estimated_stepping_batches)
+        total = min(total, self.max_steps) if self.max_steps > 0 else total
         settings = self.optimisation
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: settings.factor(step, total))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -86,13 +86,20 @@ class BatchSeed(L.Callback):
 
 
 class StepLimit(L.Callback):
-    """Validate when the budget of optimiser steps ends within an epoch: Lightning would stop without, unselected."""
+    """End training with a validation when the budget of optimiser steps is spent.
+
+    Args:
+        steps: The budget; none where it is not positive.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Ask for a stop with validation at the last step."""
-        if 0 < trainer.max_steps <= trainer.global_step:
+        if 0 < self.steps <= trainer.global_step:
             trainer.should_stop = True
 
 
