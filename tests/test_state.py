@@ -215,6 +215,9 @@ MEMORY = [
     RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried to"),
     RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
     caused(RuntimeError("could not build the batch"), MemoryError()),
+    RuntimeError("could not create a primitive"),
+    RuntimeError("std::bad_alloc"),
+    ImportError("libx.so: failed to map segment from shared object"),
     OSError(errno.ENOMEM, "Cannot allocate memory"),
 ]
 
@@ -242,6 +245,7 @@ def test_shared_memory_is_not_the_batch_size():
 
 
 def test_what_says_everything_is_left_as_it_is():
-    for error in (ValueError("3 classes, 2 rows"), RecordError("record.json cannot be written: out of memory")):
+    onednn = RuntimeError("could not create a primitive descriptor for a convolution")
+    for error in (ValueError("3 classes, 2 rows"), onednn, RecordError("record.json cannot be written: out of memory")):
         assert describe(error)["message"] == str(error)
     assert [describe(error)["mendable"] for error in (ValueError(), RecordError())] == [False, True]

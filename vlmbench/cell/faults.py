@@ -14,8 +14,18 @@ LESS_MEMORY = (
     "take trainer.precision=bf16-mixed, a smaller domain or model, or fewer cells at a time."
 )
 MORE_ROOM = "Make room there, or set another output=, and launch again: the cell goes on where it stopped."
-# What torch says on a CPU is a plain RuntimeError, and what its workers say is one too.
-_MEMORY_WORDS = ("can't allocate memory", "cannot allocate memory", "out of memory", "is killed by signal: killed")
+# What torch says on a CPU is a plain RuntimeError, and what its workers say is one too; C++ and the loader of shared
+# libraries have words of their own.
+_MEMORY_WORDS = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "out of memory",
+    "is killed by signal: killed",
+    "std::bad_alloc",
+    "failed to map segment",
+)
+# What oneDNN says where there is no room for the code that it makes; an impossible operation has more words.
+_ONEDNN = "could not create a primitive"
 _SHARED_WORDS = ("out of shared memory", "insufficient shared memory", "killed by signal: bus error")
 _FULL = {
     errno.ENOSPC: "the disk is full",
@@ -52,7 +62,8 @@ def advised(error: BaseException) -> str:
             return f"out of shared memory ({said}). Lower trainer.num_workers, or give /dev/shm more room."
         if isinstance(link, MemoryError) or any(kind.__name__ == "OutOfMemoryError" for kind in type(link).__mro__):
             return f"out of memory ({said or 'Python could not allocate more'}). {LESS_MEMORY}"
-        if isinstance(link, RuntimeError | OSError) and any(text in words for text in _MEMORY_WORDS):
+        said_so = any(text in words for text in _MEMORY_WORDS) or words == _ONEDNN
+        if isinstance(link, RuntimeError | OSError | ImportError) and said_so:
             return f"out of memory ({said}). {LESS_MEMORY}"
     return ""
 
