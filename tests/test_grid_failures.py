@@ -135,7 +135,7 @@ def test_one_without_memory_and_one_that_does_not_converge_leave_the_others_alon
 
 def folder(root: Path, *, broken: bool) -> Path:
     """Write a small set of bright and dark images, the last of them perhaps no image."""
-    rng, rows = np.random.default_rng(0), ["image,label,split,patient"]
+    rng, rows = np.random.default_rng(0), ["image,label,split,patient_id"]
     root.mkdir(parents=True)
     for number in range(40):
         name, bright = f"{number}.png", number % 2
