@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import _thread
 import dataclasses
 import shutil
-import traceback
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from vlmbench.cell.domain import audited, build_domain
+from vlmbench.cell.faults import describe
 from vlmbench.cell.naming import label_of, name_of, name_weights
 from vlmbench.config import schema
 from vlmbench.config.exposure import exposure
 from vlmbench.domains.base import Domain, DomainError
 from vlmbench.errors import UserError
-from vlmbench.records.claim import claim
+from vlmbench.records.claim import LOCK, Claim, ClaimedError, claim
+from vlmbench.records.died import describe_death, was_asked
 from vlmbench.records.identity import digest, relevant
-from vlmbench.records.store import RECORD, read_record, write_record
-
-CHECKPOINTS = "checkpoints"  # of an unfinished training; not needed once what trained is saved
+from vlmbench.records.lease import find_lease
+from vlmbench.records.state import CHECKPOINTS, utc
+from vlmbench.records.store import RECORD, RecordError, read_record, write_record
 
 
 @dataclass(frozen=True)
@@ -80,24 +84,41 @@ def run_prepared(cell: Prepared) -> dict[str, Any]:
         The record. A cell that is done already is not run again, see `rescored`.
 
     Raises:
-        ClaimedError: Another process is at work on the same cell.
+        ClaimedError: Another process is at work on the same cell, or has taken it over from this one.
+        RecordError: The record cannot be written.
     """
-    with claim(cell.folder):
-        if cell.done:
-            return rescored(cell)
+    # A process that lost its cell while it slept would go on for hours and write into what another is making.
+    with claim(cell.folder, on_lost=_thread.interrupt_main) as held:
         try:
-            record = _compute(cell)
-        except SystemExit as stop:  # Lightning's way of passing Ctrl-C on
-            raise KeyboardInterrupt from stop
-        except Exception as error:  # noqa: BLE001 - whatever went wrong belongs into the record
-            record = {**_header(cell), "status": "failed", "metrics": {}, "error": describe(error), "finished": now()}
-            write_record(cell.folder, record)
-            return record
-        shutil.rmtree(cell.folder / CHECKPOINTS, ignore_errors=True)
-        return record
+            return _run_held(cell, held)
+        except KeyboardInterrupt:
+            held.check()
+            raise
 
 
-def _compute(cell: Prepared) -> dict[str, Any]:
+def _run_held(cell: Prepared, held: Claim) -> dict[str, Any]:
+    if cell.done:
+        return rescored(cell, held)
+    try:
+        record = _compute(cell, held)
+    except SystemExit as stop:  # Lightning's way of passing Ctrl-C on
+        raise KeyboardInterrupt from stop
+    except ClaimedError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever went wrong belongs into the record
+        return _write_failed(cell, held, describe(error))
+    shutil.rmtree(cell.folder / CHECKPOINTS, ignore_errors=True)
+    return record
+
+
+def _write_failed(cell: Prepared, held: Claim, error: dict[str, Any]) -> dict[str, Any]:
+    record = {**_header(cell), "status": "failed", "metrics": {}, "error": error, "finished": now()}
+    held.check()
+    write_record(cell.folder, record)
+    return record
+
+
+def _compute(cell: Prepared, held: Claim) -> dict[str, Any]:
     from vlmbench.cell.work import work
     from vlmbench.reporting.dashboards import Dashboard
 
@@ -106,21 +127,56 @@ def _compute(cell: Prepared) -> dict[str, Any]:
     with Dashboard(cell.config.logger, header, cell.folder, cell.label) as dashboard:
         record = {**header, **work(cell.config, domain, cell.folder, cell.label, dashboard), "status": "done"}
         record["finished"] = now()
+        held.check()
         # Before anything is uploaded: a dashboard that is down must not cost a result.
         write_record(cell.folder, record)
         dashboard.summarise(record)
     return record
 
 
-def rescored(cell: Prepared) -> dict[str, Any]:
+def record_death(config: schema.CellConfig, exitcode: int) -> dict[str, Any] | None:
+    """Write a failed record for a cell whose process died without one; what it was killed by is its error.
+
+    Called by who waited for the process. Checkpoints stay, and launching again resumes the cell.
+
+    Args:
+        config: The cell.
+        exitcode: Of its process; negative is the signal that killed it.
+
+    Returns:
+        The record. None where there is one already, where another process has taken the cell, where the process
+        was asked to stop (`was_asked`), or where nothing could be written, which is told on standard error.
+    """
+    if was_asked(exitcode):
+        return None
+    try:
+        cell = prepare(config)
+        last = find_lease(cell.folder / LOCK)
+        with claim(cell.folder) as held:
+            if (cell.folder / RECORD).exists():
+                return None
+            if last is None or last.lease is None:  # it died before it began to work
+                return _write_failed(cell, held, describe_death(exitcode, cell.folder))
+            begun = dataclasses.replace(cell, started=utc(last.lease.taken))
+            return _write_failed(begun, held, describe_death(exitcode, cell.folder, last.lease.pid))
+    except ClaimedError:
+        return None
+    except UserError as error:
+        print(f"{label_of(config)}: how it died cannot be recorded: {error}", file=sys.stderr)
+        return None
+
+
+def rescored(cell: Prepared, held: Claim) -> dict[str, Any]:
     """Return the record of a finished cell, brought up to date with what is asked and said of it now.
 
     Metrics are computed anew from the predictions where other intervals are asked for; role, pair, exposure and the
     like follow the YAML files, whose mistakes are mended after the fact too.
     """
     record = read_record(cell.folder)
-    asked, task = cell.config.task, record["config"]["task"]
-    if asked.name != "pretrain" and (task["resamples"], task["confidence"]) != (asked.resamples, asked.confidence):
+    if _says_all(cell.config, record):
+        return record
+    asked = cell.config.task
+    if _asks_for_other_intervals(asked, record):
         from vlmbench.cell.predictions import score
         from vlmbench.records.store import read_predictions
 
@@ -131,13 +187,37 @@ def rescored(cell: Prepared) -> dict[str, Any]:
             resamples=asked.resamples,
             confidence=asked.confidence,
         )
-    header = _header(cell)
-    config = record["config"] | {key: header["config"][key] for key in ("model", "task", "domain")}
-    said = facts_of(cell.config.model, cell.config.domain) | {"primary_metric": asked.primary_metric}
-    updated = record | said | {"config": config}
-    if updated != read_record(cell.folder):
-        write_record(cell.folder, updated)
+    updated = _with_facts_of(cell.config, record)
+    held.check()
+    write_record(cell.folder, updated)
     return updated
+
+
+def up_to_date(config: schema.CellConfig, folder: Path) -> bool:
+    """Return whether a directory holds a done record that says all that is asked and said of the cell now.
+
+    Then there is nothing to run and nothing to bring up to date, see `rescored`; looked up without torch.
+    """
+    try:
+        record = read_record(folder)
+        return record["status"] == "done" and _says_all(config, record)
+    except (RecordError, KeyError, TypeError):  # none, or damaged: the cell itself says more
+        return False
+
+
+def _says_all(config: schema.CellConfig, record: Mapping[str, Any]) -> bool:
+    return not _asks_for_other_intervals(config.task, record) and _with_facts_of(config, record) == record
+
+
+def _asks_for_other_intervals(task: schema.TaskConfig, record: Mapping[str, Any]) -> bool:
+    then = record["config"]["task"]
+    return task.name != "pretrain" and (then["resamples"], then["confidence"]) != (task.resamples, task.confidence)
+
+
+def _with_facts_of(config: schema.CellConfig, record: Mapping[str, Any]) -> dict[str, Any]:
+    said = facts_of(config.model, config.domain) | {"primary_metric": config.task.primary_metric}
+    parts = {key: dataclasses.asdict(getattr(config, key)) for key in ("model", "task", "domain")}
+    return {**record, **said, "config": {**record["config"], **parts}}
 
 
 def _header(cell: Prepared) -> dict[str, Any]:
@@ -172,13 +252,6 @@ def facts_of(model: schema.ModelConfig, domain: schema.DomainConfig) -> dict[str
         "modality": domain.modality,
         "exposure": exposure(model.role, model.pretraining_modalities, domain.modality, domain.exposure),
     }
-
-
-def describe(error: BaseException) -> dict[str, Any]:
-    """Return type, message and traceback of an exception, and whether it is one that a user can mend."""
-    trace = "".join(traceback.format_exception(error))
-    kind, mendable = type(error).__name__, isinstance(error, UserError)
-    return {"type": kind, "message": str(error), "traceback": trace, "mendable": mendable}
 
 
 def now() -> str:

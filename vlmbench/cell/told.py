@@ -9,20 +9,13 @@ from typing import Any
 from vlmbench.cell.run import prepare, run_prepared
 from vlmbench.config import schema
 from vlmbench.records.claim import ClaimedError
+from vlmbench.records.state import outcome
 from vlmbench.records.store import RECORD
 
 
 def summary(record: dict[str, Any]) -> str:
     """Return a record's outcome in a few words: the primary metric with its interval, or the error's first line."""
-    if record["status"] != "done":
-        error = record["error"]
-        return f"FAILED  {error['type']}: {(error['message'].splitlines() or [''])[0]}"
-    name = record["primary_metric"]
-    row = record["metrics"].get(name, {})
-    if row.get("value") is None:
-        return f"done  {name} undefined"
-    interval = f" [{row['low']:.3f}, {row['high']:.3f}]" if row.get("low") is not None else ""
-    return f"done  {name} {row['value']:.3f}{interval}"
+    return f"{'done' if record['status'] == 'done' else 'FAILED'}  {outcome(record)}"
 
 
 def run_one(config: schema.CellConfig) -> int:

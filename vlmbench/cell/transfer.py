@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from vlmbench.cell.domain import audited, build_domain
-from vlmbench.cell.run import describe, facts_of, now
+from vlmbench.cell.faults import describe
+from vlmbench.cell.run import facts_of, now
 from vlmbench.config import schema
 from vlmbench.config.checks import check_combination, check_endpoint
 from vlmbench.config.domain_checks import check_domain, check_evaluation
@@ -94,7 +95,7 @@ def run_transfer(transfer: PreparedTransfer) -> dict[str, Any]:
     Raises:
         ClaimedError: Another process is at work on the same transfer.
     """
-    with claim(transfer.folder):
+    with claim(transfer.folder) as held:
         if transfer.done:
             return read_record(transfer.folder)
         try:
@@ -104,6 +105,7 @@ def run_transfer(transfer: PreparedTransfer) -> dict[str, Any]:
         except Exception as error:  # noqa: BLE001 - whatever went wrong belongs into the record
             failed = {"status": "failed", "metrics": {}, "error": describe(error), "finished": now()}
             record = {**_header(transfer), **failed}
+        held.check()
         write_record(transfer.folder, record)
     return record
 

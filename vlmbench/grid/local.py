@@ -1,120 +1,101 @@
-"""Many cells, each in a process of its own, forked from a server that has paid for the imports once."""
+"""Many cells on this machine, each in a process of its own, forked from a server that has paid for the imports once."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import sys
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
-from typing import Any
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from types import FrameType
 
-from vlmbench.cell.naming import label_of
-from vlmbench.cell.run import Prepared, prepare, run_prepared
-from vlmbench.cell.told import summary
 from vlmbench.config import schema
+from vlmbench.grid.launch import Launch
+from vlmbench.grid.order import Seconds
 from vlmbench.grid.outcome import Outcome
-from vlmbench.records.claim import ClaimedError
+from vlmbench.grid.processes import wait_all
+from vlmbench.grid.slots import make_slots
+
+STOP_SECONDS = 60.0
+_launches: list[Launch] = []
 
 
-@dataclass
-class Running:
-    """A cell at work."""
+def run_cells(
+    configs: Sequence[schema.CellConfig],
+    *,
+    jobs: int | None = None,
+    gpus: int | None = None,
+    cells_per_gpu: int = 1,
+    wait: bool = True,
+    stop_seconds: float = STOP_SECONDS,
+    seconds: Seconds | None = None,
+    signals: bool = True,
+) -> list[Outcome]:
+    """Run cells, several at a time; one that fails or is killed never takes the others with it.
 
-    process: BaseProcess
-    receive: Connection
-    config: schema.CellConfig
-    since: float
-
-
-def run_cells(configs: Sequence[schema.CellConfig], *, jobs: int = 1) -> list[Outcome]:
-    """Run cells, `jobs` at a time; one that fails or is killed never takes the others with it.
+    Cells that are done are counted and start no process. SIGINT and SIGTERM ask the others to save what they have and
+    to stop; a second one kills them.
 
     Args:
         configs: Each possible, see `check_cell`.
-        jobs: Cells that run at the same time on this machine.
+        jobs: Cells that run at the same time, one with several devices counted as so many. None: as many as the GPUs
+            take, or one for every four cores where there are none.
+        gpus: GPUs to hand out; None counts them.
+        cells_per_gpu: Cells of one device that share a GPU.
+        wait: Whether to wait for cells that other processes are at work on, and to run those that they leave.
+        stop_seconds: How long a cell may take to stop before it is killed.
+        seconds: An estimate for each cell, by which long ones start first.
+        signals: Whether to take SIGINT and SIGTERM; else `stop_all` stops the cells.
 
     Returns:
         How each cell ended, in the order of `configs`.
+
+    Raises:
+        SlotError: A number of places that makes no sense.
     """
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    # Before the server starts: several torch processes that each use every core are many times slower than one.
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["vlmbench.cell.preload"])
-    waiting, running = list(configs), dict[Any, Running]()
-    outcomes: list[Outcome] = []
-    start, total = time.monotonic(), len(configs)
-    print(f"{total} cells, {jobs} at a time", flush=True)
+    launch = Launch(make_slots(jobs, gpus, cells_per_gpu), waits=wait, stop_seconds=stop_seconds, seconds=seconds)
+    _launches.append(launch)
     try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                started = _start(context, waiting.pop(0))
-                running[started.process.sentinel] = started
-            for sentinel in wait(list(running)):
-                ended = running.pop(sentinel)
-                outcomes.append(_outcome(ended))
-                ran = sum(not outcome.skipped for outcome in outcomes)
-                left = (time.monotonic() - start) / max(1, ran) * (len(waiting) + len(running))
-                _tell(outcomes, total, time.monotonic() - ended.since, left)
+        with _signals_to(launch) if signals else nullcontext():
+            return launch.run(configs)
     finally:
-        for started in running.values():
-            started.process.terminate()
-    return outcomes
+        _launches.remove(launch)
+        launch.close()
 
 
-def _start(context: Any, config: schema.CellConfig) -> Running:
-    receive, send = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(config, send))
-    process.start()
-    send.close()
-    return Running(process, receive, config, time.monotonic())
+@contextmanager
+def _signals_to(launch: Launch) -> Iterator[None]:
+    """Let SIGINT and SIGTERM stop a launch while the block runs, where this thread may decide that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        launch.stop()
 
-def _child(config: schema.CellConfig, send: Connection) -> None:
-    outcome = Outcome(label_of(config))
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # as nohup and shells set it for what runs in the background
+            signal.signal(number, stop)
     try:
-        cell = prepare(config)
-        outcome.folder = str(cell.folder)
-        outcome.skipped = cell.done
-        send.send(outcome)  # should the process be killed, this much is known
-        _log_to(cell)
-        record = run_prepared(cell)
-        outcome.status, outcome.text = record["status"], summary(record)
-    except ClaimedError as error:
-        outcome.status, outcome.text, outcome.skipped = "running", f"left alone: {error}", True
-    except Exception as error:  # noqa: BLE001 - before a cell has a directory, its fault is told to the grid
-        outcome.status, outcome.text = "failed", f"FAILED  {type(error).__name__}: {error}"
-    send.send(outcome)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _log_to(cell: Prepared) -> None:
-    """Send what the process prints to a file of the cell, so that parallel cells do not talk over each other."""
-    cell.folder.mkdir(parents=True, exist_ok=True)
-    log = os.open(cell.folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.dup2(log, 1)
-    os.dup2(log, 2)
+def stop_all(seconds: float = STOP_SECONDS) -> None:
+    """Ask every cell that this process runs to save what it has and to stop, and return when all have.
 
+    `run_cells` starts no more cells then, and returns when it has the word again. A signal's handler may call this.
 
-def _outcome(ended: Running) -> Outcome:
-    ended.process.join()
-    outcome = Outcome(label_of(ended.config))
-    try:
-        while ended.receive.poll():
-            outcome = ended.receive.recv()
-    except EOFError:
-        ended.receive.close()  # the child has said all it will
-    if outcome.status == "killed":
-        outcome.text = f"KILLED  exit status {ended.process.exitcode}; run the grid again to resume it"
-    return outcome
-
-
-def _tell(outcomes: Sequence[Outcome], total: int, seconds: float, left: float) -> None:
-    last = outcomes[-1]
-    took = "done before" if last.skipped else f"{seconds:.0f} s"
-    print(f"[{len(outcomes)}/{total}] {last.label}  {last.text}  ({took}, about {left:.0f} s left)", flush=True)
+    Args:
+        seconds: How long to wait; what is left then is killed.
+    """
+    launches = list(_launches)
+    for launch in launches:
+        launch.stop()
+    cells = [running for launch in launches for running, _, _ in list(launch.running)]
+    if not wait_all(cells, seconds):
+        for running in cells:
+            running.kill()
+        wait_all(cells, seconds)

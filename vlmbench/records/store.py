@@ -18,17 +18,25 @@ RECORD, PREDICTIONS = "record.json", "predictions.parquet"
 
 
 class RecordError(UserError):
-    """A record is missing or cannot be read; the message says where."""
+    """A record is missing, or cannot be read or written; the message says where."""
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> Path:
-    """Write `record.json`; it is the last file of a cell, so that its presence means that the rest is there."""
+    """Write `record.json`; it is the last file of a cell, so that its presence means that the rest is there.
+
+    Raises:
+        RecordError: It cannot be written; what was there before is there still.
+    """
     text = json.dumps({"schema": SCHEMA, **record}, indent=1, ensure_ascii=False, allow_nan=False)
     return _atomically(folder / RECORD, lambda path: path.write_text(text + "\n", encoding="utf-8"))
 
 
 def write_predictions(folder: Path, frame: pd.DataFrame) -> Path:
-    """Write `predictions.parquet`, one row an example; the same frame gives the same bytes."""
+    """Write `predictions.parquet`, one row an example; the same frame gives the same bytes.
+
+    Raises:
+        RecordError: It cannot be written; what was there before is there still.
+    """
     return _atomically(
         folder / PREDICTIONS, lambda path: frame.to_parquet(path, engine="pyarrow", index=False, compression="zstd")
     )
@@ -66,16 +74,23 @@ def read_predictions(folder: Path) -> pd.DataFrame:
 
 def _atomically(path: Path, write: Callable[[Path], Any]) -> Path:
     """Write beside the target and rename: readers see the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
+    temporary: Path | None = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        temporary = Path(name)
         write(temporary)
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
+    except OSError as error:
+        raise RecordError(
+            f"{path} cannot be written: {error.strerror or error}. Make room there, or let it be written to, and "
+            "launch the cell again: it goes on where it stopped."
+        ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
     return path

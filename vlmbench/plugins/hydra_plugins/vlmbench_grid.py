@@ -82,11 +82,20 @@ class LocalConf:
     """Options of `hydra/launcher=vlmbench_local`.
 
     Attributes:
-        jobs: Cells that run at the same time.
+        jobs: Cells that run at the same time; one with several devices counts as so many. null: as many as the GPUs
+            take, or one for every four cores where there are none.
+        gpus: GPUs to hand out. null counts those of CUDA_VISIBLE_DEVICES, or of the machine.
+        cells_per_gpu: Cells of one device that share a GPU.
+        wait: Whether to wait for cells that other processes are at work on, and to run those that they leave.
+        stop_seconds: How long cells may take to save what they have when the launcher is asked to stop.
     """
 
     _target_: str = "hydra_plugins.vlmbench_grid.LocalLauncher"
-    jobs: int = 1
+    jobs: int | None = None
+    gpus: int | None = None
+    cells_per_gpu: int = 1
+    wait: bool = True
+    stop_seconds: float = 60.0
 
 
 @dataclass

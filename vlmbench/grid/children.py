@@ -1,0 +1,111 @@
+"""What happens in the process of a cell: it is forked from the fork server, sees its own GPUs, and tells how it ended.
+
+A process must neither outlive the launcher nor the fork server. The launcher's end is seen by a pipe: a thread then
+asks its own process to stop, as the launcher would have, and kills it where that does not help. The fork server's end
+is seen by the kernel.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection, wait
+
+from vlmbench.cell.naming import label_of
+from vlmbench.cell.run import Prepared, prepare, run_prepared
+from vlmbench.cell.told import summary
+from vlmbench.config import schema
+from vlmbench.grid.outcome import INTERRUPTED, Outcome
+from vlmbench.records.claim import ClaimedError
+
+#: How a process is asked to stop.
+STOP = signal.SIGTERM
+_PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a process is told.
+
+    Attributes:
+        config: The cell.
+        environment: Variables of its own: GPUs, and its rank where a cell has several processes.
+        rank: Its number among the processes of the cell; 0 alone reports.
+        threads: Threads of arithmetic.
+        stop_seconds: How long it may take to stop when the launcher is gone.
+        folder: The cell's directory, empty where it is not known yet.
+    """
+
+    config: schema.CellConfig
+    environment: Mapping[str, str]
+    rank: int
+    threads: int
+    stop_seconds: float
+    folder: str
+
+
+def run_child(start: Start, send: Connection) -> None:
+    """Run a cell, or one rank of it, and send outcomes through `send`: the last one counts."""
+    _alone(start.stop_seconds)
+    os.environ.update(start.environment)  # nothing has asked CUDA for its devices yet
+    os.environ["OMP_NUM_THREADS"] = str(start.threads)
+    import torch  # the fork server has it
+
+    torch.set_num_threads(start.threads)
+    outcome = Outcome(label_of(start.config), folder=start.folder)
+    try:
+        cell = prepare(start.config)
+        outcome.folder, outcome.skipped = str(cell.folder), cell.done
+        send.send(outcome)  # should the process be killed, this much is known
+        _log_to(cell, start.rank)
+        record = run_prepared(cell)
+        outcome.status, outcome.text = record["status"], summary(record)
+    except ClaimedError as error:
+        outcome.status, outcome.text, outcome.skipped = "running", f"left alone: {error}", True
+    except SystemExit as stop:
+        if stop.code != INTERRUPTED:
+            raise
+        outcome.status, outcome.text = "interrupted", "interrupted; it goes on when it is launched again"
+        send.send(outcome)
+        raise
+    except Exception as error:  # noqa: BLE001 - before a cell has a directory, its fault is told to the grid
+        outcome.status, outcome.text = "failed", f"FAILED  {type(error).__name__}: {error}"
+    send.send(outcome)
+
+
+def _alone(stop_seconds: float) -> None:
+    """Leave the launcher's process group, where Ctrl-C goes, and see to it that the process ends with the launcher."""
+    os.setpgid(0, 0)
+    launcher = parent_process()
+    assert launcher is not None  # noqa: S101 - a process of multiprocessing has one
+    server = os.getppid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != server:  # it ended in between
+            os._exit(1)
+
+    def watch() -> None:
+        wait([launcher.sentinel])
+        os.kill(os.getpid(), STOP)
+        time.sleep(stop_seconds)
+        os.killpg(0, signal.SIGKILL)  # with the processes that decode its images
+
+    threading.Thread(target=watch, name="launcher-watch", daemon=True).start()
+
+
+def _log_to(cell: Prepared, rank: int) -> None:
+    """Send what the process prints to a file of the cell, so that parallel cells do not talk over each other."""
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    name = f"log-{rank}.txt" if rank else "log.txt"
+    log = os.open(cell.folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(log, 1)
+    os.dup2(log, 2)
