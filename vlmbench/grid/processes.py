@@ -15,6 +15,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from vlmbench.cell.naming import label_of
+from vlmbench.cell.ranks import this_rank
 from vlmbench.config import schema
 from vlmbench.grid.children import STOP, Start, run_child
 from vlmbench.grid.outcome import INTERRUPTED, Outcome
@@ -129,7 +130,7 @@ def start(
     processes: list[BaseProcess] = []
     running = Running(config, receive, processes)
     try:
-        for rank, ranked in enumerate(_ranks(config.trainer.devices)):
+        for rank, ranked in _ranks(config.trainer):
             told = Start(config, {**environment, **ranked}, rank, threads, stop_seconds, folder)
             process = context.Process(target=run_child, args=(told, send))
             process.start()
@@ -142,10 +143,14 @@ def start(
     return running
 
 
-def _ranks(devices: int) -> list[dict[str, str]]:
-    """Return the environment of each rank, as torchrun sets it: Lightning then starts no processes itself."""
-    if devices == 1:
-        return [{}]
+def _ranks(trainer: schema.TrainerConfig) -> list[tuple[int, dict[str, str]]]:
+    """Return each rank that is to be started here with its environment, as torchrun sets it.
+
+    Lightning then starts no processes itself. A task of SLURM is one rank, and its environment says which.
+    """
+    if (here := this_rank(trainer.devices, trainer.nodes)) is not None:
+        return [(here.rank, {})]
+    devices = trainer.devices
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -159,7 +164,7 @@ def _ranks(devices: int) -> list[dict[str, str]]:
         # By this Lightning knows the variables for torchrun's, inside a job of SLURM too.
         "TORCHELASTIC_RUN_ID": uuid.uuid4().hex,
     }
-    return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(devices)]
+    return [(rank, {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(devices)]
 
 
 def wait_all(cells: Sequence[Running], seconds: float) -> bool:
