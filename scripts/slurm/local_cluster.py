@@ -26,41 +26,7 @@ from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel", "sinfo")
 USER = "munge"
-CONF = """\
-ClusterName=vlmbench
-SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort={ports[0]}
-SlurmdPort={ports[1]}
-SlurmUser=root
-SlurmdUser=root
-AuthType=auth/munge
-CredType=cred/munge
-# A requeued job waits for its credential to expire, by default for two minutes.
-AuthInfo=socket={munge}/socket,cred_expire=5
-StateSaveLocation={dir}/state
-SlurmdSpoolDir={dir}/spool
-SlurmctldLogFile={dir}/slurmctld.log
-SlurmdLogFile={dir}/slurmd.log
-SlurmctldPidFile={dir}/slurmctld.pid
-SlurmdPidFile={dir}/slurmd.pid
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-SwitchType=switch/none
-MpiDefault=none
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core
-JobAcctGatherType=jobacct_gather/none
-AccountingStorageType=accounting_storage/none
-JobCompType=jobcomp/none
-ReturnToService=2
-KillWait=10
-# More CPUs than the machine has may be declared.
-SlurmdParameters=config_overrides
-SchedulerParameters=sched_interval=1,bf_interval=1
-GresTypes=gpu
-{node}
-PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
-"""
+TEMPLATE = Path(__file__).with_name("slurm.conf.in")
 
 
 class ClusterError(Exception):
@@ -155,7 +121,9 @@ class Cluster:
 
     def _configure(self) -> None:
         host = socket.gethostname()
-        text = CONF.format(host=host, ports=_free_ports(2), dir=self.folder, munge=self.munge, node=self._node())
+        text = TEMPLATE.read_text(encoding="utf-8").format(
+            host=host, ports=_free_ports(2), dir=self.folder, munge=self.munge, node=self._node()
+        )
         self.conf.write_text(text, encoding="utf-8")
         # SLURM 22.05 drops GPUs without a device file, whatever is counted; it never opens these under task/none.
         devices = [self.folder / f"gpu{index}" for index in range(self.gpus)]

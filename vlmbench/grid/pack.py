@@ -1,4 +1,4 @@
-"""What one job of SLURM does: a few cells, run as on any machine, stopped and requeued when the cluster wants it back."""
+"""What one job of SLURM does: a few cells, run as on any machine, stopped and requeued when SLURM wants it back."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ def packs_of(
     Args:
         configs: The cells. One on several devices always has a job to itself.
         cells_per_job: Cells of one job; None for as many as `pack_minutes` hold.
-        pack_minutes: Longest that the cells of one job take together by their estimates; None packs nothing.
+        pack_minutes: Longest that the cells of one job take together by their estimates; None packs nothing. A longer
+            one has a job to itself.
         jobs: Cells that run at the same time within a job.
         seconds: The estimate; without one nothing is packed unless `cells_per_job` says so.
 
@@ -53,17 +54,14 @@ def packs_of(
     """
     packs: list[list[int]] = []
     pack, total = list[int](), 0.0
+    most = float("inf") if cells_per_job is not None else 60 * (pack_minutes or 0) * jobs
     for turn in turns(configs, seconds):
         config = configs[turn.index]
-        if ranks_of(config) > 1:
+        took = seconds(config) if seconds else float("inf")
+        if ranks_of(config) > 1 or took > most:
             packs.append([turn.index])
             continue
-        took = seconds(config) if seconds else float("inf")
-        if cells_per_job is not None:
-            full = len(pack) >= cells_per_job
-        else:
-            full = (total + took) / jobs > 60 * (pack_minutes or 0)
-        if pack and full:
+        if pack and (total + took > most or len(pack) == cells_per_job):
             packs.append(pack)
             pack, total = [], 0.0
         pack.append(turn.index)
