@@ -95,7 +95,7 @@ class Pack(Checkpointable):
         outcomes = [self._rank()] if alone else run_cells(self.cells, jobs=self.jobs, wait=False, signals=False)
         if os.environ.get("SLURM_PROCID", "0") != "0":
             return
-        if (self._asked or any(one.status == "interrupted" for one in outcomes)) and _goes_on():
+        if (self._asked or any(one.status == "interrupted" for one in outcomes)) and wanted():
             os.kill(os.getpid(), REQUEUE)  # submitit's own handler calls `checkpoint` and requeues
         write_told(Path(self.told), outcomes)
 
@@ -141,7 +141,7 @@ def _start_server() -> None:
             signal.signal(number, handler)
 
 
-def _goes_on() -> bool:
+def wanted() -> bool:
     """Tell whether SLURM still wants this job: one that was cancelled must not put itself back into the queue."""
     asked = ["squeue", "--noheader", "--format=%T", f"--jobs={os.environ['SLURM_JOB_ID']}"]
     found = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 - our own words

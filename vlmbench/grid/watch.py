@@ -15,6 +15,7 @@ from vlmbench.grid.waiting import Known, holder, settled
 #: Seconds between two looks at the queue, at first and at most; between two lines that say how it stands; and that a
 #: record may take from another machine to this one.
 FIRST, MOST, SAY, LATE = 1.0, 20.0, 60.0, 5.0
+LEFT = "no longer at work elsewhere, and not done; it goes on when it is launched again"
 
 
 class Watch:
@@ -37,6 +38,7 @@ class Watch:
     ) -> None:
         self.cells, self.waiting, self.outcomes, self.total = cells, dict(waiting), outcomes, total
         self._gone: dict[str, float] = {}  # when a job was first seen to have ended
+        self._reasons: dict[str, str] = {}  # why it ended; SLURM forgets a job after some minutes
         self._lost = False
 
     def run(self) -> None:
@@ -91,8 +93,7 @@ class Watch:
             self._settle(index, Outcome(cell.label, outcome.status, outcome.text, cell.folder))
         elif entry is None:
             if holder(cell) is None:
-                text = "no longer at work elsewhere, and not done; it goes on when it is launched again"
-                self._settle(index, Outcome(cell.label, "interrupted", text, cell.folder))
+                self._settle(index, Outcome(cell.label, "interrupted", LEFT, cell.folder))
         elif jobs is not None:
             job = jobs.get(entry.job)
             if job is not None and job.name == entry.name and not job.ended:
@@ -103,16 +104,18 @@ class Watch:
     def _end(self, index: int, entry: Submitted, job: Job | None) -> None:
         """Settle a cell whose job has ended and that has no record to show for it."""
         cell = self.cells[index]
-        reason = f"{job.state} ({job.reason})" if job and job.name == entry.name else "no longer known to SLURM"
-        told = read_told(Path(entry.told))
-        outcome = next((one for one in told if one.label == cell.label), None)
-        if holder(cell) is not None:
-            self.waiting[index] = None  # another process has it
-        elif outcome is None or outcome.status == "killed":
+        if job and job.name == entry.name:
+            self._reasons[entry.job] = f"{job.state} ({job.reason})"
+        if holder(cell) is not None:  # another process has it, or the claim of the dead one has yet to run out
+            return
+        outcome = next((one for one in read_told(Path(entry.told)) if one.label == cell.label), None)
+        if outcome is None or outcome.status == "killed":
+            reason = self._reasons.get(entry.job, "no longer known to SLURM")
             text = f"KILLED  job {entry.job}: {reason}; see {entry.stderr}. Run the grid again to resume it"
-            self._settle(index, Outcome(cell.label, "killed", text, cell.folder))
-        else:
-            self._settle(index, outcome)
+            outcome = Outcome(cell.label, "killed", text, cell.folder)
+        elif outcome.status == "running":
+            outcome = Outcome(cell.label, "interrupted", LEFT, cell.folder)
+        self._settle(index, outcome)
 
     def _settle(self, index: int, outcome: Outcome) -> None:
         del self.waiting[index]
@@ -126,6 +129,6 @@ class Watch:
             if entry is None:
                 states["at work elsewhere"] += 1
             elif job is not None:
-                states[f"{job.state.lower()} ({job.reason})"] += 1
+                states[job.state.lower() + (f" ({job.reason})" if job.reason != "None" else "")] += 1
         told = ", ".join(f"{count} {state}" for state, count in states.most_common()) or "asking SLURM"
         print(f"waiting for {len(self.waiting)} cells: {told}", flush=True)
