@@ -149,11 +149,11 @@ def test_a_preempted_job_requeues_itself_and_ends_with_the_same_metrics(slurm, u
     assert results(tmp_path)[name] == results(undisturbed)[name]
 
 
-def test_a_killed_job_is_taken_up_by_the_next_launch(slurm, undisturbed, tmp_path):
+def test_a_killed_job_is_taken_up_by_the_next_launch(cluster, slurm, undisturbed, tmp_path):
     launcher = subprocess.Popen(words_of(*on_slurm(tmp_path, *CELL)), stdout=subprocess.PIPE, text=True)
     until(lambda: list(tmp_path.rglob("last.ckpt")))
     job = slurm("squeue", "--noheader", "--format=%i")
-    slurm("scancel", "--signal=KILL", job)
+    cluster.kill("SLURM_STEP_ID")  # scancel --signal=KILL is no kill, but cancels the job
     out, _ = launcher.communicate(timeout=180)
     assert launcher.returncode == 1
     assert f"KILLED  job {job}: FAILED (NonZeroExitCode); see {tmp_path}/.sweep/slurm/{job}/{job}_0_log.err" in out

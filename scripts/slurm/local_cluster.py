@@ -101,8 +101,7 @@ class Cluster:
         """End every job and daemon and remove the directory; nothing happens where there is none."""
         # No job is started once the controller is gone, and slurmd waits at its end for those that run.
         self._end_daemon("slurmctld")
-        for pid in self._of_jobs():
-            _end(pid, signal.SIGKILL)
+        self.kill("SLURM_JOB_ID")
         self._end_daemon("slurmd")
         self._end_daemon("munged")
         shutil.rmtree(self.munge, ignore_errors=True)
@@ -183,16 +182,23 @@ class Cluster:
             return 0
         return pid if mark in words else 0
 
-    def _of_jobs(self) -> list[int]:
-        """Return the processes of this cluster's jobs, and those that watch over them."""
-        wanted, found = os.fsencode(f"SLURM_CONF={self.conf}"), []
+    def kill(self, variable: str) -> None:
+        """Kill the processes of this cluster's jobs by SIGKILL, as the kernel does where memory runs out.
+
+        Args:
+            variable: Those that have it: SLURM_STEP_ID for the tasks alone, SLURM_JOB_ID for scripts and srun as well,
+                and then for the processes of SLURM that watch over them.
+        """
+        conf, found = os.fsencode(f"SLURM_CONF={self.conf}"), []
         for path in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):  # it ended meanwhile
                 words = (path / "environ").read_bytes().split(b"\0")
-                stepd = b"slurmstepd" in (path / "cmdline").read_bytes()
-                if wanted in words and (stepd or any(word.startswith(b"SLURM_JOB_ID=") for word in words)):
+                stepd = variable == "SLURM_JOB_ID" and b"slurmstepd" in (path / "cmdline").read_bytes()
+                if conf in words and (stepd or any(word.startswith(f"{variable}=".encode()) for word in words)):
                     found.append(int(path.name))
-        return [pid for pid in found if pid != os.getpid()]
+        for pid in found:
+            if pid != os.getpid():
+                _end(pid, signal.SIGKILL)
 
     def _logs(self) -> str:
         """Return the ends of the daemons' logs."""
