@@ -44,6 +44,7 @@ LIGHTNING_CHATTER = (
     r".*overridden `transfer_batch_to_device`",
     r".*number of training batches .* is smaller than the logging interval",
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated",
+    r".*The `srun` command is available on your system but is not used",  # which it need not be there
 )
 
 

@@ -60,6 +60,7 @@ def run_child(start: Start, send: Connection) -> None:
             send.send(outcome)
 
     _alone(start.stop_seconds)
+    signal.signal(STOP, signal.SIG_DFL)  # in a job of SLURM the fork server is deaf to it
     os.environ.update(start.environment)  # nothing has asked CUDA for its devices yet
     os.environ["OMP_NUM_THREADS"] = str(start.threads)
     import torch  # the fork server has it

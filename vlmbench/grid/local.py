@@ -93,7 +93,8 @@ def stop_all(seconds: float = STOP_SECONDS) -> None:
     """
     launches = list(_launches)
     for launch in launches:
-        launch.stop()
+        if not launch.asked:  # to ask twice is to kill
+            launch.stop()
     cells = [running for launch in launches for running, _, _ in list(launch.running)]
     if not wait_all(cells, seconds):
         for running in cells:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 #: Of a process that was asked to stop and goes on when it is launched again (EX_TEMPFAIL of sysexits.h).
 INTERRUPTED = 75
@@ -20,7 +23,7 @@ class Outcome:
     Attributes:
         label: A short name for people.
         status: `done`, `failed`, `killed`, `interrupted` where it was asked to stop and goes on when it is launched
-            again, or `running` where another process holds the cell.
+            again, `running` where another process holds the cell, or `submitted` where nobody waits for its end.
         text: The same in a few words, with the result.
         folder: The cell's directory, empty where it did not get that far.
         skipped: Whether nothing was computed here: it was done before, or another process did it or does.
@@ -45,8 +48,10 @@ def told(outcomes: Sequence[Outcome]) -> int:
         goes on with them; 1 otherwise.
     """
     cells = [outcome for outcome in outcomes if not outcome.repeated]
-    bad = [outcome for outcome in cells if outcome.status != "done"]
-    print(f"{len(cells) - len(bad)} of {len(cells)} cells done" + (f", {len(bad)} not:" if bad else "."))
+    sent = sum(outcome.status == "submitted" for outcome in cells)
+    bad = [outcome for outcome in cells if outcome.status not in ("done", "submitted")]
+    ways = [f", {sent} submitted"] * bool(sent) + [f", {len(bad)} not:" if bad else "."]
+    print(f"{len(cells) - len(bad) - sent} of {len(cells)} cells done{''.join(ways)}")
     stopped = [outcome for outcome in bad if outcome.status == "interrupted"]
     for outcome in bad:
         if outcome.status != "interrupted" or len(stopped) <= LISTED:
@@ -57,3 +62,19 @@ def told(outcomes: Sequence[Outcome]) -> int:
     if not bad:
         return 0
     return INTERRUPTED if len(stopped) == len(bad) else 1
+
+
+def write_told(path: Path, outcomes: Sequence[Outcome]) -> None:
+    """Write how cells ended for the launcher to read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".part")
+    temporary.write_text(json.dumps([dataclasses.asdict(one) for one in outcomes]), encoding="utf-8")
+    temporary.replace(path)
+
+
+def read_told(path: Path) -> list[Outcome]:
+    """Return how the cells of a job ended, in their order; nothing where the job did not come to its end."""
+    try:
+        return [Outcome(**one) for one in json.loads(path.read_text(encoding="utf-8"))]
+    except FileNotFoundError:
+        return []

@@ -13,7 +13,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from vlmbench.cell.naming import label_of
-from vlmbench.cell.ranks import environments
+from vlmbench.cell.ranks import environments, this_rank
 from vlmbench.config import schema
 from vlmbench.grid.children import STOP, Start, run_child
 from vlmbench.grid.outcome import GOES_ON, INTERRUPTED, Outcome
@@ -127,7 +127,7 @@ def start(
     processes: list[BaseProcess] = []
     running = Running(config, receive, processes)
     try:
-        for rank, ranked in enumerate(environments(config.trainer.devices)):
+        for rank, ranked in _ranks(config.trainer):
             told = Start(config, {**environment, **ranked}, rank, threads, stop_seconds, folder)
             processes.append(_started(context, told, send))
     except BaseException:
@@ -147,6 +147,13 @@ def _started(context: Any, told: Start, send: Connection) -> BaseProcess:
         process = context.Process(target=run_child, args=(told, send))
         process.start()
     return process
+
+
+def _ranks(trainer: schema.TrainerConfig) -> list[tuple[int, dict[str, str]]]:
+    """Return each rank that is to be started here with its variables; a task of SLURM is one rank, and has its own."""
+    if trainer.devices * trainer.nodes > 1 and (here := this_rank(trainer.devices, trainer.nodes)) is not None:
+        return [(here.rank, {})]
+    return list(enumerate(environments(trainer.devices)))
 
 
 def wait_all(cells: Sequence[Running], seconds: float) -> bool:

@@ -14,6 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
+from hydra_plugins.hydra_submitit_launcher.config import SlurmQueueConf
 from omegaconf import DictConfig, OmegaConf
 
 
@@ -92,9 +93,10 @@ class LocalLauncher(CellLauncher):
 
     def launch_cells(self, cells: Sequence[Any]) -> Sequence[Any]:
         """Run cells, several at a time; see `vlmbench.grid.local`."""
+        from vlmbench.grid.estimate import seconds_of
         from vlmbench.grid.local import run_cells
 
-        return run_cells(cells, **self.options)
+        return run_cells(cells, **self.options, seconds=seconds_of)
 
 
 @dataclass
@@ -116,6 +118,43 @@ class LocalConf:
     cells_per_gpu: int = 1
     wait: bool = True
     stop_seconds: float = 60.0
+
+
+class SlurmLauncher(CellLauncher):
+    """Cells as jobs of SLURM."""
+
+    def launch_cells(self, cells: Sequence[Any]) -> Sequence[Any]:
+        """Submit cells as job arrays; see `vlmbench.grid.slurm`."""
+        from vlmbench.grid.estimate import seconds_of
+        from vlmbench.grid.slurm import launch
+
+        own = {"submitit_folder", "jobs", "cells_per_job", "pack_minutes", "wait"}
+        parameters = {key: value for key, value in self.options.items() if key not in own}
+        return launch(cells, parameters=parameters, **{key: self.options[key] for key in own}, seconds=seconds_of)
+
+
+@dataclass
+class SlurmConf(SlurmQueueConf):
+    """Options of `hydra/launcher=vlmbench_slurm`: those of hydra-submitit-launcher's `submitit_slurm`, and our own.
+
+    How many nodes and tasks a job has follows from trainer.nodes and trainer.devices of its cells.
+
+    Attributes:
+        jobs: Cells at a time within a job; null: as many as its GPUs take, or one for every four of its cores.
+        cells_per_job: Cells of one job; null: as many as fill `pack_minutes` by their estimates.
+        pack_minutes: How long the small cells that share a job take together; longer ones have one each.
+        wait: Whether to wait for the end, or to return when all are submitted; the same command waits later.
+        max_num_timeout: How often a job that meets its time limit goes on in another; preemption does not count.
+    """
+
+    _target_: str = "hydra_plugins.vlmbench_grid.SlurmLauncher"
+    submitit_folder: str = "${hydra.sweep.dir}/slurm/%j"
+    name: str = "vlmbench"
+    max_num_timeout: int = 100
+    jobs: int | None = None
+    cells_per_job: int | None = None
+    pack_minutes: float | None = 10.0
+    wait: bool = True
 
 
 @dataclass
@@ -148,3 +187,4 @@ class SweeperConf:
 
 ConfigStore.instance().store(group="hydra/sweeper", name="vlmbench", node=SweeperConf, provider="vlmbench")
 ConfigStore.instance().store(group="hydra/launcher", name="vlmbench_local", node=LocalConf, provider="vlmbench")
+ConfigStore.instance().store(group="hydra/launcher", name="vlmbench_slurm", node=SlurmConf, provider="vlmbench")
