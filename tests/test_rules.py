@@ -303,7 +303,7 @@ def test_a_killed_cell_resumes_and_ends_as_if_it_had_not_been(train, tmp_path):
     command = [sys.executable, "-m", "vlmbench.train", *settings, f"output={tmp_path / 'killed'}"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 180
-    while not list(tmp_path.glob("killed/*/*/checkpoints/last.ckpt")):
+    while not list(tmp_path.glob("killed/*/*/checkpoints/best*.ckpt")):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -377,10 +377,10 @@ def test_a_checkpoint_with_a_pickle_is_not_executed(tmp_path, train, monkeypatch
         interrupted = train("finetune=lora")
         assert interrupted.status == 130
         assert "the same command goes on where it stopped" in interrupted.err
-    (last,) = tmp_path.glob("runs/*/*/checkpoints/last.ckpt")
-    state = torch.load(last, weights_only=True)
+    (best,) = tmp_path.glob("runs/*/*/checkpoints/best*.ckpt")
+    state = torch.load(best, weights_only=True)
     state["callbacks"]["bomb"] = Bomb(tmp_path / "executed")
-    torch.save(state, last)
+    torch.save(state, best)
     ran = train("finetune=lora")
     assert ran.status == 1
     assert not (tmp_path / "executed").exists()

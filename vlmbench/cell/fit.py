@@ -37,10 +37,11 @@ from vlmbench.tuning.linear_probe import Solution, search
 from vlmbench.tuning.parameters import UntrainedError
 
 CHECKPOINTS = "checkpoints"
-# Advice that does not apply: small sets need no workers, and a resumed cell finds its own checkpoints.
+# Advice that does not apply: small sets need no workers, and a resumed cell finds its own checkpoints and its batch.
 LIGHTNING_CHATTER = (
     r".*does not have many workers",
     r".*exists and is not empty",
+    r".*your dataloader is not resumable",
     r".*overridden `transfer_batch_to_device`",
     r".*number of training batches .* is smaller than the logging interval",
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated",

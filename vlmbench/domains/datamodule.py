@@ -249,7 +249,11 @@ class DomainDataModule(L.LightningDataModule):
         self, rows: ExampleDataset, collate: Collate, batches: BatchSampler | int, workers: int
     ) -> DataLoader[Row]:
         how: dict[str, Any] = {"batch_size": batches} if isinstance(batches, int) else {"batch_sampler": batches}
-        return DataLoader(rows, collate_fn=collate, num_workers=workers, persistent_workers=workers > 0, **how)
+        if workers:
+            # In a grid a cell comes from a fork server, and its workers would by default from another, which imports
+            # torch anew.
+            how |= {"num_workers": workers, "persistent_workers": True, "multiprocessing_context": "fork"}
+        return DataLoader(rows, collate_fn=collate, **how)
 
 
 def stack_pixels(rows: list[Row]) -> dict[str, Tensor]:

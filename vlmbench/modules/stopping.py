@@ -175,7 +175,8 @@ def _means(trainer: L.Trainer) -> dict[str, Any]:
         total, count = metric.value.clone(), metric.cumulated_batch_size.clone()
         if trainer.world_size > 1:
             total, count = (trainer.strategy.reduce(value, reduce_op="sum") for value in (total, count))
-        logged = {name: getattr(metric.meta, name) for name in ("name", "prog_bar", "logger", "on_step", "on_epoch")}
+        logged = {name: getattr(metric.meta, name) for name in ("name", "prog_bar", "on_step", "on_epoch")}
+        logged["logger"] = None if metric.meta.logger else False  # True warns where there is no logger
         logged["sync_dist"] = metric.meta.sync.should
         means[key] = {"hook": metric.meta.fx, "logged": logged, "total": total.cpu(), "count": count.cpu()}
     return means
