@@ -10,13 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from vlmbench.cell.crew import Crew, joined
 from vlmbench.cell.domain import audited, build_domain
 from vlmbench.cell.naming import label_of, name_of, name_weights
 from vlmbench.config import schema
 from vlmbench.config.exposure import exposure
 from vlmbench.domains.base import Domain, DomainError
 from vlmbench.errors import UserError
-from vlmbench.records.claim import claim
+from vlmbench.records.claim import ClaimedError, claim
 from vlmbench.records.identity import digest, relevant
 from vlmbench.records.store import RECORD, read_record, write_record
 
@@ -82,26 +83,64 @@ def run_prepared(cell: Prepared) -> dict[str, Any]:
     Raises:
         ClaimedError: Another process is at work on the same cell.
     """
-    with claim(cell.folder):
-        if cell.done:
-            return rescored(cell)
+    with joined(cell.config.trainer) as crew:
+        if not crew.rank.is_zero:
+            return _follow(cell, crew)
         try:
-            record = _compute(cell)
-        except SystemExit as stop:  # Lightning's way of passing Ctrl-C on
-            raise KeyboardInterrupt from stop
-        except Exception as error:  # noqa: BLE001 - whatever went wrong belongs into the record
-            record = {**_header(cell), "status": "failed", "metrics": {}, "error": describe(error), "finished": now()}
-            write_record(cell.folder, record)
-            return record
-        shutil.rmtree(cell.folder / CHECKPOINTS, ignore_errors=True)
+            with claim(cell.folder):
+                record = _lead(cell, crew)
+        except ClaimedError as error:
+            crew.stand_down(str(error))
+            raise
+        crew.publish(record)
         return record
 
 
-def _compute(cell: Prepared) -> dict[str, Any]:
+def _lead(cell: Prepared, crew: Crew) -> dict[str, Any]:
+    if cell.done:
+        return rescored(cell)
+
+    def failed(error: dict[str, Any]) -> dict[str, Any]:
+        record = {**_header(cell), "status": "failed", "metrics": {}, "error": error, "finished": now()}
+        write_record(cell.folder, record)
+        return record
+
+    try:
+        with crew.watched(failed):
+            record = _compute(cell, crew)
+    except SystemExit as stop:  # Lightning's way of passing Ctrl-C on
+        raise KeyboardInterrupt from stop
+    except Exception as error:  # noqa: BLE001 - whatever went wrong belongs into the record
+        return failed(crew.fail(describe(error)))
+    shutil.rmtree(cell.folder / CHECKPOINTS, ignore_errors=True)
+    return record
+
+
+def _follow(cell: Prepared, crew: Crew) -> dict[str, Any]:
+    """Work with rank 0 and return its record; a fault that keeps it from making one is returned as a record too."""
+    error = {"type": "RankError", "message": "rank 0 ended without a record", "traceback": "", "mendable": False}
+    try:
+        if crew.begins(cell.identity):
+            from vlmbench.cell.work import work
+            from vlmbench.reporting.dashboards import Dashboard
+
+            none = Dashboard(schema.LoggerConfig(), {}, cell.folder, cell.label)
+            with crew.watched(lambda error: None):
+                work(cell.config, cell.domain, cell.folder, cell.label, none)
+    except ClaimedError:
+        raise
+    except Exception as fault:  # noqa: BLE001 - rank 0 writes it into the record
+        error = crew.fail(describe(fault))
+    record = crew.record()
+    return record or {**_header(cell), "status": "failed", "metrics": {}, "error": error, "finished": now()}
+
+
+def _compute(cell: Prepared, crew: Crew) -> dict[str, Any]:
     from vlmbench.cell.work import work
     from vlmbench.reporting.dashboards import Dashboard
 
     domain = audited(cell.domain, hashes=cell.config.domain.audit_hashes)
+    crew.go(cell.identity)
     header = _header(cell)
     with Dashboard(cell.config.logger, header, cell.folder, cell.label) as dashboard:
         record = {**header, **work(cell.config, domain, cell.folder, cell.label, dashboard), "status": "done"}

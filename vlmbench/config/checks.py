@@ -17,6 +17,7 @@ from vlmbench.config.endpoint import endpoint_fault
 from vlmbench.config.exposure import hint_at
 from vlmbench.config.faults import ConfigError, ImpossibleCellError, unknown
 from vlmbench.config.prompts import VQA_PROMPTS, prompt_fault
+from vlmbench.config.trainer_checks import check_trainer
 
 METHODS: dict[str, tuple[str, ...]] = {
     "contrastive": ("zero_shot", "linear_probe", "lora", "full"),
@@ -52,6 +53,7 @@ def check_cell(cell: schema.CellConfig) -> None:
     check_prompts(cell.task)
     check_corruption(cell.domain, cell.finetune)
     check_endpoint(cell.model)
+    check_trainer(cell)
     if cell.trainer.precision == "16-mixed" and not getattr(cell.model, "float16", True):
         raise ConfigError(
             f"trainer.precision=16-mixed: {cell.model.name} overflows in float16 and answers nothing. "

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from vlmbench.domains.base import Domain, Example, ImageSource, Split, StoredImages
 from vlmbench.domains.codec import UnkeptError, is_random
 from vlmbench.domains.pixels import KeptPixels
+from vlmbench.domains.shares import WHOLE, Share, SharedBatches, WholeBatches
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class PixelCache:
 
 
 class ExampleDataset(Dataset[Row]):
-    """Rows `(index, example, pixels)` of one split."""
+    """Rows `(index, example, pixels)` of one split; a row that counts as nothing keeps its index `~row`, see `shares`."""
 
     def __init__(self, examples: Sequence[Example], pixels: PixelCache) -> None:
         self.examples = examples
@@ -109,7 +110,7 @@ class ExampleDataset(Dataset[Row]):
         return len(self.examples)
 
     def __getitem__(self, index: int) -> Row:
-        example = self.examples[index]
+        example = self.examples[index if index >= 0 else ~index]
         return index, example, self.pixels(example.image)
 
 
@@ -139,7 +140,7 @@ class DomainDataModule(L.LightningDataModule):
     Args:
         domain: The dataset.
         preprocess: The model's own preprocessing.
-        batch_size: Rows in a training batch.
+        batch_size: Rows in a training batch, over all processes together.
         eval_batch_size: Rows in a batch of validation, prediction and encoding.
         num_workers: Processes that decode images; none is started for a split that is kept on disk.
         seed: Of the order of the training rows.
@@ -147,6 +148,7 @@ class DomainDataModule(L.LightningDataModule):
         cache_gib: Most that they may take there; 0 keeps nothing.
         model: Whose preprocessing it is, for messages.
         settings: Its configuration; another one has a cache of its own.
+        share: Which part of each split this process reads, where several work together.
     """
 
     def __init__(
@@ -162,9 +164,11 @@ class DomainDataModule(L.LightningDataModule):
         cache_gib: float = 0,
         model: str = "model",
         settings: str = "",
+        share: Share = WHOLE,
     ) -> None:
         super().__init__()
         self.domain = domain
+        self.share = share
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
@@ -192,7 +196,8 @@ class DomainDataModule(L.LightningDataModule):
         """Return shuffled batches of the training split, made by `collate`."""
         workers = self._workers("train")
         rows = self.rows("train")
-        return self._loader(rows, self.collate, self.batch_size, workers, EpochSampler(rows, self.seed))
+        order = SharedBatches(EpochSampler(rows, self.seed), self.batch_size, self.share)
+        return self._loader(rows, self.collate, self.batch_size // self.share.world, workers, order)
 
     def val_dataloader(self) -> DataLoader[Row]:
         """Return batches of the validation split, in order, made by `collate`."""
@@ -220,12 +225,12 @@ class DomainDataModule(L.LightningDataModule):
         return 0 if self.warm(split) else self.num_workers
 
     def _loader(
-        self, rows: ExampleDataset, collate: Collate, batch: int, workers: int, sampler: EpochSampler | None = None
+        self, rows: ExampleDataset, collate: Collate, batch: int, workers: int, sampler: Sampler[int] | None = None
     ) -> DataLoader[Row]:
         return DataLoader(
             rows,
             batch_size=batch,
-            sampler=sampler,
+            sampler=sampler or WholeBatches(rows, batch, self.share),
             collate_fn=collate,
             num_workers=workers,
             persistent_workers=workers > 0,
@@ -233,5 +238,8 @@ class DomainDataModule(L.LightningDataModule):
 
 
 def stack_pixels(rows: list[Row]) -> dict[str, Tensor]:
-    """Return `pixels` (B, 3, H, W) alone."""
-    return {"pixels": torch.stack([pixels for *_, pixels in rows])}
+    """Return `pixels` (B, 3, H, W) and the rows' `index` (B,)."""
+    return {
+        "pixels": torch.stack([pixels for *_, pixels in rows]),
+        "index": torch.tensor([index for index, *_ in rows]),
+    }

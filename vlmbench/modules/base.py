@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vlmbench.domains.datamodule import Row
+from vlmbench.modules import across
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,34 @@ class TunedModule(L.LightningModule):
         settings = self.optimisation
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: settings.factor(step, total))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    @staticmethod
+    def counted(index: Sequence[int] | Tensor) -> int:
+        """Return how many rows of a batch count: all, or none where this process only keeps in step."""
+        return 0 if across.world() > 1 and int(index[0]) < 0 else len(index)
+
+    def train_loss(self, loss: Tensor, count: int, rows: int) -> Tensor:
+        """Log the loss of a batch, which several processes may share, and return what this process differentiates.
+
+        DDP and FSDP take the mean of the gradients over processes, whatever each of them has of the batch. Scaled by
+        its count, each process's part makes that mean the gradient of the mean over the whole batch.
+
+        Args:
+            loss: Mean over this process's part of the batch.
+            count: Of what it is the mean: rows or tokens, 0 where this process only keeps in step.
+            rows: Of this process's part that count.
+
+        Returns:
+            The loss to differentiate.
+        """
+        whole, scaled = loss, loss
+        if across.world() > 1:
+            own = torch.tensor([float(loss.detach()) * count, count, rows], dtype=torch.float64, device=loss.device)
+            summed, everything, all_rows = across.total(own).tolist()
+            whole, rows = torch.tensor(summed / everything, device=loss.device), int(all_rows)
+            scaled = loss * (across.world() * count / everything)
+        self.log("train/loss", whole, on_step=False, on_epoch=True, batch_size=rows)
+        return scaled
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep only what trains."""
