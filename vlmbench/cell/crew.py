@@ -107,7 +107,7 @@ class Crew:
         return dict(first)
 
     @contextmanager
-    def watched(self, stuck: Callable[[dict[str, Any]], None]) -> Iterator[None]:
+    def watched(self, stuck: Callable[[dict[str, Any]], object]) -> Iterator[None]:
         """End this process where it is still in the block some seconds after another rank has failed or rank 0 is gone.
 
         Args:
@@ -125,7 +125,7 @@ class Crew:
             over.set()
             watch.join()
 
-    def _watch(self, over: threading.Event, stuck: Callable[[dict[str, Any]], None]) -> None:
+    def _watch(self, over: threading.Event, stuck: Callable[[dict[str, Any]], object]) -> None:
         lost = {"type": "RankError", "message": "rank 0 is gone", "traceback": "", "mendable": False}
         try:
             store = _store(self.rank)  # of its own: the main thread may be waiting in the other

@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor
 
-from vlmbench.cell.trainer import make_trainer
+from vlmbench.cell.trainer import make_trainer, to_train
 from vlmbench.config import schema
 from vlmbench.domains.base import Domain, Split
 from vlmbench.domains.datamodule import DomainDataModule
@@ -131,8 +131,9 @@ def fit(
     facts = across.from_zero(lambda: json.loads(finished.read_text(encoding="utf-8")) if finished.exists() else {})
     if not facts:
         resumed = across.from_zero(last.exists)
-        module.train()  # transformers hands models over in evaluation mode, where dropout does nothing
-        trainer.fit(module, data, ckpt_path=str(last) if resumed else None, weights_only=True)
+        fitted = to_train(module, config.trainer)
+        fitted.train()  # transformers hands models over in evaluation mode, where dropout does nothing
+        trainer.fit(fitted, data, ckpt_path=str(last) if resumed else None, weights_only=True)
         facts = {
             "epochs": trainer.current_epoch,
             "optimiser_steps": trainer.global_step,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
 from collections.abc import Sequence
@@ -17,11 +18,13 @@ from torch import Tensor
 
 from vlmbench.backbones.contrastive.dual import cast
 from vlmbench.cell.ranks import Rank, RankError, this_rank
+from vlmbench.cell.sharded import Sharded
 from vlmbench.config import schema
 from vlmbench.domains.base import Split
 from vlmbench.domains.datamodule import DomainDataModule, stack_pixels
 from vlmbench.errors import UserError
 from vlmbench.modules import across
+from vlmbench.modules.base import TunedModule
 from vlmbench.progress import Countdown
 
 # Advice that does not apply: small sets need no workers, and a resumed cell finds its own checkpoints.
@@ -33,6 +36,7 @@ LIGHTNING_CHATTER = (
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated",
     # What is logged is that of the whole batch or split already, the same in each process.
     r".*It is recommended to use `self.log\(.*sync_dist=True",
+    r".*FSDP2-wrapped module .* returned a view tensor",  # nothing changes it in place
     r".*The `srun` command is available on your system but is not used",
 )
 
@@ -113,7 +117,7 @@ def make_trainer(
 
 
 def environment_of(rank: Rank) -> ClusterEnvironment:
-    """Return who started the processes of the cell; without it Lightning guesses, and SLURM around a cell misleads it."""
+    """Return who started the processes of the cell; Lightning would guess, and SLURM around a cell misleads it."""
     return SLURMEnvironment(auto_requeue=False) if rank.slurm else StartedRanks()
 
 
@@ -124,9 +128,28 @@ def strategy_of(config: schema.TrainerConfig, *, trains: bool) -> Any:
         config: The machine.
         trains: As in `make_trainer`.
     """
-    if config.devices * config.nodes == 1:
+    world = config.devices * config.nodes
+    if world == 1:
         return "auto"
-    return "ddp"
+    if not trains or config.strategy == "ddp":
+        return "ddp"
+    if config.strategy == "fsdp":
+        return Sharded(world)
+    from lightning.pytorch.strategies import DeepSpeedStrategy
+
+    # Of the frozen weights each checkpoint would hold a copy.
+    return DeepSpeedStrategy(stage=3, exclude_frozen_parameters=True)
+
+
+def to_train(module: TunedModule, config: schema.TrainerConfig) -> TunedModule:
+    """Return the module to train: the one given, or where it is split over devices a copy of it.
+
+    What was split is not put together again: what it has learnt is loaded into the module that has stayed whole, in the
+    host's memory meanwhile.
+    """
+    if config.devices * config.nodes == 1 or config.strategy == "ddp":
+        return module
+    return copy.deepcopy(module.cpu())
 
 
 @torch.no_grad()

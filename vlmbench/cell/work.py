@@ -156,7 +156,7 @@ def save(tuner: Any, backbone: Any, head: LinearHead | None, folder: Path) -> Pa
 def predict(module: TunedModule, data: DomainDataModule, trainer: L.Trainer, clock: Clock) -> list[dict[str, Any]]:
     """Predict on the test split, and return the columns over rows that all processes made, each row once."""
     with clock.phase("predict"):
-        own = trainer.predict(module, data.ordered("test", module.collate_eval)) or []
+        own: list[Any] = trainer.predict(module, data.ordered("test", module.collate_eval)) or []
         made = [batch for part in across.gathered(own) for batch in part]
     return [batch for batch in made if batch["index"][0] >= 0]  # others only kept a process in step
 

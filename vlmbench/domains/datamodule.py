@@ -100,7 +100,7 @@ class PixelCache:
 
 
 class ExampleDataset(Dataset[Row]):
-    """Rows `(index, example, pixels)` of one split; a row that counts as nothing keeps its index `~row`, see `shares`."""
+    """Rows `(index, example, pixels)` of one split, the index `~row` where it counts as nothing, see `shares`."""
 
     def __init__(self, examples: Sequence[Example], pixels: PixelCache) -> None:
         self.examples = examples

@@ -78,4 +78,4 @@ def joined(rows: Tensor) -> Tensor:
     if world() == 1:
         return rows
     counts = gathered(len(rows))
-    return _Joined.apply(rows, counts)  # type: ignore[no-any-return, no-untyped-call]
+    return _Joined.apply(rows, counts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from vlmbench.domains.datamodule import Row
 from vlmbench.modules import across
+from vlmbench.modules.sharding import gathered_whole, shard
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,23 @@ class TunedModule(L.LightningModule):
         super().__init__()
         self.backbone = backbone
         self.optimisation = optimisation
+        self._device_mesh: Any = None  # set by Lightning's strategies that split a model
+        self._validating = ExitStack()
         # Checkpoints hold what trains and nothing else: the rest comes from the pretrained weights.
         self.strict_loading = False
+
+    def configure_model(self) -> None:
+        """Split the network over devices where the trainer's strategy does; called by Lightning before it trains."""
+        if self._device_mesh is not None:
+            shard(self.backbone.model, self._device_mesh["data_parallel"])
+
+    def on_validation_epoch_start(self) -> None:
+        """Hold a network that is split whole: see `gathered_whole`."""
+        self._validating.enter_context(gathered_whole(self.backbone.model))
+
+    def on_validation_end(self) -> None:
+        """Split it again."""
+        self._validating.close()
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Return the parameters that train, by name."""
