@@ -1,8 +1,8 @@
 """The processes of one cell together: rank 0 decides, the others follow, and none waits for one that has failed.
 
-They talk over a TCP store of torch that rank 0 holds, beside the process group in which tensors go. A process that waits
-in that group for another one cannot be told anything, and on GPUs it cannot even be interrupted: a thread beside it
-watches the store, and ends the process where it is still there some seconds after another has failed.
+They talk over a TCP store of torch that rank 0 holds, beside the process group in which tensors go. A process that
+waits in that group for another one cannot be told anything, and on GPUs it cannot even be interrupted: a thread beside
+it watches the store, and ends the process where it is still there some seconds after another has failed.
 """
 
 from __future__ import annotations
@@ -73,15 +73,15 @@ class Crew:
             raise ClaimedError(said)
         if verdict == GO and said != identity:
             raise RankError(
-                f"This process works on another cell ({identity[:10]}) than rank 0 ({said[:10]}). Data or weights differ "
-                "between the nodes, or the ranks were started with different settings."
+                f"This process works on another cell ({identity[:10]}) than rank 0 ({said[:10]}). Data or weights "
+                "differ between the nodes, or the ranks were started with different settings."
             )
         return bool(verdict == GO)
 
     def record(self) -> dict[str, Any] | None:
         """As another rank: wait for the record; None where rank 0 ended without one."""
-        failed = self._store.check(["failed"])
         try:
+            failed = self._store.check(["failed"])
             self._store.wait(["record"], FAREWELL if failed else FOREVER)
             return dict(json.loads(self._store.get("record")))
         except RuntimeError:  # of torch.distributed: rank 0 is gone, or stuck
@@ -96,6 +96,9 @@ class Crew:
         if self._store is None:
             return error
         self._failed = True
+        if "by peer" in error["message"]:  # gloo's words
+            died = "another process of the cell ended without a word; the kernel kills one where memory runs out"
+            error = {**error, "message": f"{died}. {error['message']}"}
         if not self.rank.is_zero:
             error = {**error, "message": f"{self.rank}: {error['message']}"}
         try:

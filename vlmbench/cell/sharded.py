@@ -1,4 +1,4 @@
-"""Training of a model that is split over devices: Lightning's strategy for it, whose checkpoints are those of one device.
+"""Training of a model that is split over devices: Lightning's strategy for it, with the checkpoints of one device.
 
 A cell that was interrupted on several devices goes on on one, and the other way round.
 """

@@ -42,7 +42,7 @@ LIGHTNING_CHATTER = (
 
 
 class StartedRanks(LightningEnvironment):
-    """Processes that were started for the cell by us, by torchrun, or that are alone; SLURM around them says nothing."""
+    """Processes started for the cell by us or torchrun, or one that is alone; SLURM around them says nothing."""
 
     @property
     def creates_processes_externally(self) -> bool:

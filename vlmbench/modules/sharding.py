@@ -14,7 +14,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 
 
 def blocks(model: nn.Module) -> Iterator[nn.Module]:
-    """Yield what is gathered and let go as one: the layers of each tower, elements of the outermost lists of modules."""
+    """Yield what is gathered and let go as one: the layers of each tower, members of the outermost module lists."""
     for child in model.children():
         if isinstance(child, nn.ModuleList):
             yield from (layer for layer in child if any(True for _ in layer.parameters()))
