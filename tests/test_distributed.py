@@ -1,10 +1,10 @@
-"""Several processes in one cell, by gloo: the results of one process, every example once, and no waiting for the dead."""
+"""Several processes in one cell, by gloo: the results of one process, every example once, no waiting for the dead."""
 
 import os
+import re
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +13,9 @@ from torch.utils.data import SequentialSampler
 from vlmbench.cell.ranks import Rank, RankError, environments, this_rank
 from vlmbench.cell.together import run_ranks
 from vlmbench.cell.told import run_one
+from vlmbench.config.faults import ConfigError
+from vlmbench.config.schema import TrainerConfig
+from vlmbench.config.trainer_checks import check_evaluation_trainer
 from vlmbench.domains.shares import Share, SharedBatches, WholeBatches
 from vlmbench.records.store import read_predictions, read_record
 
@@ -59,7 +62,7 @@ def test_two_processes_give_the_results_of_one(train, tmp_path, name):
         assert alone.record["data"]["splits"]["train"]["examples"] % 4 == 1
 
 
-def test_a_split_model_gives_the_results_of_a_whole_one_and_its_checkpoint_goes_on_on_one_device(train, tmp_path):
+def test_a_split_model_gives_the_results_of_a_whole_one(train, tmp_path):
     cell = [*BASE, *VQA, "trainer.batch_size=8", "trainer.eval_batch_size=9"]
     alone = train(*cell, small=False)
     together = train(*cell, "trainer=fsdp", "trainer.precision=32-true", small=False, output=tmp_path / "fsdp")
@@ -102,26 +105,22 @@ def test_a_fault_in_one_rank_is_the_cells_fault_at_once(monkeypatch, tmp_path):
     assert "train_loss" in record["error"]["traceback"]
 
 
-def test_ranks_that_others_started_run_a_cell_once(tmp_path):
-    words = [*BASE, *DIAGNOSIS, "finetune=zero_shot", "trainer=ddp", f"output={tmp_path}"]
+def in_a_job(config):
+    """Run a rank inside a job of SLURM that has other tasks than the cell."""
+    os.environ |= {"SLURM_NTASKS": "5", "SLURM_JOB_ID": "1", "SLURM_NTASKS_PER_NODE": "5"}
+    return run_one(config)
 
-    def launch():
-        command = [sys.executable, "-m", "vlmbench.train", *words]
-        pipe = subprocess.PIPE
-        told = [{**os.environ, "SLURM_NTASKS": "5", **variables} for variables in environments(2)]
-        ranks = [subprocess.Popen(command, env=each, stdout=pipe, stderr=pipe, text=True) for each in told]
-        said = [rank.communicate(timeout=120) for rank in ranks]
-        assert [rank.returncode for rank in ranks] == [0, 0], said
-        return said
 
-    first = launch()
+def test_rank_0_decides_for_all_that_a_cell_is_done(monkeypatch, train, tmp_path):
+    words = [*BASE, *DIAGNOSIS, "finetune=zero_shot", "trainer=ddp"]
+    config = composed(monkeypatch, *words, f"output={tmp_path}")
+    assert run_ranks(config, in_a_job) == 0
     (path,) = tmp_path.rglob("record.json")
-    assert "done" in first[0][0]
-    assert first[1][0] == ""  # rank 0 alone speaks
     assert len(read_predictions(path.parent)) == read_record(path.parent)["data"]["splits"]["test"]["examples"]
     written = path.stat().st_mtime_ns
-    again = launch()
-    assert "done already" in again[0][1]
+    assert run_ranks(config, in_a_job) == 0
+    again = train(*words, small=False, output=tmp_path)
+    assert (again.status, "done already" in again.err) == (0, True)
     assert path.stat().st_mtime_ns == written
 
 
@@ -181,11 +180,9 @@ def test_devices_that_cannot_work_together_are_refused(words, said):
     ran = subprocess.run([sys.executable, "-c", code, "finetune=lora", *words], capture_output=True, text=True)
     assert ran.returncode == 2, ran.stderr
     assert len(ran.stderr.strip().splitlines()) == 1
-    import re
-
     assert re.search(said, ran.stderr)
 
 
-def test_an_evaluation_takes_one_device(command, tmp_path: Path):
-    status, _, err = command("evaluate", f"cell={tmp_path}", "trainer=ddp")
-    assert status == 2, err
+def test_an_evaluation_takes_one_device():
+    with pytest.raises(ConfigError, match=r"evaluated on one device"):
+        check_evaluation_trainer(TrainerConfig(devices=2, strategy="ddp"))
