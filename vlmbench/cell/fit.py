@@ -4,49 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 import math
 import sys
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor
 
-from vlmbench.backbones.contrastive.dual import cast
 from vlmbench.cell import stopping
+from vlmbench.cell.trainer import make_trainer, to_train
 from vlmbench.config import schema
 from vlmbench.domains.base import Domain, Split
-from vlmbench.domains.datamodule import DomainDataModule, stack_pixels
-from vlmbench.errors import UserError
+from vlmbench.domains.datamodule import DomainDataModule
+from vlmbench.modules import across
 from vlmbench.modules.base import TunedModule
 from vlmbench.modules.callbacks import BatchSeed, GradientGuard, Progress, StepLimit
 from vlmbench.modules.checkpoints import LAST, AtomicCheckpointIO, newest, whole, write_whole
 from vlmbench.modules.contrastive import targets_of
 from vlmbench.modules.scoring import validation_metrics
 from vlmbench.modules.stopping import LastCheckpoint
-from vlmbench.progress import Countdown
 from vlmbench.tuning.heads import LinearHead
 from vlmbench.tuning.linear_probe import Solution, search
 from vlmbench.tuning.parameters import UntrainedError
 
 CHECKPOINTS = "checkpoints"
-# Advice that does not apply: small sets need no workers, and a resumed cell finds its own checkpoints and its batch.
-LIGHTNING_CHATTER = (
-    r".*does not have many workers",
-    r".*exists and is not empty",
-    r".*your dataloader is not resumable",
-    r".*overridden `transfer_batch_to_device`",
-    r".*number of training batches .* is smaller than the logging interval",
-    r".*`isinstance\(treespec, LeafSpec\)` is deprecated",
-    r".*The `srun` command is available on your system but is not used",  # which it need not be there
-)
 
 
 @dataclass(frozen=True)
@@ -56,62 +42,6 @@ class Selection:
     metric: str
     value: float
     chosen: dict[str, Any] = field(default_factory=dict)
-
-
-def make_trainer(
-    config: schema.TrainerConfig, folder: Path, callbacks: Sequence[L.Callback], logger: Any, *, deterministic: bool
-) -> L.Trainer:
-    """Return a trainer on one device that prints nothing of its own.
-
-    Raises:
-        UserError: This machine has no such accelerator, or not the precision on it.
-    """
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for chatter in LIGHTNING_CHATTER:
-        warnings.filterwarnings("ignore", message=chatter)
-    try:
-        trainer = L.Trainer(
-            accelerator=config.accelerator,
-            devices=1,
-            precision=config.precision,  # type: ignore[arg-type]
-            max_epochs=config.max_epochs,
-            max_steps=config.max_steps,
-            accumulate_grad_batches=config.accumulate_grad_batches,
-            gradient_clip_val=config.gradient_clip_val or None,
-            # Where a GPU has no deterministic kernel this warns and goes on; True would fail the cell for it.
-            deterministic="warn" if deterministic else False,
-            callbacks=list(callbacks),
-            logger=logger or False,
-            default_root_dir=folder,
-            num_sanity_val_steps=0,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
-        )
-    except MisconfigurationException as error:
-        raise UserError(
-            f"trainer.accelerator={config.accelerator} cannot be had here: {error} Set trainer.accelerator=auto."
-        ) from error
-    if str(trainer.precision) != config.precision:  # Lightning takes another for it, with a warning at most
-        raise UserError(
-            f"trainer.precision={config.precision} is not to be had on {trainer.strategy.root_device}. "
-            "Set trainer.precision=bf16-mixed or 32-true."
-        )
-    return trainer
-
-
-@torch.no_grad()
-def encode(backbone: Any, data: DomainDataModule, split: Split, device: torch.device, label: str) -> Tensor:
-    """Return the frozen features (N, F) of a split, each row encoded once."""
-    backbone.to(device).eval()
-    batches = data.ordered(split, stack_pixels)
-    progress = Countdown(f"{label}  encoding {split}, batches", len(batches))
-    features = []
-    for done, batch in enumerate(batches, start=1):
-        features.append(backbone.features(cast(batch["pixels"], backbone.model)).float().cpu())
-        progress.update(done)
-    progress.close()
-    return torch.cat(features)
 
 
 def frozen_head(features: Tensor, classes: int) -> LinearHead:
@@ -202,17 +132,21 @@ def fit(
     ]
     witness = _witness(module, data)
     module.max_steps = config.trainer.max_steps
-    trainer = make_trainer(_unlimited(config.trainer), folder, callbacks, logger, deterministic=config.deterministic)
+    trainer = make_trainer(
+        _unlimited(config.trainer), folder, callbacks, logger, deterministic=config.deterministic, trains=True
+    )
     trainer.strategy.checkpoint_io = AtomicCheckpointIO()
     before = witness(trainer)
     finished = checkpoints / "finished.json"
-    facts = _facts(finished, label)
+    # Rank 0 looks for all: a shared file system may not show every node the same at the same moment.
+    facts = across.from_zero(lambda: _facts(finished, label))
     if not facts:
         with stopping.deferred():
-            found = newest(checkpoints, label)
+            found = across.from_zero(lambda: newest(checkpoints, label))
             data.start = found.start if found else (0, 0)
-            module.train()  # transformers hands models over in evaluation mode, where dropout does nothing
-            trainer.fit(module, data, ckpt_path=str(found.path) if found else None, weights_only=True)
+            fitted = to_train(module, config.trainer)
+            fitted.train()  # transformers hands models over in evaluation mode, where dropout does nothing
+            trainer.fit(fitted, data, ckpt_path=str(found.path) if found else None, weights_only=True)
             facts = {
                 "epochs": trainer.current_epoch,
                 "optimiser_steps": trainer.global_step,
@@ -221,8 +155,7 @@ def fit(
                 "best": Path(keep.best_model_path).name,
                 "value": float(keep.best_model_score) if keep.best_model_score is not None else None,
             }
-            if trainer.is_global_zero:
-                write_whole(finished, json.dumps(facts))
+            across.from_zero(lambda: write_whole(finished, json.dumps(facts)))
     state = torch.load(checkpoints / facts["best"], map_location="cpu", weights_only=True)
     module.load_state_dict(state["state_dict"], strict=False)
     change = float((witness(trainer) - before).abs().max())

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from vlmbench.cell.crew import Crew, joined
 from vlmbench.cell.domain import audited, build_domain
 from vlmbench.cell.faults import describe
 from vlmbench.cell.naming import label_of, name_of, name_weights
@@ -90,13 +91,22 @@ def run_prepared(cell: Prepared) -> dict[str, Any]:
         Interrupted: The cell was asked to stop. It has no record, and goes on at the next call.
         RecordError: The record cannot be written.
     """
-    # A process that lost its cell while it slept would go on for hours and write into what another is making.
-    with claim(cell.folder, on_lost=_stop) as held, stoppable():
+    with joined(cell.config.trainer) as crew, stoppable():
+        if not crew.rank.is_zero:
+            return _follow(cell, crew)
         try:
-            return _run_held(cell, held)
-        except KeyboardInterrupt:
-            held.check()
+            # A process that lost its cell while it slept would go on for hours and write into what another makes.
+            with claim(cell.folder, on_lost=_stop) as held:
+                try:
+                    record = _lead(cell, crew, held)
+                except KeyboardInterrupt:
+                    held.check()
+                    raise
+        except ClaimedError as error:
+            crew.stand_down(str(error))
             raise
+        crew.publish(record)
+        return record
 
 
 def _stop() -> None:
@@ -104,19 +114,20 @@ def _stop() -> None:
     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
 
-def _run_held(cell: Prepared, held: Claim) -> dict[str, Any]:
+def _lead(cell: Prepared, crew: Crew, held: Claim) -> dict[str, Any]:
     if cell.done:
         return rescored(cell, held)
     try:
-        record = _compute(cell, held)
-    except SystemExit as stop:  # Lightning's way of passing Ctrl-C on
-        raise KeyboardInterrupt from stop
+        with crew.watched(lambda error: _write_failed(cell, held, error)):
+            record = _compute(cell, crew, held)
     except (ClaimedError, Interrupted):
         raise
+    except SystemExit as stop:  # Lightning's way of passing Ctrl-C on
+        raise KeyboardInterrupt from stop
     except Exception as error:  # noqa: BLE001 - whatever went wrong belongs into the record
         if asked():  # a worker that got the same signal, for example; a fault of the cell's own shows again
             end()
-        return _write_failed(cell, held, describe(error))
+        return _write_failed(cell, held, crew.fail(describe(error)))
     shutil.rmtree(cell.folder / CHECKPOINTS, ignore_errors=True)
     return record
 
@@ -128,11 +139,33 @@ def _write_failed(cell: Prepared, held: Claim, error: dict[str, Any]) -> dict[st
     return record
 
 
-def _compute(cell: Prepared, held: Claim) -> dict[str, Any]:
+def _follow(cell: Prepared, crew: Crew) -> dict[str, Any]:
+    """Work with rank 0 and return its record; a fault that keeps it from making one is returned as a record too."""
+    error = {"type": "RankError", "message": "rank 0 ended without a record", "traceback": "", "mendable": False}
+    try:
+        if crew.begins(cell.identity):
+            from vlmbench.cell.work import work
+            from vlmbench.reporting.dashboards import Dashboard
+
+            none = Dashboard(schema.LoggerConfig(), {}, cell.folder, cell.label)
+            with crew.watched(lambda error: None):
+                work(cell.config, cell.domain, cell.weights, cell.folder, cell.label, none)
+    except ClaimedError:
+        raise
+    except Exception as fault:  # noqa: BLE001 - rank 0 writes it into the record
+        if asked():
+            end()
+        error = crew.fail(describe(fault))
+    record = crew.record()
+    return record or {**_header(cell), "status": "failed", "metrics": {}, "error": error, "finished": now()}
+
+
+def _compute(cell: Prepared, crew: Crew, held: Claim) -> dict[str, Any]:
     from vlmbench.cell.work import work
     from vlmbench.reporting.dashboards import Dashboard
 
     domain = audited(cell.domain, hashes=cell.config.domain.audit_hashes)
+    crew.go(cell.identity)
     header = _header(cell)
     with Dashboard(cell.config.logger, header, cell.folder, cell.label) as dashboard:
         record = {

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
 
+from vlmbench.cell.ranks import ALONE, this_rank
 from vlmbench.cell.run import prepare, run_prepared
 from vlmbench.cell.stopping import EXIT_STATUS, Interrupted, stoppable
+from vlmbench.cell.together import run_ranks
 from vlmbench.config import schema
 from vlmbench.records.claim import ClaimedError
 from vlmbench.records.state import outcome
@@ -20,19 +23,32 @@ def summary(record: dict[str, Any]) -> str:
 
 
 def run_one(config: schema.CellConfig) -> int:
-    """Run a cell in this process and say how it ended; returns the exit status."""
+    """Run a cell and say how it ended; returns the exit status.
+
+    It runs in this process, or where it has several devices and nobody has started its ranks, in one for each.
+    """
+    rank = this_rank(config.trainer.devices, config.trainer.nodes)
     try:
         with stoppable():
             cell = prepare(config)
-            if cell.done:
+            if rank is None and not cell.done:
+                return run_ranks(config, run_one)
+            if rank is None:  # what a finished cell still takes is done by one process
+                single = dataclasses.replace(config.trainer, devices=1, strategy="auto")
+                cell, rank = dataclasses.replace(cell, config=dataclasses.replace(config, trainer=single)), ALONE
+            if cell.done and rank.is_zero:
                 print(f"{cell.label} is done already: same configuration, data and weights.", file=sys.stderr)
             record = run_prepared(cell)
     except Interrupted as stop:
-        print(f"vlmbench: {stop}.", file=sys.stderr)
+        if rank is None or rank.is_zero:
+            print(f"vlmbench: {stop}.", file=sys.stderr)
         return EXIT_STATUS
     except ClaimedError as error:
-        print(f"vlmbench: {error} Left alone.", file=sys.stderr)
+        if rank is None or rank.is_zero:
+            print(f"vlmbench: {error} Left alone.", file=sys.stderr)
         return 3
+    if not rank.is_zero:
+        return int(record["status"] != "done")
     return tell(cell.label, cell.folder, record)
 
 

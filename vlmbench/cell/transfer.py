@@ -16,6 +16,7 @@ from vlmbench.config.checks import check_combination, check_endpoint
 from vlmbench.config.domain_checks import check_domain, check_evaluation
 from vlmbench.config.faults import ConfigError
 from vlmbench.config.restore import cell_from_dict
+from vlmbench.config.trainer_checks import check_evaluation_trainer
 from vlmbench.domains.base import Domain
 from vlmbench.records.claim import claim
 from vlmbench.records.identity import digest, relevant
@@ -74,10 +75,11 @@ def prepare_transfer(evaluate: schema.EvaluateConfig) -> PreparedTransfer:
     check_combination(trained.model, trained.task, trained.finetune, evaluate.domain)
     check_domain(evaluate.domain, trained.task.name)
     check_evaluation(evaluate.domain)
+    check_evaluation_trainer(evaluate.trainer)
     check_endpoint(trained.model)
     trainer = dataclasses.replace(
         trained.trainer,
-        accelerator=evaluate.trainer.accelerator,
+        **{key: getattr(evaluate.trainer, key) for key in ("accelerator", "strategy", "devices", "nodes")},
         eval_batch_size=evaluate.trainer.eval_batch_size,
         num_workers=evaluate.trainer.num_workers,
         pixel_cache_gib=evaluate.trainer.pixel_cache_gib,
@@ -121,7 +123,7 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
     import torch
 
     from vlmbench.cell.build import build_backbone, build_module, build_tuner, uses_linear_head
-    from vlmbench.cell.fit import make_trainer
+    from vlmbench.cell.trainer import make_trainer
     from vlmbench.cell.work import (
         SAVED,
         Clock,
@@ -130,7 +132,9 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
         build_data,
         cost,
         describe_data,
-        predict_and_score,
+        peak_memory,
+        predict,
+        score,
     )
     from vlmbench.modules.callbacks import PredictProgress
     from vlmbench.records.environment import environment
@@ -155,13 +159,14 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
             None,
             deterministic=config.deterministic,
         )
-    frame, scored = predict_and_score(config, module, data, domain, trainer, transfer.folder, clock)
+    frame, scored = score(config, predict(module, data, trainer, clock), domain, transfer.folder, clock)
+    usage = [(data.tally.counts(), peak_memory())]
     parameters = count_by_part(backbone.model, backbone.part_prefixes, head)
     device, precision = trainer.strategy.root_device, str(trainer.precision)
     return {
         **scored,
         "selection": None,
-        "cost": {**cost(clock, parameters, frame, None, saved), "pixels": data.tally.counts(), **asked(backbone)},
+        "cost": {**cost(clock, parameters, frame, None, saved, usage), **asked(backbone)},
         "data": describe_data(domain),
         "environment": environment(
             device=getattr(backbone, "place", str(device)), precision=precision, threads=torch.get_num_threads()

@@ -19,12 +19,15 @@ from torch import Tensor
 from vlmbench.cell import predictions
 from vlmbench.cell.build import build_backbone, build_module, build_tuner, uses_linear_head
 from vlmbench.cell.features import frozen_features
-from vlmbench.cell.fit import Selection, encode, fit, fit_probe, frozen_head, make_trainer
+from vlmbench.cell.fit import Selection, fit, fit_probe, frozen_head
+from vlmbench.cell.trainer import encode, make_trainer
 from vlmbench.config import schema
 from vlmbench.domains.base import Domain, Split
 from vlmbench.domains.datamodule import DomainDataModule
+from vlmbench.domains.shares import Share
 from vlmbench.domains.subgroups import subgroups
 from vlmbench.hosted.model import HostedVlm
+from vlmbench.modules import across
 from vlmbench.modules.base import TunedModule
 from vlmbench.modules.callbacks import PredictProgress
 from vlmbench.modules.generative import GenerativeModule
@@ -59,6 +62,8 @@ def work(
 ) -> dict[str, Any]:
     """Run a cell: what it saves and predicts goes into `folder`.
 
+    Where a cell has several processes all of them do this; rank 0 alone writes, scores and prints.
+
     Args:
         config: The cell.
         domain: Its domain, audited.
@@ -68,9 +73,9 @@ def work(
         dashboard: Where curves go.
 
     Returns:
-        The part of the record that only running the cell gives.
+        The part of the record that only running the cell gives; nothing in the other ranks.
     """
-    clock = Clock()
+    clock, leads = Clock(), across.rank() == 0
     with clock.phase("setup"):
         L.seed_everything(config.seed, workers=True, verbose=False)
         trains_all = config.finetune.name == "full"
@@ -106,21 +111,26 @@ def work(
     module = build_module(config, domain, backbone, head)
     data.collate = module.collate
     parameters = count_by_part(backbone.model, backbone.part_prefixes, head)
-    if parameters:
+    if parameters and leads:
         print(f"{label}\n{format_table(parameters)}", file=sys.stderr, flush=True)
 
     selection: Selection | None = None
     trained: dict[str, Any] = {}
     with clock.phase("fit"):
         if isinstance(config.finetune, schema.LinearProbeConfig) and head is not None:
-            selection = fit_probe(config.finetune, domain, features, head, config.task.monitor)
+            if leads:  # the others get the head when the trainer predicts
+                selection = fit_probe(config.finetune, domain, features, head, config.task.monitor)
         elif isinstance(config.finetune, schema.OptimisedConfig):
             selection, trained = fit(config, module, data, folder, label, dashboard.logger)
     saved, tested = folder / SAVED, config.task.evaluate_on == "test"
     if tested:  # of a trial nothing is kept but its value
         with clock.phase("save"):
-            save(tuner, backbone, head, saved)
-    frame, scored = predict_and_score(config, module, data, domain, trainer, folder, clock)
+            across.from_zero(lambda: save(tuner, backbone, head, saved))
+    batches = predict(module, data, trainer, clock, predicted_split(config))
+    usage = across.gathered((data.tally.counts(), peak_memory()))
+    if not leads:
+        return {}
+    frame, scored = score(config, batches, domain, folder, clock)
     rows_seen = len(domain.split("train")) * trained.get("epochs", 0)
     train_rate = round(rows_seen / clock.seconds["fit"], 2) if rows_seen else None
     return {
@@ -128,8 +138,7 @@ def work(
         "selection": selection and {"metric": selection.metric, "value": selection.value, **selection.chosen},
         "training": trained,
         "cost": {
-            **cost(clock, parameters, frame, train_rate, saved),
-            "pixels": data.tally.counts(),
+            **cost(clock, parameters, frame, train_rate, saved, usage),
             "features_kept": kept,
             **asked(backbone),
         },
@@ -154,6 +163,7 @@ def build_data(config: schema.CellConfig, domain: Domain, backbone: Any) -> Doma
         cache_gib=config.trainer.pixel_cache_gib,
         model=config.model.name,
         settings=preprocessing_of(backbone),
+        share=Share(across.rank(), across.world()),
     )
 
 
@@ -175,20 +185,26 @@ def save(tuner: Any, backbone: Any, head: LinearHead | None, folder: Path) -> Pa
     return folder
 
 
-def predict_and_score(
-    config: schema.CellConfig,
-    module: TunedModule,
-    data: DomainDataModule,
-    domain: Domain,
-    trainer: L.Trainer,
-    folder: Path,
-    clock: Clock,
-) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Predict on the test split, a trial on validation; write the predictions, return them with metrics and counts."""
+def predicted_split(config: schema.CellConfig) -> Split:
+    """Return the split that a cell predicts on: test, for a trial of a search validation."""
+    return "val" if config.task.evaluate_on == "val" else "test"
+
+
+def predict(
+    module: TunedModule, data: DomainDataModule, trainer: L.Trainer, clock: Clock, split: Split = "test"
+) -> list[dict[str, Any]]:
+    """Predict on a split, and return the columns over rows that all processes made, each row once."""
     with clock.phase("predict"):
-        split: Split = "val" if config.task.evaluate_on == "val" else "test"
-        batches = trainer.predict(module, data.ordered(split, module.collate_eval))
-        frame = predictions.table(domain.split(split), batches or [], domain)
+        own: list[Any] = trainer.predict(module, data.ordered(split, module.collate_eval)) or []
+        made = [batch for part in across.gathered(own) for batch in part]
+    return [batch for batch in made if batch["index"][0] >= 0]  # others only kept a process in step
+
+
+def score(
+    config: schema.CellConfig, batches: list[dict[str, Any]], domain: Domain, folder: Path, clock: Clock
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Write the predictions, and return them with their metrics and counts."""
+    frame = predictions.table(domain.split(predicted_split(config)), batches, domain)
     write_predictions(folder, frame)
     with clock.phase("score"):
         task = config.task
@@ -198,24 +214,44 @@ def predict_and_score(
     return frame, {**scored, "n": {"examples": len(frame), "groups": int(frame["group"].nunique())}}
 
 
-def cost(
-    clock: Clock, parameters: dict[str, Any], frame: pd.DataFrame, train_rate: float | None, saved: Path
-) -> dict[str, Any]:
-    """Return what the cell took: seconds, memory, parameters, rates and the bytes of what it saved."""
-    seconds = {**clock.seconds, "total": round(sum(clock.seconds.values()), 3)}
+def peak_memory() -> dict[str, int | None]:
+    """Return the most bytes that this process has held, of the host's memory and of its device's."""
     cuda = torch.cuda.is_available()
+    return {"host": peak_host_bytes(), "device": torch.cuda.max_memory_allocated() if cuda else None}
+
+
+def cost(
+    clock: Clock,
+    parameters: dict[str, Any],
+    frame: pd.DataFrame,
+    train_rate: float | None,
+    saved: Path,
+    usage: list[tuple[dict[str, int], dict[str, int | None]]],
+) -> dict[str, Any]:
+    """Return what the cell took.
+
+    Args:
+        clock: Gives the seconds.
+        parameters: By part.
+        frame: The predictions.
+        train_rate: Training examples in a second.
+        saved: Directory of what was trained.
+        usage: Of each process the images it read and its `peak_memory`; that of the process that took most counts.
+    """
+    seconds = {**clock.seconds, "total": round(sum(clock.seconds.values()), 3)}
+    peaks = {place: [peak[place] or 0 for _, peak in usage] for place in ("host", "device")}
     return {
         "seconds": seconds,
-        "peak_memory_bytes": {
-            "host": peak_host_bytes(),
-            "device": torch.cuda.max_memory_allocated() if cuda else None,
-        },
+        "devices": len(usage),
+        "device_seconds": round(seconds["total"] * len(usage), 3),
+        "peak_memory_bytes": {"host": max(peaks["host"]), "device": max(peaks["device"]) or None},
         "parameters": parameters,
         "examples_per_second": {
             "train": train_rate,
             "predict": round(len(frame) / max(seconds["predict"], 1e-3), 2),
         },
         "saved_bytes": sum(path.stat().st_size for path in saved.rglob("*") if path.is_file()),
+        "pixels": {key: sum(counts[key] for counts, _ in usage) for key in ("cached", "decoded")},
     }
 
 

@@ -17,6 +17,7 @@ from vlmbench.config.exposure import hint_at
 from vlmbench.config.faults import ConfigError, ImpossibleCellError, unknown
 from vlmbench.config.presence import check_present, key_present
 from vlmbench.config.prompts import VQA_PROMPTS, prompt_fault
+from vlmbench.config.trainer_checks import check_trainer
 
 METHODS: dict[str, tuple[str, ...]] = {
     "contrastive": ("zero_shot", "linear_probe", "lora", "full"),
@@ -65,6 +66,7 @@ def check_possible(cell: schema.CellConfig) -> None:
     check_prompts(cell.task)
     check_corruption(cell.domain, cell.finetune)
     check_endpoint_form(cell.model)
+    check_trainer(cell)
     if cell.trainer.precision == "16-mixed" and not getattr(cell.model, "float16", True):
         raise ConfigError(
             f"trainer.precision=16-mixed: {cell.model.name} overflows in float16 and answers nothing. "

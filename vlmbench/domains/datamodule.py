@@ -18,6 +18,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 from vlmbench.domains.base import Domain, Example, ImageSource, Split, StoredImages
 from vlmbench.domains.codec import UnkeptError, is_random
 from vlmbench.domains.pixels import KeptPixels
+from vlmbench.domains.shares import WHOLE, Share, SharedBatches, WholeBatches
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ class PixelCache:
 
 
 class ExampleDataset(Dataset[Row]):
-    """Rows `(index, example, pixels)` of one split."""
+    """Rows `(index, example, pixels)` of one split, the index `~row` where it counts as nothing, see `shares`."""
 
     def __init__(self, examples: Sequence[Example], pixels: PixelCache) -> None:
         self.examples = examples
@@ -110,7 +111,7 @@ class ExampleDataset(Dataset[Row]):
         return len(self.examples)
 
     def __getitem__(self, index: int) -> Row:
-        example = self.examples[index]
+        example = self.examples[index if index >= 0 else ~index]
         return index, example, self.pixels(example.image)
 
 
@@ -145,7 +146,7 @@ class UnseenBatches(BatchSampler):
         start: Epoch to begin with, and how many of its batches are done.
     """
 
-    def __init__(self, sampler: EpochSampler, batch_size: int, start: tuple[int, int] = (0, 0)) -> None:
+    def __init__(self, sampler: EpochSampler | SharedBatches, batch_size: int, start: tuple[int, int] = (0, 0)) -> None:
         super().__init__(sampler, batch_size, drop_last=False)
         self.order = sampler
         self.start = start
@@ -163,7 +164,7 @@ class DomainDataModule(L.LightningDataModule):
     Args:
         domain: The dataset.
         preprocess: The model's own preprocessing.
-        batch_size: Rows in a training batch.
+        batch_size: Rows in a training batch, over all processes together.
         eval_batch_size: Rows in a batch of validation, prediction and encoding.
         num_workers: Processes that decode images; none is started for a split that is kept on disk.
         seed: Of the order of the training rows.
@@ -171,6 +172,7 @@ class DomainDataModule(L.LightningDataModule):
         cache_gib: Most that they may take there; 0 keeps nothing.
         model: Whose preprocessing it is, for messages.
         settings: Its configuration; another one has a cache of its own.
+        share: Which part of each split this process reads, where several work together.
     """
 
     def __init__(
@@ -186,9 +188,11 @@ class DomainDataModule(L.LightningDataModule):
         cache_gib: float = 0,
         model: str = "model",
         settings: str = "",
+        share: Share = WHOLE,
     ) -> None:
         super().__init__()
         self.domain = domain
+        self.share = share
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
@@ -217,7 +221,8 @@ class DomainDataModule(L.LightningDataModule):
         """Return shuffled batches of the training split, made by `collate`."""
         workers = self._workers("train")
         rows = self.rows("train")
-        batches = UnseenBatches(EpochSampler(rows, self.seed), self.batch_size, self.start)
+        order = SharedBatches(EpochSampler(rows, self.seed), self.batch_size, self.share)
+        batches = UnseenBatches(order, self.batch_size // self.share.world, self.start)
         return self._loader(rows, self.collate, batches, workers)
 
     def val_dataloader(self) -> DataLoader[Row]:
@@ -248,7 +253,9 @@ class DomainDataModule(L.LightningDataModule):
     def _loader(
         self, rows: ExampleDataset, collate: Collate, batches: BatchSampler | int, workers: int
     ) -> DataLoader[Row]:
-        how: dict[str, Any] = {"batch_size": batches} if isinstance(batches, int) else {"batch_sampler": batches}
+        how: dict[str, Any] = {"batch_sampler": batches}
+        if isinstance(batches, int):
+            how = {"batch_size": batches, "sampler": WholeBatches(rows, batches, self.share)}
         if workers:
             # In a grid a cell comes from a fork server, and its workers would by default from another, which imports
             # torch anew.
@@ -257,5 +264,8 @@ class DomainDataModule(L.LightningDataModule):
 
 
 def stack_pixels(rows: list[Row]) -> dict[str, Tensor]:
-    """Return `pixels` (B, 3, H, W) alone."""
-    return {"pixels": torch.stack([pixels for *_, pixels in rows])}
+    """Return `pixels` (B, 3, H, W) and the rows' `index` (B,)."""
+    return {
+        "pixels": torch.stack([pixels for *_, pixels in rows]),
+        "index": torch.tensor([index for index, *_ in rows]),
+    }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from vlmbench.domains.datamodule import Row
+from vlmbench.modules import across
+from vlmbench.modules.sharding import gathered_whole, shard
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,23 @@ class TunedModule(L.LightningModule):
         self.backbone = backbone
         self.optimisation = optimisation
         self.max_steps = -1  # most optimiser steps, which a callback keeps; the schedule ends there
+        self._device_mesh: Any = None  # set by Lightning's strategies that split a model
+        self._validating = ExitStack()
         # Checkpoints hold what trains and nothing else: the rest comes from the pretrained weights.
         self.strict_loading = False
+
+    def configure_model(self) -> None:
+        """Split the network over devices where the trainer's strategy does; called by Lightning before it trains."""
+        if self._device_mesh is not None:
+            shard(self.backbone.model, self._device_mesh["data_parallel"])
+
+    def on_validation_epoch_start(self) -> None:
+        """Hold a network that is split whole: see `gathered_whole`."""
+        self._validating.enter_context(gathered_whole(self.backbone.model))
+
+    def on_validation_end(self) -> None:
+        """Split it again."""
+        self._validating.close()
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Return the parameters that train, by name."""
@@ -75,6 +94,34 @@ class TunedModule(L.LightningModule):
         settings = self.optimisation
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: settings.factor(step, total))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    @staticmethod
+    def counted(index: Sequence[int] | Tensor) -> int:
+        """Return how many rows of a batch count: all, or none where this process only keeps in step."""
+        return 0 if across.world() > 1 and int(index[0]) < 0 else len(index)
+
+    def train_loss(self, loss: Tensor, count: int, rows: int) -> Tensor:
+        """Log the loss of a batch, which several processes may share, and return what this process differentiates.
+
+        DDP and FSDP take the mean of the gradients over processes, whatever each of them has of the batch. Scaled by
+        its count, each process's part makes that mean the gradient of the mean over the whole batch.
+
+        Args:
+            loss: Mean over this process's part of the batch.
+            count: Of what it is the mean: rows or tokens, 0 where this process only keeps in step.
+            rows: Of this process's part that count.
+
+        Returns:
+            The loss to differentiate.
+        """
+        whole, scaled = loss, loss
+        if across.world() > 1:
+            own = torch.tensor([float(loss.detach()) * count, count, rows], dtype=torch.float64, device=loss.device)
+            summed, everything, all_rows = across.total(own).tolist()
+            whole, rows = torch.tensor(summed / everything, device=loss.device), int(all_rows)
+            scaled = loss * (across.world() * count / everything)
+        self.log("train/loss", whole, on_step=False, on_epoch=True, batch_size=rows)
+        return scaled
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep only what trains."""

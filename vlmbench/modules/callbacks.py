@@ -69,7 +69,7 @@ class GradientGuard(L.Callback):
 
 
 class BatchSeed(L.Callback):
-    """Seed dropout by epoch and batch, so that a resumed run goes on exactly as the uninterrupted one.
+    """Seed dropout by epoch, batch and process, so that a resumed run goes on exactly as the uninterrupted one.
 
     Not by the epoch alone: whether a loader draws from the same stream before or after an epoch begins differs between
     the two.
@@ -81,8 +81,9 @@ class BatchSeed(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Reseed torch."""
-        torch.manual_seed(((self.seed * 1_000_003 + trainer.current_epoch) * 1_000_003 + batch_idx) % 2**63)
+        """Reseed torch; each process of a cell drops out by a stream of its own."""
+        batch_seed = (self.seed * 1_000_003 + trainer.current_epoch) * 1_000_003 + batch_idx
+        torch.manual_seed((batch_seed + trainer.global_rank * 998_244_353) % 2**63)
 
 
 class StepLimit(L.Callback):
@@ -132,7 +133,8 @@ class Progress(L.Callback):
         self._start, self._first = time.monotonic(), trainer.current_epoch
         epochs = (trainer.current_epoch, trainer.max_epochs or 0)
         done, total = (int(trainer.num_training_batches) * count for count in epochs)
-        self._batches = Countdown(f"{self.label}  batches", total, done)
+        if trainer.is_global_zero:
+            self._batches = Countdown(f"{self.label}  batches", total, done)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -147,8 +149,9 @@ class Progress(L.Callback):
         left = (time.monotonic() - self._start) / max(1, done - self._first) * (total - done)
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self.curve.append({"epoch": done - 1, **values})
-        if self._batches is not None:
-            self._batches.clear()
+        if self._batches is None:
+            return  # rank 0 alone prints
+        self._batches.clear()
         shown = "  ".join(f"{name} {values[name]:.4f}" for name in ("train/loss", self.monitor) if name in values)
         print(f"{self.label}  epoch {done}/{total}  {shown}  {left:.0f} s left at most", file=sys.stderr, flush=True)
 
@@ -174,6 +177,8 @@ class PredictProgress(L.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Count."""
+        if not trainer.is_global_zero:
+            return
         if self._batches is None or batch_idx == 0:
             self._batches = Countdown(f"{self.label}  predicting, batches", int(trainer.num_predict_batches[0]))
         self._batches.update(batch_idx + 1)

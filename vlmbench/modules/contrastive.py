@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from vlmbench.domains.base import Domain
 from vlmbench.domains.datamodule import Row
+from vlmbench.modules import across
 from vlmbench.modules.base import Optimisation, TunedModule
 from vlmbench.modules.scoring import targets_of, validation_metrics
 from vlmbench.tuning.heads import LinearHead, class_embeddings, flatten_prompts, text_logits
@@ -72,7 +73,7 @@ class ContrastiveModule(TunedModule):
         self.classifier = classifier
         self.label_count = label_count
         self.multi_label = multi_label
-        self._validation: list[tuple[Tensor, Tensor]] = []
+        self._validation: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def collate(self, rows: list[Row]) -> dict[str, Tensor]:
         """Return `pixels` (B, 3, H, W), `targets` (B,) or (B, C), and the rows' `index` (B,)."""
@@ -102,17 +103,21 @@ class ContrastiveModule(TunedModule):
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
         """Return the loss of one batch."""
         loss = self.loss(self.logits(batch["pixels"]), batch["targets"])
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["targets"]))
-        return loss
+        rows = self.counted(batch["index"])
+        return self.train_loss(loss, rows, rows)
 
     def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
         """Collect logits; the metrics need the whole split."""
-        self._validation.append((self.logits(batch["pixels"]).float().cpu(), batch["targets"].cpu()))
+        logits = self.logits(batch["pixels"]).float()
+        self._validation.append((batch["index"].cpu(), logits.cpu(), batch["targets"].cpu()))
 
     def on_validation_epoch_end(self) -> None:
         """Log the loss, AUROC and accuracy of the validation split."""
-        logits, targets = (torch.cat(column) for column in zip(*self._validation, strict=True))
+        parts = [part for parts in across.gathered(self._validation) for part in parts]
         self._validation.clear()
+        index, logits, targets = (torch.cat(column) for column in zip(*parts, strict=True))
+        order = index.argsort()[(index < 0).sum() :]  # rows that only kept a process in step come first
+        logits, targets = logits[order], targets[order]
         values = validation_metrics(self.probabilities(logits).numpy(), targets.numpy(), self.multi_label)
         self.log("val/loss", self.loss(logits, targets))
         for name in ("auroc", "accuracy"):

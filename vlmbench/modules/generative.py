@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -12,10 +12,12 @@ from torch import Tensor
 from vlmbench.backbones.base import Turn
 from vlmbench.domains.datamodule import Row
 from vlmbench.metrics import vqa
+from vlmbench.modules import across
 from vlmbench.modules.base import Optimisation, TunedModule
 from vlmbench.modules.prompting import Asker, Query
 from vlmbench.modules.scoring import targets_of, validation_metrics
 
+T = TypeVar("T")
 Mode = Literal["vqa", "diagnosis", "pretrain"]
 
 
@@ -55,7 +57,7 @@ class GenerativeModule(TunedModule):
         self.max_new_tokens = max_new_tokens
         self.likelihood = likelihood
         self.validate_answers = validate_answers
-        self._losses: list[tuple[float, int]] = []
+        self._losses: list[tuple[int, float, int]] = []
         self._answered: list[dict[str, Any]] = []
 
     def collate(self, rows: list[Row]) -> dict[str, Any]:
@@ -74,19 +76,21 @@ class GenerativeModule(TunedModule):
     def training_step(self, batch: dict[str, Any], _: int) -> Tensor:
         """Return the mean loss over the supervised tokens of one batch."""
         loss, _logits = self.backbone.forward(_tensors(batch))
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["rows"]))
-        return loss
+        rows = self.counted([row[0] for row in batch["rows"]])
+        return self.train_loss(loss, _supervised(batch) if rows else 0, rows)
 
     def validation_step(self, batch: dict[str, Any], _: int) -> None:
         """Collect the loss weighted by supervised tokens, and answers where they select."""
         loss, _logits = self.backbone.forward(_tensors(batch))
-        self._losses.append((float(loss), int((batch["labels"] != -100).sum())))
+        self._losses.append((batch["rows"][0][0], float(loss), _supervised(batch)))
         if self.mode == "diagnosis" or self.validate_answers:
             self._answered.extend(self.answer(batch["rows"]))
 
     def on_validation_epoch_end(self) -> None:
         """Log the loss of the validation split and, where answers were collected, how many are right."""
-        losses, weights = np.array(self._losses).T
+        self._losses = _whole(self._losses, lambda entry: entry[0])
+        self._answered = _whole(self._answered, lambda row: row["index"])
+        _, losses, weights = np.array(self._losses).T
         self.log("val/loss", float(np.average(losses, weights=weights)))
         if self._answered:
             for name, value in self._validation_scores().items():
@@ -162,3 +166,13 @@ class GenerativeModule(TunedModule):
 
 def _tensors(batch: dict[str, Any]) -> dict[str, Tensor]:
     return {key: value for key, value in batch.items() if isinstance(value, Tensor)}
+
+
+def _supervised(batch: dict[str, Any]) -> int:
+    return int((batch["labels"] != -100).sum())
+
+
+def _whole(own: list[T], index: Callable[[T], int]) -> list[T]:
+    """Return what all processes have, in the order of the rows, without what only kept one of them in step."""
+    entries = [entry for part in across.gathered(own) for entry in part if index(entry) >= 0]
+    return sorted(entries, key=index)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_left
+from hashlib import blake2b
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vlmbench.domains.datamodule import Row
+from vlmbench.modules import across
 from vlmbench.modules.base import Optimisation, TunedModule
 from vlmbench.tuning.heads import text_logits
 
@@ -28,7 +30,7 @@ class CaptionModule(TunedModule):
         self._has_cut = False
 
     def collate(self, rows: list[Row]) -> dict[str, Any]:
-        """Return `pixels` (B, 3, H, W), the captions' `tokens`, each (B, T), which are the `same`, the rows' `index`.
+        """Return `pixels` (B, 3, H, W), the captions' `tokens`, each (B, T), and `digests` (B,), the rows' `index`.
 
         Of a caption that is longer than the text tower's context the beginning counts, as in CLIP's own training.
         """
@@ -36,7 +38,7 @@ class CaptionModule(TunedModule):
         return {
             "pixels": torch.stack([pixels for *_, pixels in rows]),
             "tokens": self._tokens(captions),
-            "same": torch.tensor([[a == b for b in captions] for a in captions]),
+            "digests": torch.tensor([_digest(caption) for caption in captions]),
             "index": torch.tensor([index for index, *_ in rows]),
         }
 
@@ -62,33 +64,47 @@ class CaptionModule(TunedModule):
         return caption[: bisect_left(range(1, len(caption) + 1), True, key=too_long)]
 
     def training_step(self, batch: dict[str, Any], _: int) -> Tensor:
-        """Return the loss of one batch."""
-        loss = self._loss(batch)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch["index"]))
+        """Return the loss of one batch; the captions that all processes have of it are each other's negatives."""
+        own = batch["index"] >= 0
+        images, texts, digests = (across.joined(part[own]) for part in (*self._embeddings(batch), batch["digests"]))
+        loss = self._loss(images, texts, digests)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(images))
         return loss
 
     def validation_step(self, batch: dict[str, Any], _: int) -> None:
         """Log the loss; it depends on the batch size, which is the same in every run of a recipe."""
-        self.log("val/loss", self._loss(batch), batch_size=len(batch["index"]))
+        rows = self.counted(batch["index"])
+        self.log("val/loss", self._batch_loss(batch), batch_size=rows, sync_dist=across.world() > 1)
 
     def predict_step(self, batch: dict[str, Any], _: int) -> dict[str, Any]:
         """Return `index` and the `loss` of the batch for each of its rows."""
-        return {"index": batch["index"].tolist(), "loss": [float(self._loss(batch))] * len(batch["index"])}
+        return {"index": batch["index"].tolist(), "loss": [float(self._batch_loss(batch))] * len(batch["index"])}
 
     def output(self, batch: dict[str, Any]) -> Tensor:
         """Return the similarities of the batch."""
-        return self._logits(batch)
+        return self._logits(*self._embeddings(batch))
 
-    def _logits(self, batch: dict[str, Any]) -> Tensor:
+    def _embeddings(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         texts = functional.normalize(self.backbone.encode_text(batch["tokens"]).float(), dim=-1)
+        return self.backbone.encode_image(batch["pixels"].to(self.device)), texts
+
+    def _logits(self, images: Tensor, texts: Tensor) -> Tensor:
         scale = self.backbone.logit_scale.float()
         # The value is capped, the gradient is not: at the cap the temperature must still be able to fall.
         scale = scale - (scale - self.max_scale).clamp(min=0).detach()
-        return text_logits(self.backbone.encode_image(batch["pixels"].to(self.device)), texts, scale)
+        return text_logits(images, texts, scale)
 
-    def _loss(self, batch: dict[str, Any]) -> Tensor:
+    def _batch_loss(self, batch: dict[str, Any]) -> Tensor:
+        return self._loss(*self._embeddings(batch), batch["digests"])
+
+    def _loss(self, images: Tensor, texts: Tensor, digests: Tensor) -> Tensor:
         # Images that share a caption word for word are each other's right answer too: small worlds repeat captions.
-        same = batch["same"].to(self.device).float()
+        same = (digests[:, None] == digests[None, :]).to(self.device).float()
         targets = same / same.sum(1, keepdim=True)
-        logits = self._logits(batch)
+        logits = self._logits(images, texts)
         return (functional.cross_entropy(logits, targets) + functional.cross_entropy(logits.T, targets)) / 2
+
+
+def _digest(caption: str) -> int:
+    """Return a number that stands for a caption in every process, as Python's own hash does not."""
+    return int.from_bytes(blake2b(caption.encode(), digest_size=8).digest(), "big", signed=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 
 class UntrainedError(Exception):
@@ -93,10 +94,13 @@ def without_gradient(named_parameters: Iterable[tuple[str, Tensor]]) -> dict[str
     for name, parameter in named_parameters:
         if not parameter.requires_grad:
             continue
-        if parameter.grad is None:
+        gradient = parameter.grad
+        if isinstance(gradient, DTensor):  # of a model that is split: every process looks at the whole of it
+            gradient = gradient.full_tensor()
+        if gradient is None:
             faults[name] = "missing"
-        elif not torch.isfinite(parameter.grad).all():
+        elif not torch.isfinite(gradient).all():
             faults[name] = "not finite"
-        elif not parameter.grad.any():
+        elif not gradient.any():
             faults[name] = "zero"
     return faults

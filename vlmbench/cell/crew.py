@@ -1,0 +1,226 @@
+"""The processes of one cell together: rank 0 decides, the others follow, and none waits for one that has failed.
+
+They talk over a TCP store of torch that rank 0 holds, beside the process group in which tensors go. A process that
+waits in that group for another one cannot be told anything, and on GPUs it cannot even be interrupted: a thread beside
+it watches the store, and ends the process where it is still there some seconds after another has failed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+from vlmbench.cell.ranks import Rank, RankError, this_rank
+from vlmbench.config import schema
+from vlmbench.records.claim import ClaimedError
+
+JOIN = timedelta(minutes=10)  # nodes of a cluster may read torch from a slow disk
+TENSORS = timedelta(minutes=60)  # for which one rank may wait for another within the work: the slowest batch by far
+# For what rank 0 does alone, audit and scores; the watch ends who waits in vain. Milliseconds must fit 31 bits.
+FOREVER = timedelta(days=20)
+FAREWELL = timedelta(seconds=60)  # in which rank 0 writes a record, once something has failed
+BEAT, GRACE = 0.5, 8.0  # seconds between two looks at the store; and from a failure to the end by force
+GO, END = "go", "end"
+
+
+class Crew:
+    """What a process of a cell knows of the others.
+
+    Args:
+        rank: Which of them it is.
+        store: Torch's store, None for a cell of one process.
+        gpus: Whether tensors go by NCCL.
+    """
+
+    def __init__(self, rank: Rank, store: Any = None, *, gpus: bool = False) -> None:
+        self.rank = rank
+        self._store = store
+        self._gpus = gpus
+        self._failed = False
+
+    def go(self, identity: str) -> None:
+        """As rank 0: let the others begin with the cell of this identity."""
+        if self._store is not None:
+            self._decide(GO, identity)
+
+    def stand_down(self, reason: str) -> None:
+        """As rank 0: send the others home, because another launcher has the cell."""
+        if self._store is not None:
+            self._decide("claimed", reason)
+
+    def publish(self, record: dict[str, Any]) -> None:
+        """As rank 0: tell the others how the cell ended."""
+        if self._store is not None:
+            self._decide(END, "")  # they may not have begun
+            self._store.set("record", json.dumps(record))
+
+    def begins(self, identity: str) -> bool:
+        """As another rank: wait for rank 0's decision; return whether there is work to do.
+
+        Raises:
+            ClaimedError: Another launcher has the cell.
+            RankError: Rank 0 works on another cell: settings, data or weights differ between the two.
+        """
+        self._store.wait(["verdict"], FOREVER)
+        verdict, said = json.loads(self._store.get("verdict"))
+        if verdict == "claimed":
+            raise ClaimedError(said)
+        if verdict == GO and said != identity:
+            raise RankError(
+                f"This process works on another cell ({identity[:10]}) than rank 0 ({said[:10]}). Data or weights "
+                "differ between the nodes, or the ranks were started with different settings."
+            )
+        return bool(verdict == GO)
+
+    def record(self) -> dict[str, Any] | None:
+        """As another rank: wait for the record; None where rank 0 ended without one."""
+        try:
+            failed = self._store.check(["failed"])
+            self._store.wait(["record"], FAREWELL if failed else FOREVER)
+            return dict(json.loads(self._store.get("record")))
+        except RuntimeError:  # of torch.distributed: rank 0 is gone, or stuck
+            return None
+
+    def fail(self, error: dict[str, Any]) -> dict[str, Any]:
+        """Tell the others of an error; return the first one of all ranks: the others' are what came of it.
+
+        Args:
+            error: As `vlmbench.cell.run.describe` gives it.
+        """
+        if self._store is None:
+            return error
+        self._failed = True
+        if "by peer" in error["message"]:  # gloo's words
+            died = "another process of the cell ended without a word; the kernel kills one where memory runs out"
+            error = {**error, "message": f"{died}. {error['message']}"}
+        if not self.rank.is_zero:
+            error = {**error, "message": f"{self.rank}: {error['message']}"}
+        try:
+            first = json.loads(self._store.compare_set("failed", "", json.dumps(error)))
+        except RuntimeError:  # rank 0 is gone and nobody is left to be told
+            return error
+        if not self.rank.is_zero:
+            self._leave_group()  # who waits for this process in it finds out at once
+        return dict(first)
+
+    @contextmanager
+    def watched(self, stuck: Callable[[dict[str, Any]], object]) -> Iterator[None]:
+        """End this process where it is still in the block some seconds after another rank has failed or rank 0 is gone.
+
+        Args:
+            stuck: What is to be done before, with the other's error.
+        """
+        if self._store is None:
+            yield
+            return
+        over = threading.Event()
+        watch = threading.Thread(target=self._watch, args=(over, stuck), name="ranks-watch", daemon=True)
+        watch.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watch.join()
+
+    def _watch(self, over: threading.Event, stuck: Callable[[dict[str, Any]], object]) -> None:
+        lost = {"type": "RankError", "message": "rank 0 is gone", "traceback": "", "mendable": False}
+        try:
+            store = _store(self.rank)  # of its own: the main thread may be waiting in the other
+            while not store.check(["failed"]):
+                if over.wait(BEAT):
+                    return
+            failed = json.loads(store.get("failed"))
+        except RuntimeError:
+            failed = lost
+        if over.wait(GRACE):
+            return
+        try:
+            stuck(failed)
+        finally:
+            print(f"{self.rank} ends: {failed['message'].splitlines()[0]}", file=sys.stderr, flush=True)
+            os._exit(1)
+
+    def _decide(self, *verdict: str) -> None:
+        self._store.compare_set("verdict", "", json.dumps(verdict))
+
+    def _join(self) -> None:
+        self._store.set(f"here/{self.rank.rank}", "")
+        everybody = {f"here/{rank}": rank for rank in range(self.rank.world)}
+        try:
+            self._store.wait(list(everybody), JOIN)
+        except RuntimeError as error:
+            absent = [rank for key, rank in everybody.items() if not self._store.check([key])]
+            raise RankError(
+                f"Of {self.rank.world} processes of the cell these did not come in {JOIN}: {absent}. What they printed "
+                "says why; all must be started with the same command."
+            ) from error
+
+    def _leave(self) -> None:
+        """Part in order: rank 0 holds the store, so it goes last."""
+        self._leave_group()
+        try:
+            self._store.set(f"left/{self.rank.rank}", "")
+            if self.rank.is_zero:
+                self._store.wait([f"left/{rank}" for rank in range(self.rank.world)], timedelta(seconds=GRACE))
+        except RuntimeError:  # somebody was killed: there is nobody to wait for
+            return
+
+    def _leave_group(self) -> None:
+        from torch import distributed
+
+        # NCCL would wait for what is under way, which after a failure nobody ends; the process ends soon.
+        if distributed.is_initialized() and not (self._failed and self._gpus):
+            distributed.destroy_process_group()
+
+
+@contextmanager
+def joined(trainer: schema.TrainerConfig) -> Iterator[Crew]:
+    """Join the other processes of this cell, where it has others, for the block.
+
+    Raises:
+        RankError: The processes that there are do not fit the cell, or some did not come.
+    """
+    rank = this_rank(trainer.devices, trainer.nodes)
+    if rank is None:
+        raise RankError(f"trainer.devices={trainer.devices}: the processes of the cell were not started.")
+    if rank.world == 1:
+        yield Crew(rank)
+        return
+    import torch
+    from torch import distributed
+
+    gpus = torch.cuda.is_available() and trainer.accelerator != "cpu"
+    crew = Crew(rank, _store(rank, server=rank.is_zero), gpus=gpus)
+    crew._join()
+    distributed.init_process_group(
+        # Predictions and other plain objects go by gloo, tensors on GPUs by NCCL.
+        "cpu:gloo,cuda:nccl" if gpus else "gloo",
+        store=distributed.PrefixStore("group", crew._store),
+        rank=rank.rank,
+        world_size=rank.world,
+        timeout=TENSORS,
+    )
+    try:
+        yield crew
+    finally:
+        crew._leave()
+
+
+def _store(rank: Rank, *, server: bool = False) -> Any:
+    from torch.distributed import TCPStore
+
+    address, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
+    if rank.slurm and not (address and port):
+        from lightning.pytorch.plugins.environments import SLURMEnvironment
+
+        environment = SLURMEnvironment(auto_requeue=False)
+        address, port = environment.main_address, str(environment.main_port)
+    if not (address and port):
+        raise RankError("MASTER_ADDR and MASTER_PORT are not set: the ranks of a cell need them to find rank 0.")
+    return TCPStore(address, int(port), None, server, timeout=JOIN, wait_for_workers=False)
