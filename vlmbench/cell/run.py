@@ -253,7 +253,7 @@ def up_to_date(config: schema.CellConfig, folder: Path) -> bool:
 
 
 def _says_all(config: schema.CellConfig, record: Mapping[str, Any]) -> bool:
-    return not _asks_for_other_intervals(config.task, record) and _with_facts_of(config, record) == record
+    return _with_facts_of(config, record) == record  # what is asked of the metrics stands in its configuration
 
 
 def _asks_for_other_intervals(task: schema.TaskConfig, record: Mapping[str, Any]) -> bool:
