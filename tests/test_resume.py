@@ -120,7 +120,7 @@ def test_training_that_was_over_is_not_gone_on_with(tmp_path):
     [
         (("finetune=linear_probe",), "vlmbench.backbones.contrastive.clip:HfClip.features"),
         (("finetune=linear_probe",), "predict_step"),
-        (("finetune=zero_shot",), "vlmbench.cell.run:build_domain"),
+        (("finetune=zero_shot",), "vlmbench.cell.prepared:build_domain"),
         (("finetune=zero_shot",), "vlmbench.cell.work:predictions.score"),
     ],
 )

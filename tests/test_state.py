@@ -14,7 +14,8 @@ import torch
 from synthetic_records import make_record
 
 from vlmbench.cell.faults import describe
-from vlmbench.cell.run import prepare, record_death, up_to_date
+from vlmbench.cell.prepared import prepare
+from vlmbench.cell.recorded import record_death, up_to_date
 from vlmbench.config import schema
 from vlmbench.records.claim import LOCK, claim
 from vlmbench.records.died import LINES, cause, describe_death, kernel_log, last_lines

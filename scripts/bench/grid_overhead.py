@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from vlmbench.cell.naming import Namer
-from vlmbench.cell.run import facts_of, prepare, run_prepared
+from vlmbench.cell.prepared import prepare
+from vlmbench.cell.recorded import facts_of
+from vlmbench.cell.run import run_prepared
 from vlmbench.config import schema
 from vlmbench.config.entry import compose
 from vlmbench.grid.cells import grid_of

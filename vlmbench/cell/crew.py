@@ -91,7 +91,7 @@ class Crew:
         """Tell the others of an error; return the first one of all ranks: the others' are what came of it.
 
         Args:
-            error: As `vlmbench.cell.run.describe` gives it.
+            error: As `vlmbench.cell.faults.describe` gives it.
         """
         if self._store is None:
             return error

@@ -28,11 +28,10 @@ from vlmbench.modules.checkpoints import LAST, AtomicCheckpointIO, newest, whole
 from vlmbench.modules.contrastive import targets_of
 from vlmbench.modules.scoring import validation_metrics
 from vlmbench.modules.stopping import LastCheckpoint
+from vlmbench.records.state import CHECKPOINTS
 from vlmbench.tuning.heads import LinearHead
 from vlmbench.tuning.linear_probe import Solution, search
 from vlmbench.tuning.parameters import UntrainedError
-
-CHECKPOINTS = "checkpoints"
 
 
 @dataclass(frozen=True)

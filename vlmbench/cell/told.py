@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from vlmbench.cell.prepared import prepare
 from vlmbench.cell.ranks import ALONE, this_rank
-from vlmbench.cell.run import prepare, run_prepared
+from vlmbench.cell.run import run_prepared
 from vlmbench.cell.stopping import EXIT_STATUS, Interrupted, stoppable
 from vlmbench.cell.together import run_ranks
 from vlmbench.config import schema

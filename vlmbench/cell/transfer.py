@@ -8,7 +8,8 @@ from typing import Any
 
 from vlmbench.cell.domain import audited, build_domain
 from vlmbench.cell.faults import describe
-from vlmbench.cell.run import facts_of, now
+from vlmbench.cell.prepared import now
+from vlmbench.cell.recorded import facts_of
 from vlmbench.cell.stopping import Interrupted, end, stoppable
 from vlmbench.cell.stopping import asked as asked_to_stop
 from vlmbench.config import schema

@@ -19,7 +19,8 @@ from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 
 from vlmbench.cell.naming import label_of
-from vlmbench.cell.run import Prepared, prepare, run_prepared
+from vlmbench.cell.prepared import Prepared, prepare
+from vlmbench.cell.run import run_prepared
 from vlmbench.cell.told import summary
 from vlmbench.config import schema
 from vlmbench.grid.outcome import GOES_ON, INTERRUPTED, Outcome

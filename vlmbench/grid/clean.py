@@ -14,10 +14,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlmbench.cell.run import CHECKPOINTS
 from vlmbench.grid.plan import CELL
 from vlmbench.records.claim import LOCK, ClaimedError, claim
-from vlmbench.records.state import state_of
+from vlmbench.records.state import CHECKPOINTS, state_of
 from vlmbench.records.store import PREDICTIONS, RECORD, RecordError, read_record
 
 #: What a directory is called from when it is given up until it is gone.

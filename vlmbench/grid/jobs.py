@@ -32,7 +32,7 @@ def run_job(config: DictConfig) -> float | None:
     except ImpossibleCellError as error:
         print(f"left out: {error}")
         return None
-    from vlmbench.cell.run import prepare
+    from vlmbench.cell.prepared import prepare
     from vlmbench.cell.told import run_one
     from vlmbench.records.store import read_record
 

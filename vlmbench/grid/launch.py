@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from multiprocessing.connection import wait
 
-from vlmbench.cell.run import record_death
+from vlmbench.cell.recorded import record_death
 from vlmbench.config import schema
 from vlmbench.grid.order import Seconds, seconds_left, turns
 from vlmbench.grid.outcome import LISTED, Outcome

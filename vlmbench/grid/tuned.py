@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmbench.cell.naming import Namer, label_of
-from vlmbench.cell.run import prepare
+from vlmbench.cell.prepared import prepare
 from vlmbench.config import schema
 from vlmbench.config.faults import ConfigError
 from vlmbench.config.space import Search, with_values

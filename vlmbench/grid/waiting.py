@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlmbench.cell.naming import Name, Namer, label_of
-from vlmbench.cell.run import up_to_date
+from vlmbench.cell.recorded import up_to_date
 from vlmbench.cell.told import summary
 from vlmbench.config import schema
 from vlmbench.errors import UserError
