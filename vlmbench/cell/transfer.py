@@ -124,19 +124,9 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
     import torch
 
     from vlmbench.cell.build import build_backbone, build_module, build_tuner, uses_linear_head
+    from vlmbench.cell.cost import Clock, asked, cost, peak_memory
     from vlmbench.cell.trainer import make_trainer
-    from vlmbench.cell.work import (
-        SAVED,
-        Clock,
-        asked,
-        batch_variance,
-        build_data,
-        cost,
-        describe_data,
-        peak_memory,
-        predict,
-        score,
-    )
+    from vlmbench.cell.work import SAVED, batch_variance, build_data, describe_data, predict, score
     from vlmbench.modules.callbacks import PredictProgress
     from vlmbench.records.environment import environment
     from vlmbench.tuning.heads import LinearHead

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ from torch import Tensor
 
 from vlmbench.cell import predictions
 from vlmbench.cell.build import build_backbone, build_module, build_tuner, uses_linear_head
+from vlmbench.cell.cost import Clock, asked, cost, peak_memory
 from vlmbench.cell.features import frozen_features
 from vlmbench.cell.fit import Selection, fit, fit_probe, frozen_head
 from vlmbench.cell.trainer import encode, make_trainer
@@ -31,7 +29,7 @@ from vlmbench.modules import across
 from vlmbench.modules.base import TunedModule
 from vlmbench.modules.callbacks import PredictProgress
 from vlmbench.modules.generative import GenerativeModule
-from vlmbench.records.environment import environment, peak_host_bytes
+from vlmbench.records.environment import environment
 from vlmbench.records.store import write_predictions
 from vlmbench.reporting.dashboards import Dashboard
 from vlmbench.tuning.heads import LinearHead
@@ -39,22 +37,6 @@ from vlmbench.tuning.parameters import count_by_part, format_table
 from vlmbench.weights.source import cache_dir
 
 SAVED = "saved"
-
-
-class Clock:
-    """Seconds spent in named phases."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Add the block's wall time to a phase."""
-        start = time.monotonic()
-        try:
-            yield
-        finally:
-            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - start, 3)
 
 
 def work(
@@ -212,52 +194,6 @@ def score(
             frame, task.name, multi_label=domain.multi_label, resamples=task.resamples, confidence=task.confidence
         )
     return frame, {**scored, "n": {"examples": len(frame), "groups": int(frame["group"].nunique())}}
-
-
-def peak_memory() -> dict[str, int | None]:
-    """Return the most bytes that this process has held, of the host's memory and of its device's."""
-    cuda = torch.cuda.is_available()
-    return {"host": peak_host_bytes(), "device": torch.cuda.max_memory_allocated() if cuda else None}
-
-
-def cost(
-    clock: Clock,
-    parameters: dict[str, Any],
-    frame: pd.DataFrame,
-    train_rate: float | None,
-    saved: Path,
-    usage: list[tuple[dict[str, int], dict[str, int | None]]],
-) -> dict[str, Any]:
-    """Return what the cell took.
-
-    Args:
-        clock: Gives the seconds.
-        parameters: By part.
-        frame: The predictions.
-        train_rate: Training examples in a second.
-        saved: Directory of what was trained.
-        usage: Of each process the images it read and its `peak_memory`; that of the process that took most counts.
-    """
-    seconds = {**clock.seconds, "total": round(sum(clock.seconds.values()), 3)}
-    peaks = {place: [peak[place] or 0 for _, peak in usage] for place in ("host", "device")}
-    return {
-        "seconds": seconds,
-        "devices": len(usage),
-        "device_seconds": round(seconds["total"] * len(usage), 3),
-        "peak_memory_bytes": {"host": max(peaks["host"]), "device": max(peaks["device"]) or None},
-        "parameters": parameters,
-        "examples_per_second": {
-            "train": train_rate,
-            "predict": round(len(frame) / max(seconds["predict"], 1e-3), 2),
-        },
-        "saved_bytes": sum(path.stat().st_size for path in saved.rglob("*") if path.is_file()),
-        "pixels": {key: sum(counts[key] for counts, _ in usage) for key in ("cached", "decoded")},
-    }
-
-
-def asked(backbone: Any) -> dict[str, Any]:
-    """Return what a hosted model was asked and what that took, as an entry of the cost; nothing for other models."""
-    return {"hosted": backbone.usage()} if isinstance(backbone, HostedVlm) else {}
 
 
 def describe_data(domain: Domain) -> dict[str, Any]:
