@@ -76,12 +76,12 @@ class CellLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Launch jobs of another sweeper, for example Hydra's basic one."""
         from vlmbench.config.product import compose_all
-        from vlmbench.grid.jobs import returns
+        from vlmbench.grid.jobs import launch_jobs
 
         assert self.config is not None  # noqa: S101 - set by setup
         assert self.hydra_context is not None  # noqa: S101 - set by setup
         cells = list(compose_all(self.hydra_context.config_loader, self.config, job_overrides))
-        return returns(self.launch_cells(cells), job_overrides)
+        return launch_jobs(self.launch_cells, cells, job_overrides)
 
     def launch_cells(self, cells: Sequence[Any]) -> Sequence[Any]:
         """Run cells; returns how each ended, in the same order."""
