@@ -130,3 +130,19 @@ def test_weights_that_are_no_weights_are_told_of_and_the_grid_goes_on(command, t
     assert status == 1
     assert "1 of 2 cells done, 1 not:" in out
     assert "model.safetensors" in out
+
+
+# Hydra's launcher raises the fault itself, which is one that the user can mend.
+@pytest.mark.parametrize(("launcher", "expected"), [("vlmbench_local", 1), ("basic", 2)])
+def test_hydras_own_sweeper_leaves_out_what_is_impossible_and_its_status_tells(command, tmp_path, launcher, expected):
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_text((ASSETS / "tiny_llava" / "config.json").read_text())
+    (broken / "model.safetensors").write_bytes(b"not a checkpoint")
+    words = ["-m", "hydra/sweeper=basic", f"hydra/launcher={launcher}", *SMALL, f"output={tmp_path / 'runs'}"]
+    sources = f"model.source=package:tiny_llava,{broken}"
+    status, out, err = command("train", *words, "model=tiny_llava", "finetune=linear_probe,zero_shot", sources)
+    assert status == expected
+    assert "Traceback" not in err
+    assert "does not apply to tiny_llava" in out + err
+    assert statuses(tmp_path / "runs") == {"tiny_llava-zero_shot-phantom_radiograph-s0": "done"}

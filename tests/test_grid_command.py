@@ -375,7 +375,7 @@ def test_clean_and_a_launcher_at_once_lose_no_result(tmp_path, monkeypatch):
 
 
 def test_retry_runs_the_failed_cells_alone(grid, tmp_path):
-    words = ["model=tiny_clip", "finetune=zero_shot", "seed=0,1,2", *SMALL]
+    words = ["model=tiny_clip", "finetune=lora", "seed=0,1,2", *SMALL, "trainer.max_epochs=1"]
     failed, untouched, done = folders(grid, *words).values()
     leave(failed, "failed")
     leave(done, "done")
@@ -417,6 +417,12 @@ def test_help_comes_without_torch(words):
         (["plan", "--tflops", "fast"], "invalid float value"),
         (["plan", "--device", "h10"], "Did you mean 'h100'?"),
         (["plan", "--tflops=-3"], "is no speed"),
+        (["plan", "--cfg", "job"], "--cfg shows one cell: python -m vlmbench.train --cfg"),
+        (["plan", "sweep=demo,hpo"], "sweep=demo,hpo: one at a time"),
+        (["plan", "launcher=local,slurm"], "launcher=local,slurm: one at a time"),
+        (["plan", "sweep=hpo", "hydra.sweeper.search.n_trials=0"], "n_trials=0 must be"),
+        (["watch", "sweep=hpo"], "the cells of a search are not known"),
+        (["retry", "sweep=hpo"], "python -m vlmbench.train -m with the same words"),
         (["plan", "modle=clip"], "Did you mean 'model'?"),
         (["plan", "sweep=nothing"], "nothing"),
         (["plan", "model=clip", "finetune.rank=0"], "finetune.rank=0 is out of range"),

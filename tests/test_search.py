@@ -256,6 +256,33 @@ def test_both_sides_get_the_same_budget_and_the_best_of_each_runs_for_every_seed
     assert "4 of 4 cells done." in out
 
 
+def test_a_plan_counts_the_trials_that_are_left_and_then_the_cells_of_the_best(searched, command, tmp_path):
+    words = ["sweep=hpo", "domain.patients=20", f"output={tmp_path}"]
+
+    def told(name: str, budget: int) -> dict[str, Any]:
+        status, out, err = command("grid.__main__", name, *words, f"hydra.sweeper.search.n_trials={budget}", "--json")
+        assert status == 0, err
+        return json.loads(out)
+
+    before = told("plan", 5)
+    assert before["search"] == {"studies": 2, "n_trials": 5, "trials": 10, "ended": 0, "left": 10}
+    assert (before["to_do"], before["estimate"]["counted"]) == (6, 16)
+    assert [row["counted"] for row in before["tables"]["model"]] == [8, 8]
+    launcher = Pretended()
+    assert searched(launcher) == 0
+    after = told("status", 5)
+    assert after["search"]["left"] == 0
+    assert after["states"]["not started"] == 0
+    expected = {str(Namer().name(config).folder) for config in launcher.finals}
+    assert {row["folder"] for row in after["cells"]} == expected
+    more = told("plan", 7)  # the best may become another one
+    assert (more["search"]["left"], more["to_do"], more["estimate"]["counted"]) == (4, 6, 10)
+    status, out, _ = command("grid.__main__", "plan", *words)
+    assert status == 0
+    assert "2 studies of 16 trials each, 10 of 32 trials ended" in out
+    assert "to do 22 trials and 6 cells: " in out
+
+
 def test_failed_trials_count_and_a_study_of_nothing_else_has_no_cells(searched, tmp_path):
     def behave(config: schema.CellConfig) -> str:
         return "failed" if config.model.name == "tiny_medclip" else "done"

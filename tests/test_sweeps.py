@@ -10,8 +10,10 @@ import pytest
 from published import make_all
 
 from vlmbench.catalogue.read import read_domains, read_models
+from vlmbench.cell.naming import Namer
 from vlmbench.config import entry, product, schema
 from vlmbench.config.checks import check_possible
+from vlmbench.config.faults import AbsentError
 from vlmbench.config.sweeping import Sweep
 from vlmbench.config.twins import twins
 from vlmbench.grid.cells import Grid, grid_of
@@ -89,6 +91,13 @@ def test_a_launch_without_a_key_or_data_runs_the_rest_and_says_so(command, monke
     status, _, err = command("train", "-m", "domain=chexpert", f"domain.root={tmp_path}/no", "finetune=zero_shot")
     assert status == 2
     assert "left out, 1 of 1 cells: domain.root=" in err
+
+
+def test_data_that_are_not_here_cost_no_import_of_what_reads_them(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "vlmbench.cell.domain", None)
+    domain = read_domains()["papila"]
+    with pytest.raises(AbsentError, match="is not a folder"):
+        Namer().data(cell(domain=dataclasses.replace(domain, root=str(tmp_path / "nothing"))))
 
 
 def points(monkeypatch, *arguments: str) -> list[dict[str, str]]:

@@ -6,6 +6,8 @@ import sys
 import time
 
 _QUIET_SECONDS = 2.0
+#: Of all steps, those after which the time that is left can be told: the first take longer, for imports.
+_KNOWN = 0.05
 #: Between two updates: of one line on a terminal, of lines in a log file.
 _PERIODS = {True: 0.5, False: 15.0}
 
@@ -34,7 +36,8 @@ class Countdown:
             return
         self.next, self.shown = now + self.period, True
         left = (now - self.start) / (done - self.first) * (self.total - done)
-        self._write(f"{self.doing}: {done:,} of {self.total:,}, {left:,.0f} s left")
+        told = f", {left:,.0f} s left" if done - self.first >= _KNOWN * (self.total - self.first) else ""
+        self._write(f"{self.doing}: {done:,} of {self.total:,}{told}")
 
     def close(self) -> None:
         """Show how long it took, where it took long."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 from vlmbench.config.checks import check_cell
 from vlmbench.config.entry import compose, run
 from vlmbench.config.sweeping import Sweep
-from vlmbench.grid.jobs import run_job
+from vlmbench.grid.jobs import CellFailedError, run_job
 
 
 def main() -> int:
@@ -24,7 +24,10 @@ def main() -> int:
 
         statuses.append(run_sweep(sweep))
 
-    composed = compose("train", __doc__ or "", sweep=launch, job=run_job)
+    try:
+        composed = compose("train", __doc__ or "", sweep=launch, job=run_job)
+    except CellFailedError:  # of a sweeper or launcher that is not vlmbench's own, which ends by it
+        return 1
     if composed.multirun or not composed.configs:
         return max(statuses, default=0)
     check_cell(composed.configs[0])

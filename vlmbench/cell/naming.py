@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from vlmbench.cell.domain import build_domain
 from vlmbench.config import schema
+from vlmbench.config.presence import domain_present
 from vlmbench.domains.base import SPLITS, Domain, Split
 from vlmbench.errors import UserError
 from vlmbench.records.identity import Identities, identity
@@ -143,6 +143,9 @@ class Namer:
 
 
 def _data(config: schema.CellConfig) -> Data:
+    domain_present(config.domain)  # before what reads data is imported, which takes a second
+    from vlmbench.cell.domain import build_domain
+
     domain: Domain = build_domain(config.domain, config.task.name)  # type: ignore[arg-type]
     return Data(domain.fingerprint, {split: len(domain.split(split)) for split in SPLITS}, len(domain.label_names))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -43,6 +44,14 @@ class Dimension:
     def extremes(self) -> tuple[Any, ...]:
         """Values that are admissible if all are."""
         return self.choices or (self.low, self.high)
+
+    @property
+    def middle(self) -> Any:
+        """A value in the middle: what an estimate takes a trial for."""
+        if self.choices:
+            return self.choices[len(self.choices) // 2]
+        value = math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2
+        return round(value) if self.kind == "int" else value
 
 
 @dataclass(frozen=True)

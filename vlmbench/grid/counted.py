@@ -9,6 +9,7 @@ from vlmbench.config import schema
 from vlmbench.grid.devices import CORE, Device
 from vlmbench.grid.workload import OPTIONS, PROMPT, TEXT, Rows, Sized, sized
 
+# Assumptions, all four; where cells like it are finished their measured times are taken instead.
 #: Seconds to read, decode and resize an image once; the pixel cache keeps the result for all cells of a machine.
 READ = 0.005
 #: Bytes/s at which weights come from a disk.

@@ -13,8 +13,8 @@ from vlmbench.weights.source import PACKAGE
 #: Share of a GPU's peak that training reaches. Chowdhery et al., 2022 (PaLM, arXiv 2204.02311, table 3) list 0.21 to
 #: 0.46 for language models of many GPUs; small batches and towers lie at the lower end.
 ATTAINED = 0.3
-#: FLOP/s of one core of a CPU in float32 that the shipped models reach in training, a third of what large matrix
-#: products do; seen on cores of a server of 2023.
+#: FLOP/s of one core of a CPU in float32 that the shipped models reach in training. An assumption: a quarter of the
+#: 1.2e11 that products of 1024 x 1024 matrices were measured at on one core of an AMD EPYC server.
 CORE = 3e10
 
 
@@ -49,6 +49,7 @@ def _gpu(name: str, half: float, single: float, bandwidth: float) -> Device:
     return Device(name, "gpu", half * ATTAINED, single * ATTAINED, bandwidth, step=0.03, start=20.0)
 
 
+#: `step` and `start` are assumptions of their order of magnitude, as is all of the CPU; finished cells replace them.
 #: Dense peaks (no sparsity) and bandwidths as in NVIDIA's data sheets of the A100 80GB SXM, H100 SXM and L40S.
 DEVICES = {
     "a100": _gpu("A100", 312e12, 19.5e12, 2.0e12),

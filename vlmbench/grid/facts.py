@@ -15,8 +15,8 @@ from vlmbench.grid.sizes import disk, together
 
 SCHEMA = 1
 STATES = ("done", "running", "failed", "interrupted", "not started")
-#: Significant digits of a time: finished cells tell two, counted operations one.
-_MEASURED, _COUNTED = 2, 1
+#: Significant digits of a time: finished cells tell two, counted operations one. Sums are rounded where they are shown.
+MEASURED, COUNTED = 2, 1
 GIB = 2**30
 
 TABLES: dict[str, Callable[[PlannedCell], str]] = {
@@ -32,7 +32,13 @@ def method_of(one: PlannedCell) -> str:
     return f"{one.cell.config.finetune.name}-{scope}" if scope else one.cell.config.finetune.name
 
 
-def facts(grid: Grid, planned: Sequence[PlannedCell], device: Device | None, flags: Sequence[str]) -> dict[str, Any]:
+def facts(
+    grid: Grid,
+    planned: Sequence[PlannedCell],
+    device: Device | None,
+    flags: Sequence[str],
+    trials: Sequence[PlannedCell] = (),
+) -> dict[str, Any]:
     """Return everything that `plan` tells but for the single cells.
 
     Args:
@@ -40,6 +46,7 @@ def facts(grid: Grid, planned: Sequence[PlannedCell], device: Device | None, fla
         planned: Its cells, looked up.
         device: What the user named for what the cells leave open.
         flags: Options of Hydra that every command of a cell needs, such as `--config-dir`.
+        trials: Of a search, those that are left: times are theirs too; what they leave on disk is small.
 
     Returns:
         Plain values; README and `tests/test_grid_command.py` hold their names.
@@ -58,13 +65,13 @@ def facts(grid: Grid, planned: Sequence[PlannedCell], device: Device | None, fla
         "running": [cell(one, flags) for one in planned if one.state.status == "running"],
         "failed": [cell(one, flags) for one in planned if one.state.status == "failed"],
         "missing": missing,
-        "estimate": {**hours(to_do), "counted_at": _speeds(to_do, device)},
+        "estimate": {**hours([*to_do, *trials]), "counted_at": _speeds([*to_do, *trials], device)},
         "disk": {"kept_gib": rounded(sizes.kept / GIB, 2), "passing_gib": rounded(sizes.passing / GIB, 2)},
         "downloads": {
             "gib": rounded(sum(row["gib"] for row in missing), 2),
             "complete": all(row["sized"] for row in missing if row["kind"] != "key"),
         },
-        "tables": {name: table(planned, key) for name, key in TABLES.items()},
+        "tables": {name: table(planned, key, trials) for name, key in TABLES.items()},
     }
 
 
@@ -72,7 +79,7 @@ def cell(one: PlannedCell, flags: Sequence[str] = ()) -> dict[str, Any]:
     """Return what is told of one cell; `seconds` is what it took if it is done, else the estimate."""
     state, config = one.state, one.cell.config
     done = state.status == "done" and state.seconds > 0
-    digits = _MEASURED if one.estimate.basis == "measured" else _COUNTED
+    digits = MEASURED if one.estimate.basis == "measured" else COUNTED
     unknown = one.estimate.basis == "unknown"
     return {
         "state": state.status,
@@ -111,7 +118,7 @@ def hours(cells: Iterable[PlannedCell]) -> dict[str, Any]:
 
     Cells of one model and domain decode its images once.
     """
-    total, digits = {"gpu": 0.0, "cpu": 0.0}, {"gpu": _MEASURED, "cpu": _MEASURED}
+    total = {"gpu": 0.0, "cpu": 0.0}
     read: set[tuple[str, str]] = set()
     bases: Counter[str] = Counter()
     for one in cells:
@@ -119,27 +126,31 @@ def hours(cells: Iterable[PlannedCell]) -> dict[str, Any]:
         bases[guess.basis] += 1
         if guess.basis == "unknown":
             continue
-        if guess.basis == "counted":
-            digits[guess.kind] = _COUNTED
         pixels = one.cell.config.model.name, one.cell.config.domain.name
         spared = guess.reading * guess.devices / 3600 if pixels in read else 0.0
         read.add(pixels)
         total[guess.kind] += guess.hours - spared
     return {
-        **{f"{kind}_hours": rounded(value, digits[kind]) for kind, value in total.items()},
+        **{f"{kind}_hours": rounded(value, MEASURED) for kind, value in total.items()},
         **{basis: bases[basis] for basis in ("measured", "counted", "unknown")},
     }
 
 
-def table(planned: Sequence[PlannedCell], key: Callable[[PlannedCell], str]) -> list[dict[str, Any]]:
-    """Return one row for each value of a key: cells by state, and the hours of what is to do."""
+def table(
+    planned: Sequence[PlannedCell], key: Callable[[PlannedCell], str], trials: Sequence[PlannedCell] = ()
+) -> list[dict[str, Any]]:
+    """Return one row for each value of a key: cells by state, and the hours of what is to do, trials included."""
     groups: dict[str, list[PlannedCell]] = {}
     for one in planned:
         groups.setdefault(key(one), []).append(one)
-    return [
-        {"name": name, "cells": len(group), **states(group), **hours(one for one in group if one.to_do)}
-        for name, group in groups.items()
-    ]
+    tried: dict[str, list[PlannedCell]] = {}
+    for one in trials:
+        tried.setdefault(key(one), []).append(one)
+    rows = []
+    for name, group in groups.items():
+        to_do = [*(one for one in group if one.to_do), *tried.get(name, ())]
+        rows.append({"name": name, "cells": len(group), **states(group), **hours(to_do)})
+    return rows
 
 
 def rounded(value: float, digits: int) -> float:
@@ -156,7 +167,8 @@ def _impossible(grid: Grid) -> list[dict[str, Any]]:
 
 def _missing(planned: Iterable[PlannedCell]) -> list[dict[str, Any]]:
     found = Counter(missing for one in planned for missing in one.missing)
-    return [{**vars(missing), "cells": count} for missing, count in found.items()]
+    rows = [{**vars(missing), "cells": count} for missing, count in found.items()]
+    return sorted(rows, key=lambda row: ("data", "weights", "key").index(row["kind"]))
 
 
 def _speeds(cells: Iterable[PlannedCell], chosen: Device | None) -> list[str]:

@@ -20,8 +20,9 @@ COMMANDS = {
     "retry": ("launch the failed cells again, and no others, by the launcher that is named", ""),
     "clean": ("remove what failed and interrupted cells left, and what done ones no longer need", "yes others"),
 }
-#: Hydra's flags that go through, with the number of words that follow them.
-_HYDRA = {"--config-dir": 1, "-cd": 1, "--cfg": 1, "-c": 1, "--hydra-help": 0, "--info": 1, "-i": 1, "--resolve": 0}
+#: Hydra's flag that goes through, and those that print instead of composing a sweep, which exclude `--multirun`.
+_CONFIG_DIR = ("--config-dir", "-cd")
+_PRINTING = ("--cfg", "-c", "--hydra-help", "--info", "-i", "--resolve")
 
 
 @dataclass(frozen=True)
@@ -92,13 +93,14 @@ def _hydra(words: Sequence[str]) -> tuple[list[str], list[str]]:
         name = word.partition("=")[0]
         if word in ("-m", "--multirun"):
             continue  # which every command here is
-        if word.startswith("-") and name not in _HYDRA:
+        if name in _PRINTING:
+            raise ConfigError(f"{name} shows one cell: python -m vlmbench.train {name} ..., without a sweep's lists.")
+        if word.startswith("-") and name not in _CONFIG_DIR:
             own = sorted({f"--{option}" for _, taken in COMMANDS.values() for option in taken.split()})
             raise ConfigError(unknown("option", word, [*own, "--config-dir"]))
-        taken = [word, *(next(rest, "") for _ in range(_HYDRA.get(name, 0) if "=" not in word else 0))]
+        taken = [word, *([next(rest, "")] if name in _CONFIG_DIR and "=" not in word else [])]
         kept += taken
-        if name in ("--config-dir", "-cd"):
-            flags += taken
+        flags += taken if name in _CONFIG_DIR else []
     return kept, flags
 
 

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from typing import Any
 
 from vlmbench.config import schema
@@ -18,7 +17,7 @@ from vlmbench.grid.cells import grid_of
 from vlmbench.grid.outcome import INTERRUPTED, Outcome, told
 from vlmbench.grid.study import Tried
 from vlmbench.grid.sweep import launchable
-from vlmbench.grid.tuned import Tuned, check_partners
+from vlmbench.grid.tuned import Tuned, check_partners, study_of
 from vlmbench.records.claim import ClaimedError
 from vlmbench.records.identity import NOT_IDENTITY
 
@@ -72,7 +71,7 @@ def checked(options: Mapping[str, Any], configs: Sequence[schema.CellConfig]) ->
 def _studies(configs: Sequence[schema.CellConfig], search: Search) -> tuple[list[Tuned], list[Outcome]]:
     groups: dict[str, list[schema.CellConfig]] = {}
     for config in configs:
-        groups.setdefault(repr(replace(config, seed=0)), []).append(config)
+        groups.setdefault(study_of(config), []).append(config)
     tuned, faults = [], []
     for cells in groups.values():
         try:

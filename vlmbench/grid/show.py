@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from vlmbench.catalogue.table import columns
-from vlmbench.grid.facts import STATES
+from vlmbench.grid.facts import COUNTED, MEASURED, STATES, rounded
 
 #: Failed and running cells that a plan names; `status --cells` names all.
 _NAMED = 5
@@ -18,10 +18,14 @@ _SHORT = {"done": "d", "running": "r", "failed": "f", "interrupted": "i", "not s
 def plan_text(told: Mapping[str, Any]) -> str:
     """Return what `plan` prints."""
     impossible = sum(row["cells"] for row in told["impossible"])
+    search = told.get("search")
+    to_do = f"{search['left']:,} trials and {told['to_do']:,} cells" if search else f"{told['to_do']:,}"
     lines = [
-        f"sweep {told['sweep']}: {told['points']:,} points, {told['possible']:,} possible, {impossible:,} impossible",
+        f"sweep {told['sweep']}: {told['points']:,} point{'s' * (told['points'] != 1)}, {told['possible']:,} possible, "
+        f"{impossible:,} impossible",
+        *([search_line(search)] if search else []),
         state_line(told["states"]),
-        f"to do {told['to_do']:,}: {_cost(told)}",
+        f"to do {to_do}: {_cost(told)}",
     ]
     if told["impossible"]:
         lines += ["", "impossible"]
@@ -37,8 +41,16 @@ def plan_text(told: Mapping[str, Any]) -> str:
         lines += ["", _table(name, rows)]
     estimate = told["estimate"]
     if estimate["counted"]:
-        lines += ["", f"counted for {', '.join(estimate['counted_at'])}; --device and --tflops tell of others"]
+        none = "" if estimate["measured"] else "nothing like it was measured here: "
+        counted = f"{none}counted for {', '.join(estimate['counted_at'])}, right within a factor of a few"
+        lines += ["", f"{counted}; --device and --tflops tell of others"]
     return "\n".join(lines)
+
+
+def search_line(search: Mapping[str, int]) -> str:
+    """Return how far a search is on one line."""
+    each = f"{search['studies']:,} studies of {search['n_trials']:,} trials each"
+    return f"search: {each}, {search['ended']:,} of {search['trials']:,} trials ended; the best of each runs as cells"
 
 
 def state_line(states: Mapping[str, int]) -> str:
@@ -106,30 +118,36 @@ def status_grid(rows: Sequence[Mapping[str, Any]]) -> str:
     return columns(lines, set()) + legend
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float, digits: int = 2) -> str:
     """Return a time to at most two digits in the unit that suits it: `40 s`, `12 min`, `3.5 h`, `9 d`."""
     for unit, size, limit in (("s", 1, 90), ("min", 60, 90), ("h", 3600, 48)):
         if seconds < size * limit:
-            return f"{_digits(seconds / size)} {unit}"
-    return f"{_digits(seconds / 86400)} d"
+            return f"{_digits(seconds / size, digits)} {unit}"
+    return f"{_digits(seconds / 86400, digits)} d"
 
 
-def _digits(value: float) -> str:
-    return f"{value:.1f}".removesuffix(".0") if value < 10 else f"{float(f'{value:.2g}'):,.0f}"
+def _digits(value: float, digits: int = 2) -> str:
+    value = rounded(value, digits)
+    return f"{value:.1f}".removesuffix(".0") if value < 10 else f"{value:,.0f}"
 
 
-def _amount(hours: float, device: str) -> str:
+def _amount(hours: float, device: str, digits: int) -> str:
     if hours >= 1:
-        return f"{_digits(hours)} {device} hours"
+        return f"about {_digits(hours, digits)} {device} hours"
     minutes = hours * 60
-    return f"{_digits(minutes)} {device} minutes" if minutes >= 1 else f"less than a {device} minute"
+    return f"about {_digits(minutes, digits)} {device} minutes" if minutes >= 1 else f"less than a {device} minute"
+
+
+def _precise(row: Mapping[str, Any]) -> int:
+    """Return the digits of a sum of hours: counted operations are right within a factor of a few."""
+    return COUNTED if row["counted"] else MEASURED
 
 
 def _cost(told: Mapping[str, Any]) -> str:
     estimate, parts = told["estimate"], []
     for kind in ("gpu", "cpu"):
         if estimate[f"{kind}_hours"]:
-            parts.append(f"about {_amount(estimate[f'{kind}_hours'], kind.upper())}")
+            parts.append(_amount(estimate[f"{kind}_hours"], kind.upper(), _precise(estimate)))
     bases = [f"{estimate[basis]:,} {basis}" for basis in ("measured", "counted", "unknown") if estimate[basis]]
     if not bases:
         return "nothing"
@@ -163,7 +181,7 @@ def _table(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
     kinds = [kind for kind in ("gpu", "cpu") if any(row[f"{kind}_hours"] for row in rows)]
     head = [name, "cells", *STATES, *(f"{kind.upper()} time to do" for kind in kinds)]
     lines = [
-        [row["name"], f"{row['cells']:,}", *(str(row[state] or "-") for state in STATES)]
+        [row["name"], f"{row['cells']:,}", *(f"{row[state]:,}" if row[state] else "-" for state in STATES)]
         + [_time(row, kind) for kind in kinds]
         for row in rows
     ]
@@ -171,7 +189,7 @@ def _table(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _time(row: Mapping[str, Any], kind: str) -> str:
-    value = row[f"{kind}_hours"]
+    value, digits = row[f"{kind}_hours"], _precise(row)
     if value:
-        return f"~{duration(3600 * value) if value < 1 else f'{_digits(value)} h'}"
+        return f"~{duration(3600 * value, digits) if value < 1 else f'{_digits(value, digits)} h'}"
     return "?" if row["unknown"] else "-"

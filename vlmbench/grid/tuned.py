@@ -37,11 +37,8 @@ class Tuned:
     def __init__(self, cells: Sequence[schema.CellConfig], search: Search) -> None:
         self.cells, self.search = list(cells), search
         first = self.cells[0]
-        told = {key: value for key, value in search.described().items() if key != "n_trials"}
-        # A larger budget goes on with the same study; another space, seed or batch draws otherwise and is another one.
-        self.key = digest({"cell": _identity(first), **told})[:10]
-        self.label = label_of(first).removesuffix(f"-s{first.seed}")
-        self.name = f"{self.label.replace('~', '+')}-{self.key}"
+        self.label = _label(first)
+        self.name = study_name(first, _identity(first), search)
         self.folder = Path(first.output) / FOLDER
         self.monitor = first.task.monitor
         self.study: Study | None = None
@@ -127,6 +124,29 @@ class Tuned:
             "cells": [{"label": one.label, "status": one.status, "folder": one.folder} for one in outcomes],
         }
         write_text(self.folder / f"{self.name}.json", json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+
+
+def study_of(config: schema.CellConfig) -> str:
+    """Return a text that the cells of one study share: they differ in the seed alone."""
+    return repr(replace(config, seed=0))
+
+
+def study_name(first: schema.CellConfig, identity: str, search: Search) -> str:
+    """Return what a study is called.
+
+    A larger budget goes on with the same study; another space, seed or batch draws otherwise and is another one.
+
+    Args:
+        first: The cell whose seed the trials have.
+        identity: Of that cell.
+        search: Budget and space.
+    """
+    told = {key: value for key, value in search.described().items() if key != "n_trials"}
+    return f"{_label(first).replace('~', '+')}-{digest({'cell': identity, **told})[:10]}"
+
+
+def _label(first: schema.CellConfig) -> str:
+    return label_of(first).removesuffix(f"-s{first.seed}")
 
 
 def budget(described: Mapping[str, Any]) -> str:

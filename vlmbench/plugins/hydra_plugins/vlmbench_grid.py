@@ -24,6 +24,10 @@ class GridSweeper(BasicSweeper):
     The basic sweeper composes each point twice at 80 ms, and stops at the first that cannot be; a filter on it
     (hydra-filter-sweeper) composes once more.
 
+    Callbacks of Hydra (`hydra.callbacks`) are told of the start and end of the multirun. Of single jobs (`on_job_start`
+    and the like) those of vlmbench's launchers tell them nothing: cells are processes that are forked ready, and know
+    their configuration but not Hydra's. `hydra/launcher=basic` and submitit's own run them.
+
     Args:
         max_batch_size: Of the basic sweeper; all points are handed over at once.
         params: One product, as of the basic sweeper.
@@ -44,6 +48,7 @@ class GridSweeper(BasicSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Compose every point and let the command plan, run or fetch them."""
+        from vlmbench.config.faults import ConfigError
         from vlmbench.config.product import compose_all
         from vlmbench.config.sweeping import Sweep, handle
 
@@ -51,6 +56,9 @@ class GridSweeper(BasicSweeper):
         assert self.hydra_context is not None  # noqa: S101 - set by setup
         loader = self.hydra_context.config_loader
         parser = OverridesParser.create(config_loader=loader)
+        for word in parser.parse_overrides(arguments):
+            if word.is_sweep_override() and word.key_or_group in ("sweep", "launcher"):
+                raise ConfigError(f"{word.input_line}: one at a time, for it says how all cells are run.")
         jobs: list[list[str]] = []
         for part in self.parts.values() or [{}]:
             words = self._parse_config() + [f"{key}={value}" for key, value in part.items()] + arguments
@@ -76,12 +84,12 @@ class CellLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Launch jobs of another sweeper, for example Hydra's basic one."""
         from vlmbench.config.product import compose_all
-        from vlmbench.grid.jobs import returns
+        from vlmbench.grid.jobs import launch_jobs
 
         assert self.config is not None  # noqa: S101 - set by setup
         assert self.hydra_context is not None  # noqa: S101 - set by setup
         cells = list(compose_all(self.hydra_context.config_loader, self.config, job_overrides))
-        return returns(self.launch_cells(cells), job_overrides)
+        return launch_jobs(self.launch_cells, cells, job_overrides)
 
     def launch_cells(self, cells: Sequence[Any]) -> Sequence[Any]:
         """Run cells; returns how each ended, in the same order."""
