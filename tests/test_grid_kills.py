@@ -13,7 +13,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory):
 
 def test_a_grid_that_is_killed_again_and_again_ends_as_an_undisturbed_one(tmp_path: Path, undisturbed):
     results, span = undisturbed
-    assert len(kills(tmp_path, 5, seed=0, undisturbed=results, span=span)) == 5
+    assert len(kills(tmp_path, 5, seed=2, undisturbed=results, span=span)) == 5
 
 
 def test_two_launchers_at_once_share_the_cells(tmp_path: Path, undisturbed):

@@ -39,7 +39,7 @@ SMALL = (
     "hydra.launcher.jobs=2",
 )
 CELLS = 6
-KINDS = ("group", "launcher", "cell")
+KINDS = ("group", "launcher", "cell")  # what is killed
 # Differ between any two runs of the same cell.
 _PASSING = re.compile(r"seconds_|peak_memory_|.*_per_second|started|finished|git_|record$")
 
@@ -89,13 +89,16 @@ def launch(output: Path, log: Path, *more: str) -> subprocess.Popen[bytes]:
 
 
 def kill(launcher: subprocess.Popen[bytes], kind: str, output: Path, rng: random.Random) -> str:
-    """Kill what is asked for; returns what was hit."""
-    if kind == "cell":
+    """Kill what is asked for, a cell as soon as one runs; returns what was hit."""
+    while kind == "cell" and launcher.poll() is None:
         found = sorted(path.parent for path in output.glob("*/*/cell.lock"))
         running = [state.pid for state in map(state_of, found) if state.status == "running"]
         if running:
             os.kill(rng.choice(running), signal.SIGKILL)
-            return "cell"
+            return kind
+        time.sleep(0.1)
+    if launcher.poll() is not None:
+        return "nothing"
     if kind == "launcher":
         launcher.kill()
         return kind
@@ -165,10 +168,12 @@ def kills(folder: Path, count: int, seed: int, undisturbed: tuple[dict[str, byte
             try:
                 status = launcher.wait(moment)
             except subprocess.TimeoutExpired:
-                hit.append(kill(launcher, kind, output, rng))
-                launcher.wait()  # with one cell dead it goes on to the end
-                print(f"kill {len(hit)}: {hit[-1]} after {moment:.1f} s of grid {grids}", flush=True)
-                continue
+                killed = kill(launcher, kind, output, rng)
+                status = launcher.wait()  # with one cell dead it goes on to the end
+                if killed != "nothing":
+                    hit.append(killed)
+                    print(f"kill {len(hit)}: {killed} after {moment:.1f} s of grid {grids}", flush=True)
+                    continue
             assert status == 0, log.read_text()
             break
         check(reader, output, undisturbed)
