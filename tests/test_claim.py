@@ -294,7 +294,7 @@ def steal(folder):
 def test_a_cell_that_was_taken_over_writes_no_record(train, monkeypatch):
     import vlmbench.cell.work
 
-    def slept(_config, _domain, folder, *_):
+    def slept(_config, _domain, _weights, folder, *_):
         steal(folder)
         return {"metrics": {}, "cost": {"seconds": {}}}
 
@@ -309,7 +309,7 @@ def test_a_cell_that_was_taken_over_stops_in_the_middle_and_records_no_failure(t
     import vlmbench.cell.run
     import vlmbench.cell.work
 
-    def long(_config, _domain, folder, *_):
+    def long(_config, _domain, _weights, folder, *_):
         steal(folder)
         time.sleep(60)
         raise RuntimeError("was not stopped")
