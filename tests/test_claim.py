@@ -17,6 +17,7 @@ import pytest
 
 from vlmbench.records import claim as claims
 from vlmbench.records import lease as leases
+from vlmbench.errors import UserError
 from vlmbench.records.claim import LOCK, ClaimedError, LostClaimError, claim
 from vlmbench.records.lease import BEAT_S, LAPSE_S, Found, find_lease, judge, own_lease
 
@@ -320,6 +321,12 @@ def test_a_cell_that_was_taken_over_stops_in_the_middle_and_records_no_failure(t
     ran = train("finetune=zero_shot")
     assert (ran.status, ran.cells) == (3, [])
     assert time.monotonic() - begun < 50
+
+
+def test_a_directory_that_cannot_be_made_is_told_with_what_to_do(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file/cell cannot be made: Not a directory"), claim(tmp_path / "file" / "cell"):
+        pass
 
 
 def test_what_stands_in_a_lease_is_for_people_too(tmp_path):

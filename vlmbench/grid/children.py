@@ -29,7 +29,7 @@ from vlmbench.config import schema
 from vlmbench.errors import UserError
 from vlmbench.grid.outcome import GOES_ON, INTERRUPTED, Outcome
 from vlmbench.grid.server import BLOCKED
-from vlmbench.records.claim import ClaimedError
+from vlmbench.records.claim import ClaimedError, make_folder
 
 #: How a process is asked to stop.
 STOP = signal.SIGTERM
@@ -119,7 +119,7 @@ def _alone(stop_seconds: float) -> None:
 
 def _log_to(cell: Prepared, rank: int) -> None:
     """Send what the process prints to a file of the cell, so that parallel cells do not talk over each other."""
-    cell.folder.mkdir(parents=True, exist_ok=True)
+    make_folder(cell.folder)
     name = f"log-{rank}.txt" if rank else "log.txt"
     log = os.open(cell.folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     sys.stdout.flush()
