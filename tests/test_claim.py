@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from vlmbench.errors import UserError
 from vlmbench.records import claim as claims
 from vlmbench.records import lease as leases
-from vlmbench.errors import UserError
 from vlmbench.records.claim import LOCK, ClaimedError, LostClaimError, claim
 from vlmbench.records.lease import BEAT_S, LAPSE_S, Found, find_lease, judge, own_lease
 
