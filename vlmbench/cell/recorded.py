@@ -122,7 +122,7 @@ def record_death(config: schema.CellConfig, exitcode: int, began: float) -> dict
         with claim(cell.folder) as held:
             if (cell.folder / RECORD).exists():
                 record = read_record(cell.folder)
-                if record["status"] == "done" or record["finished"] >= utc(began):
+                if record.get("status") == "done" or record.get("finished", "") >= utc(began):
                     return record
             if last is None or last.lease is None or last.lease.taken < began:  # it died before it began to work
                 return write_failed(cell, held, describe_death(exitcode, cell.folder))
