@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from vlmbench.errors import UserError
 from vlmbench.records import claim as claims
 from vlmbench.records import lease as leases
 from vlmbench.records.claim import LOCK, ClaimedError, LostClaimError, claim
@@ -294,7 +295,7 @@ def steal(folder):
 def test_a_cell_that_was_taken_over_writes_no_record(train, monkeypatch):
     import vlmbench.cell.work
 
-    def slept(_config, _domain, folder, *_):
+    def slept(_config, _domain, _weights, folder, *_):
         steal(folder)
         return {"metrics": {}, "cost": {"seconds": {}}}
 
@@ -309,7 +310,7 @@ def test_a_cell_that_was_taken_over_stops_in_the_middle_and_records_no_failure(t
     import vlmbench.cell.run
     import vlmbench.cell.work
 
-    def long(_config, _domain, folder, *_):
+    def long(_config, _domain, _weights, folder, *_):
         steal(folder)
         time.sleep(60)
         raise RuntimeError("was not stopped")
@@ -320,6 +321,12 @@ def test_a_cell_that_was_taken_over_stops_in_the_middle_and_records_no_failure(t
     ran = train("finetune=zero_shot")
     assert (ran.status, ran.cells) == (3, [])
     assert time.monotonic() - begun < 50
+
+
+def test_a_directory_that_cannot_be_made_is_told_with_what_to_do(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file/cell cannot be made: Not a directory"), claim(tmp_path / "file" / "cell"):
+        pass
 
 
 def test_what_stands_in_a_lease_is_for_people_too(tmp_path):

@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,13 +16,19 @@ from synthetic_records import make_record
 
 from vlmbench.cell.faults import describe
 from vlmbench.cell.prepared import prepare
-from vlmbench.cell.recorded import record_death, up_to_date
+from vlmbench.cell.recorded import forget_unnamed, record_death, record_unnamed, up_to_date
 from vlmbench.config import schema
+from vlmbench.domains.base import DomainError
+from vlmbench.grid.cells import Grid, GridCell
+from vlmbench.grid.clean import not_a_cell
+from vlmbench.grid.plan import look_up
 from vlmbench.records.claim import LOCK, claim
 from vlmbench.records.died import LINES, cause, describe_death, kernel_log, last_lines
 from vlmbench.records.lease import LAPSE_S, own_lease
 from vlmbench.records.state import State, state_of
 from vlmbench.records.store import RecordError, write_record
+from vlmbench.reporting.load import load_rows
+from vlmbench.weights.source import ASSETS
 
 DEAD = 2**22 + 1  # above the kernel's largest process number
 
@@ -132,10 +139,11 @@ def test_a_done_cell_is_told_with_its_result_and_whether_it_is_up_to_date(tmp_pa
     assert state.host == record["environment"]["host"]
     assert up_to_date(config(tmp_path), done.folder)
     assert not up_to_date(config(tmp_path, resamples=50), done.folder)
+    told = json.loads((done.folder / "record.json").read_text())
     other = config(tmp_path)
     other.model.role = "specialist"
     assert not up_to_date(other, done.folder)
-    assert record_death(config(tmp_path), -signal.SIGKILL) is None  # nothing is written over a record
+    assert record_death(config(tmp_path), -signal.SIGKILL, time.time() + 9) == told  # nothing is written over it
     assert up_to_date(config(tmp_path), done.folder)
     (done.folder / "record.json").write_text("{")
     assert not up_to_date(config(tmp_path), done.folder)
@@ -148,7 +156,7 @@ def test_a_death_is_a_failed_record_and_the_checkpoint_stays(tmp_path):
     (dead.folder / "checkpoints").mkdir()
     (dead.folder / "checkpoints" / "last.ckpt").write_bytes(b"half-way")
     (dead.folder / "log.txt").write_text("epoch 1\n" * 50 + "epoch 2: 10%\repoch 2: 90%\n")
-    record = record_death(config(tmp_path), -signal.SIGKILL)
+    record = record_death(config(tmp_path), -signal.SIGKILL, 0.0)
     assert record is not None
     assert "SIGKILL: out of memory?" in record["error"]["message"]
     assert record["error"]["traceback"].endswith("epoch 1\nepoch 2: 90%")
@@ -159,21 +167,71 @@ def test_a_death_is_a_failed_record_and_the_checkpoint_stays(tmp_path):
     assert json.loads((dead.folder / "record.json").read_text())["hashes"]["data"] == dead.domain.fingerprint
 
 
+def test_a_death_takes_the_place_of_an_earlier_failure_but_not_of_what_the_process_has_said(tmp_path):
+    folder = prepare(config(tmp_path)).folder
+    first = record_death(config(tmp_path), -signal.SIGSEGV, time.time() - 60)
+    assert first is not None
+    began = time.time()
+    assert record_death(config(tmp_path), -signal.SIGKILL, began - 60) == json.loads(
+        (folder / "record.json").read_text()
+    )
+    assert "SIGSEGV" in state_of(folder).text
+    (folder / "record.json").write_text(json.dumps({"schema": 1, **first, "finished": "2026-01-01T00:00:00+00:00"}))
+    put_lease(folder, pid=DEAD, taken=began - 3600)  # of the earlier try; this one died before it had its own
+    again = record_death(config(tmp_path), -signal.SIGKILL, began)
+    assert again is not None
+    assert "SIGKILL" in again["error"]["message"]
+    assert "SIGKILL" in state_of(folder).text
+    assert again["started"] >= first["started"]
+
+
+def test_a_cell_without_a_name_has_a_failed_record_until_it_has_one(tmp_path):
+    from vlmbench.cell.run import run_prepared
+
+    broken = config(tmp_path / "runs")
+    broken.model.source = str(tmp_path / "nowhere")
+    folder = record_unnamed(broken, describe(DomainError("3.png is no image")), "2026-01-01T00:00:00+00:00")
+    assert state_of(folder).status == "failed"
+    assert state_of(folder).text == "DomainError: 3.png is no image"
+    assert not not_a_cell(folder)
+    (row,) = load_rows(tmp_path / "runs")[0]
+    assert (row.model, row.domain, row.text("status")) == ("tiny_clip", "p", "failed")
+    (looked,) = look_up(Grid("x", [GridCell(broken, ())], []))
+    assert (looked.name, looked.state.status) == (None, "failed")
+    run_prepared(prepare(config(tmp_path / "runs")))  # the same with other weights: says nothing of this one
+    assert state_of(folder).status == "failed"
+    shutil.copytree(ASSETS / "tiny_clip", tmp_path / "nowhere")
+    named = prepare(broken)
+    with claim(folder):  # another launcher, to whom the data are still missing
+        forget_unnamed(named.config)
+    assert folder.exists()
+    run_prepared(named)
+    assert [path.parent for path in (tmp_path / "runs").rglob("record.json")] == [named.folder]
+    assert not folder.exists()
+
+
+def test_the_state_of_a_cell_of_this_machine_is_read_without_writing(tmp_path):
+    with claim(tmp_path):
+        before = tmp_path.stat().st_mtime_ns
+        assert state_of(tmp_path).status == "running"
+        assert tmp_path.stat().st_mtime_ns == before
+
+
 def test_no_death_is_recorded_of_a_cell_that_lives_elsewhere_or_was_asked_to_stop(tmp_path):
     folder = prepare(config(tmp_path)).folder
-    assert record_death(config(tmp_path), -signal.SIGTERM) is None
-    assert record_death(config(tmp_path), -signal.SIGINT) is None
+    assert record_death(config(tmp_path), -signal.SIGTERM, 0.0) is None
+    assert record_death(config(tmp_path), -signal.SIGINT, 0.0) is None
     assert not folder.exists()
     with claim(folder):
-        assert record_death(config(tmp_path), -signal.SIGKILL) is None
+        assert record_death(config(tmp_path), -signal.SIGKILL, 0.0) is None
     assert not (folder / "record.json").exists()
-    assert record_death(config(tmp_path), -signal.SIGSEGV) is not None
+    assert record_death(config(tmp_path), -signal.SIGSEGV, 0.0) is not None
 
 
 def test_a_death_that_cannot_be_recorded_is_told_and_ends_nobody(tmp_path, capfd):
     broken = config(tmp_path)
     broken.model.source = str(tmp_path / "nowhere")
-    assert record_death(broken, -signal.SIGKILL) is None
+    assert record_death(broken, -signal.SIGKILL, 0.0) is None
     assert "how it died cannot be recorded" in capfd.readouterr().err
 
 

@@ -12,7 +12,7 @@ from vlmbench.config import schema
 from vlmbench.config.presence import domain_present
 from vlmbench.domains.base import SPLITS, Domain, Split
 from vlmbench.errors import UserError
-from vlmbench.records.identity import Identities, identity
+from vlmbench.records.identity import Identities, digest, identity, relevant
 
 T = TypeVar("T")
 
@@ -62,9 +62,22 @@ def name_of(config: schema.CellConfig, data: str, weights: str, known: Identitie
         digits = identity(dataclasses.asdict(config), data=data, weights=weights)
     else:
         digits = known.of(config, data=data, weights=weights)
+    return Name(digits, _folder(config, digits), data, weights)
+
+
+def nameless(config: schema.CellConfig) -> Name:
+    """Return where the failure of a cell is recorded whose data or weights are not as they should be.
+
+    Its own name follows from their content, which nobody knows; this one from its configuration and where they lie.
+    """
+    places = [config.model.source, config.model.revision, getattr(config.domain, "root", "")]
+    digits = digest({"nameless": relevant(dataclasses.asdict(config)), "places": places})
+    return Name(digits, _folder(config, digits), "", "")
+
+
+def _folder(config: schema.CellConfig, digits: str) -> Path:
     # Without "~", which the command line does not take in cell=... .
-    folder = Path(config.output) / config.task.name / f"{label_of(config).replace('~', '+')}-{digits[:10]}"
-    return Name(digits, folder, data, weights)
+    return Path(config.output) / config.task.name / f"{label_of(config).replace('~', '+')}-{digits[:10]}"
 
 
 def label_of(config: schema.CellConfig) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from vlmbench.cell.naming import label_of
+from vlmbench.cell.naming import Name, label_of, nameless
 from vlmbench.cell.prepared import Prepared, now, prepare
 from vlmbench.config import schema
 from vlmbench.config.exposure import exposure
@@ -23,25 +25,30 @@ from vlmbench.records.store import RECORD, RecordError, read_record, write_recor
 
 def header_of(cell: Prepared) -> dict[str, Any]:
     """Return the part of a record that is known before the cell runs."""
-    config = dataclasses.asdict(cell.config)
+    name = Name(cell.identity, cell.folder, cell.domain.fingerprint, cell.weights)
+    return _header(cell.config, name, cell.domain.name, cell.started)
+
+
+def _header(config: schema.CellConfig, name: Name, domain: str, started: str) -> dict[str, Any]:
+    values = dataclasses.asdict(config)
     return {
-        "identity": cell.identity,
-        "kind": "cell" if cell.config.task.evaluate_on == "test" else "trial",
+        "identity": name.identity,
+        "kind": "cell" if config.task.evaluate_on == "test" else "trial",
         "cell": {
-            "model": cell.config.model.name,
-            "task": cell.config.task.name,
-            "finetune": cell.config.finetune.name,
-            "scope": getattr(cell.config.finetune, "scope", ""),
-            "domain": cell.domain.name,
-            "seed": cell.config.seed,
+            "model": config.model.name,
+            "task": config.task.name,
+            "finetune": config.finetune.name,
+            "scope": getattr(config.finetune, "scope", ""),
+            "domain": domain,
+            "seed": config.seed,
         },
         "trained_on": None,
-        **facts_of(cell.config.model, cell.config.domain),
-        "config": config,
-        "primary_metric": cell.config.task.primary_metric,
-        "hashes": {"config": digest(relevant(config)), "data": cell.domain.fingerprint, "weights": cell.weights},
+        **facts_of(config.model, config.domain),
+        "config": values,
+        "primary_metric": config.task.primary_metric,
+        "hashes": {"config": digest(relevant(values)), "data": name.data, "weights": name.weights},
         "error": None,
-        "started": cell.started,
+        "started": started,
     }
 
 
@@ -58,13 +65,41 @@ def facts_of(model: schema.ModelConfig, domain: schema.DomainConfig) -> dict[str
 
 def write_failed(cell: Prepared, held: Claim, error: dict[str, Any]) -> dict[str, Any]:
     """Write and return the record of a cell that failed."""
-    record = {**header_of(cell), "status": "failed", "metrics": {}, "error": error, "finished": now()}
+    return _write_failed(header_of(cell), cell.folder, held, error)
+
+
+def _write_failed(header: dict[str, Any], folder: Path, held: Claim, error: dict[str, Any]) -> dict[str, Any]:
+    record = {**header, "status": "failed", "metrics": {}, "error": error, "finished": now()}
     held.check()
-    write_record(cell.folder, record)
+    write_record(folder, record)
     return record
 
 
-def record_death(config: schema.CellConfig, exitcode: int) -> dict[str, Any] | None:
+def record_unnamed(config: schema.CellConfig, error: dict[str, Any], started: str) -> Path:
+    """Write the failed record of a cell whose data or weights give it no name, for reports; see `nameless`.
+
+    Returns:
+        Its directory.
+
+    Raises:
+        ClaimedError: Another process is at it.
+        UserError: It cannot be written.
+    """
+    name = nameless(config)
+    with claim(name.folder) as held:
+        _write_failed(_header(config, name, config.domain.shown_name(), started), name.folder, held, error)
+    return name.folder
+
+
+def forget_unnamed(config: schema.CellConfig) -> None:
+    """Remove what `record_unnamed` has left, once the cell has its name."""
+    folder = nameless(config).folder
+    if (folder / RECORD).exists():
+        with suppress(ClaimedError), claim(folder):  # somebody else sees it with other data or weights
+            shutil.rmtree(folder)
+
+
+def record_death(config: schema.CellConfig, exitcode: int, began: float) -> dict[str, Any] | None:
     """Write a failed record for a cell whose process died without one; what it was killed by is its error.
 
     Called by who waited for the process. Checkpoints stay, and launching again resumes the cell.
@@ -72,10 +107,12 @@ def record_death(config: schema.CellConfig, exitcode: int) -> dict[str, Any] | N
     Args:
         config: The cell.
         exitcode: Of its process; negative is the signal that killed it.
+        began: When the process was started, in seconds since 1970: a record that failed before is of another try.
 
     Returns:
-        The record. None where there is one already, where another process has taken the cell, where the process
-        was asked to stop (`was_asked`), or where nothing could be written, which is told on standard error.
+        The record; the process's own where it has left one and was killed after it. None where another process has
+        taken the cell, where the process was asked to stop (`was_asked`), or where nothing could be written, which is
+        told on standard error.
     """
     if was_asked(exitcode):
         return None
@@ -84,8 +121,10 @@ def record_death(config: schema.CellConfig, exitcode: int) -> dict[str, Any] | N
         last = find_lease(cell.folder / LOCK)
         with claim(cell.folder) as held:
             if (cell.folder / RECORD).exists():
-                return None
-            if last is None or last.lease is None:  # it died before it began to work
+                record = read_record(cell.folder)
+                if record.get("status") == "done" or record.get("finished", "") >= utc(began):
+                    return record
+            if last is None or last.lease is None or last.lease.taken < began:  # it died before it began to work
                 return write_failed(cell, held, describe_death(exitcode, cell.folder))
             begun = dataclasses.replace(cell, started=utc(last.lease.taken))
             return write_failed(begun, held, describe_death(exitcode, cell.folder, last.lease.pid))

@@ -11,7 +11,7 @@ from vlmbench.cell.crew import Crew, joined
 from vlmbench.cell.domain import audited
 from vlmbench.cell.faults import describe
 from vlmbench.cell.prepared import Prepared, now
-from vlmbench.cell.recorded import header_of, rescored, write_failed
+from vlmbench.cell.recorded import forget_unnamed, header_of, rescored, write_failed
 from vlmbench.cell.stopping import Interrupted, asked, end, stoppable
 from vlmbench.config import schema
 from vlmbench.records.claim import Claim, ClaimedError, claim
@@ -54,6 +54,7 @@ def _stop() -> None:
 
 
 def _lead(cell: Prepared, crew: Crew, held: Claim) -> dict[str, Any]:
+    forget_unnamed(cell.config)
     if cell.done:
         return rescored(cell, held)
     try:

@@ -14,18 +14,22 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 
+from vlmbench.cell.faults import describe
 from vlmbench.cell.naming import label_of
-from vlmbench.cell.prepared import Prepared, prepare
+from vlmbench.cell.prepared import Prepared, now, prepare
+from vlmbench.cell.recorded import record_unnamed
 from vlmbench.cell.run import run_prepared
 from vlmbench.cell.told import summary
 from vlmbench.config import schema
+from vlmbench.errors import UserError
 from vlmbench.grid.outcome import GOES_ON, INTERRUPTED, Outcome
 from vlmbench.grid.server import BLOCKED
-from vlmbench.records.claim import ClaimedError
+from vlmbench.records.claim import ClaimedError, make_folder
 
 #: How a process is asked to stop.
 STOP = signal.SIGTERM
@@ -68,7 +72,8 @@ def run_child(start: Start, send: Connection) -> None:
 
     torch.set_num_threads(start.threads)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED)
-    outcome = Outcome(label_of(start.config), folder=start.folder)
+    outcome, started = Outcome(label_of(start.config), folder=start.folder), now()
+    cell: Prepared | None = None
     try:
         cell = prepare(start.config)
         outcome.folder, outcome.skipped = str(cell.folder), cell.done
@@ -86,6 +91,9 @@ def run_child(start: Start, send: Connection) -> None:
         raise
     except Exception as error:  # noqa: BLE001 - before a cell has a directory, its fault is told to the grid
         outcome.status, outcome.text = "failed", f"FAILED  {type(error).__name__}: {error}"
+        if cell is None and start.rank == 0:
+            with suppress(ClaimedError, UserError):  # what is wrong is told to the grid in any case
+                outcome.folder = str(record_unnamed(start.config, describe(error), started))
     say(outcome)
 
 
@@ -111,7 +119,7 @@ def _alone(stop_seconds: float) -> None:
 
 def _log_to(cell: Prepared, rank: int) -> None:
     """Send what the process prints to a file of the cell, so that parallel cells do not talk over each other."""
-    cell.folder.mkdir(parents=True, exist_ok=True)
+    make_folder(cell.folder)
     name = f"log-{rank}.txt" if rank else "log.txt"
     log = os.open(cell.folder / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     sys.stdout.flush()

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from vlmbench.cell.naming import nameless
 from vlmbench.config.faults import ConfigError
 from vlmbench.config.sweeping import Sweep
 from vlmbench.grid.cells import Grid, grid_of
@@ -88,12 +89,11 @@ def clean(asked: Asked, sweep: Sweep) -> int:
         cells = [one for place, one in enumerate(sought.grid.cells) if place not in sought.unknown]
         grid = replace(grid, cells=cells)
     looked = list(look_up(grid))
-    folders = [one.name.folder for one in looked if one.name]
+    folders = [(one.name or nameless(one.cell.config)).folder for one in looked]
     parents = {Path(one.cell.config.output) / one.cell.config.task.name for one in looked}
     if asked.others:
-        named = [one.name.folder for one in looked if one.name]
         for output in sorted({Path(one.cell.config.output) for one in looked}):
-            folders += others(output, named)
+            folders += others(output, folders)
     found = [one for folder in folders if (one := inspect(folder)) is not None]
     kept = [one for one in found if isinstance(one, Kept)]
     removals = [*(one for one in found if isinstance(one, Removal)), *abandoned(sorted(parents))]

@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from multiprocessing.connection import wait
 
 from vlmbench.cell.recorded import record_death
+from vlmbench.cell.told import summary
 from vlmbench.config import schema
 from vlmbench.grid.order import Seconds, seconds_left, turns
 from vlmbench.grid.outcome import LISTED, Outcome
 from vlmbench.grid.processes import Running, start
 from vlmbench.grid.slots import Slot, SlotError, Slots, threads_of
 from vlmbench.grid.waiting import LOOK, Known, Waiting, holder, look_up, settled
+from vlmbench.records.died import DIED
 
 
 class Launch:
@@ -144,8 +146,16 @@ class Launch:
                 self._left(cell, outcome.text)
             else:
                 if outcome.status == "killed":
-                    record_death(cell.config, running.code)
+                    self._record(cell, running, outcome)
                 self._end(cell, outcome)
+
+    def _record(self, cell: Known, running: Running, outcome: Outcome) -> None:
+        """Record how a cell died, and say the same of it as its record: it may have been done before it was killed."""
+        record = record_death(cell.config, running.code, time.time() - outcome.seconds)
+        if record is not None:
+            outcome.text = summary(record)
+            if (record["error"] or {}).get("type") != DIED:
+                outcome.status = record["status"]
 
     def _look_at_held(self) -> None:
         """Take up the cells that other processes no longer hold: done, failed or left, which `_fill` finds out."""

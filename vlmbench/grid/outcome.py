@@ -22,8 +22,9 @@ class Outcome:
 
     Attributes:
         label: A short name for people.
-        status: `done`, `failed`, `killed`, `interrupted` where it was asked to stop and goes on when it is launched
-            again, `running` where another process holds the cell, or `submitted` where nobody waits for its end.
+        status: `done`, `failed`, `killed` where its process died without a word, `interrupted` where it was asked to
+            stop and goes on when it is launched again, `running` where another process holds the cell, or `submitted`
+            where nobody waits for its end.
         text: The same in a few words, with the result.
         folder: The cell's directory, empty where it did not get that far.
         skipped: Whether nothing was computed here: it was done before, or another process did it or does.

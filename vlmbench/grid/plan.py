@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlmbench.cell.naming import Name, Namer, label_of
+from vlmbench.cell.naming import Name, Namer, label_of, nameless
+from vlmbench.config import schema
 from vlmbench.errors import UserError
 from vlmbench.grid.cells import Grid, GridCell
 from vlmbench.grid.devices import Device
@@ -37,7 +38,7 @@ class PlannedCell:
     Attributes:
         cell: What is to be computed.
         name: Identity and directory; None where they cannot be known here.
-        state: What has become of it; `not started` where it has no name.
+        state: What has become of it; where it has no name, whether it has failed for that.
         estimate: What it takes; of a cell that is done, what such a cell takes.
         rows: Examples of its splits; None where nobody knows.
         missing: What it needs that is not on this machine.
@@ -102,6 +103,13 @@ class Folders:
         """Return the state of the cell in a directory, which need not exist."""
         return state_of(folder) if folder.name in self.names(folder.parent) else NOT_STARTED
 
+    def nameless(self, config: schema.CellConfig) -> State:
+        """Return the state of a cell without a name: failed for want of one, or not started."""
+        if not self.names(Path(config.output) / config.task.name):  # spares thousands of digests
+            return NOT_STARTED
+        state = self.state(nameless(config).folder)
+        return state if state.status == "failed" else NOT_STARTED
+
 
 def look_up(grid: Grid, folders: Folders | None = None) -> Iterator[Looked]:
     """Name every cell of a grid and see what has become of it; nothing is run, downloaded or written."""
@@ -125,7 +133,8 @@ def look_up(grid: Grid, folders: Folders | None = None) -> Iterator[Looked]:
             name = namer.name(config)
             if cell.absent:  # a hosted model has no weights that could be missing
                 missing.append(Missing("key", config.model.name, cell.absent))
-        yield Looked(cell, name, folders.state(name.folder) if name else NOT_STARTED, rows, tuple(missing))
+        state = folders.state(name.folder) if name else folders.nameless(config)
+        yield Looked(cell, name, state, rows, tuple(missing))
         progress.update(done)
     progress.close()
 

@@ -130,13 +130,25 @@ def claim(
         ClaimedError: Another process holds it; the message names the process and its host.
         UserError: The lease cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     held = _take(folder / LOCK, lapse)
     try:
         held.start(beat, on_lost)
         yield held
     finally:
         held.release()
+
+
+def make_folder(folder: Path) -> None:
+    """Make a cell's directory where it is missing.
+
+    Raises:
+        UserError: It cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made: {error.strerror}. Set another output=.") from error
 
 
 def _take(path: Path, lapse: float) -> Claim:
@@ -177,7 +189,7 @@ def _create(path: Path) -> tuple[Lease, int] | None:
     except FileExistsError:
         return None
     except FileNotFoundError:  # the directory was cleared away since it was made
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         return None
     except OSError as error:
         raise UserError(f"{path} cannot be made: {error.strerror}. Make room there, or set another output=.") from error

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+DIED = "ProcessDied"  # the type of such an error
 LOG = "log.txt"
 LINES, BYTES = 20, 8192  # of the log's end
 
@@ -29,7 +30,7 @@ def describe_death(exitcode: int, folder: Path, pid: int = 0) -> dict[str, Any]:
     """
     said = last_lines(folder / LOG)
     return {
-        "type": "ProcessDied",
+        "type": DIED,
         "message": cause(exitcode, kernel_log() if exitcode == -signal.SIGKILL and pid else "", pid),
         "traceback": f"The last lines of {LOG}:\n{said}" if said else f"It left no {LOG}.",
         "mendable": False,

@@ -109,8 +109,12 @@ def _parsed(said: Any) -> Lease:
 
 
 def age(found: Found) -> float:
-    """Return the seconds since the last sign of life, by the file system's own clock."""
-    return max(0.0, file_system_now(found.path.parent) - found.touched)
+    """Return the seconds since the last sign of life: by the file system's own clock where the holder is elsewhere.
+
+    That clock is read by making a file. Of a holder on this machine nothing depends on its age, and nothing is written.
+    """
+    here = found.lease is not None and found.lease.machine == machine()
+    return max(0.0, (time.time() if here else file_system_now(found.path.parent)) - found.touched)
 
 
 Verdict = Literal["held", "free"]
