@@ -16,7 +16,7 @@ from vlmbench.errors import UserError
 from vlmbench.records.claim import LOCK, Claim, ClaimedError, claim
 from vlmbench.records.died import describe_death, was_asked
 from vlmbench.records.identity import digest, relevant
-from vlmbench.records.lease import find_lease
+from vlmbench.records.lease import Found, find_lease
 from vlmbench.records.state import utc
 from vlmbench.records.store import RECORD, RecordError, read_record, write_record
 
@@ -83,7 +83,7 @@ def record_death(config: schema.CellConfig, exitcode: int) -> dict[str, Any] | N
         cell = prepare(config)
         last = find_lease(cell.folder / LOCK)
         with claim(cell.folder) as held:
-            if (cell.folder / RECORD).exists():
+            if (cell.folder / RECORD).exists() and not _is_of_an_earlier_run(cell.folder, last):
                 return None
             if last is None or last.lease is None:  # it died before it began to work
                 return write_failed(cell, held, describe_death(exitcode, cell.folder))
@@ -94,6 +94,14 @@ def record_death(config: schema.CellConfig, exitcode: int) -> dict[str, Any] | N
     except UserError as error:
         print(f"{label_of(config)}: how it died cannot be recorded: {error}", file=sys.stderr)
         return None
+
+
+def _is_of_an_earlier_run(folder: Path, last: Found | None) -> bool:
+    """Return whether a record tells how a run failed before the last one; who fails again leaves it until then."""
+    record = read_record(folder)
+    if record["status"] != "failed" or last is None or last.lease is None:
+        return False
+    return str(record["finished"]) < utc(last.lease.taken)
 
 
 def rescored(cell: Prepared, held: Claim) -> dict[str, Any]:

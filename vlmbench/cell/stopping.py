@@ -113,13 +113,6 @@ def deferred() -> Iterator[None]:
         end()
 
 
-def retake() -> None:
-    """Put the handlers back in place: Lightning's, which it sets for SIGTERM, stops between any two batches."""
-    if threading.current_thread() is threading.main_thread():
-        for number in _request.taken:
-            signal.signal(number, _handle)
-
-
 def _handle(number: int, _: Any) -> None:
     if os.getpid() != _request.process:
         # In a loader's worker: what concerns the cell is its parent's, but to be ended by it must work.
