@@ -177,14 +177,15 @@ def test_what_deepspeed_splits_is_saved_as_on_one_device_and_split_again(tmp_pat
     module = torch.nn.Sequential(torch.nn.LayerNorm(3), torch.nn.Linear(3, 3), torch.nn.Linear(3, 1))
     module[1].requires_grad_(False)
     tensors = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    groups = [[p for p in tensors if p.ndim >= 2], [p for p in tensors if p.ndim < 2]]
-    adam = torch.optim.AdamW([{"params": groups[0], "weight_decay": 0.1}, {"params": groups[1]}], lr=0.01)
+    matrices, vectors = [p for p in tensors if p.ndim >= 2], [p for p in tensors if p.ndim < 2]
+    groups: list[dict[str, Any]] = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors}]
+    adam = torch.optim.AdamW(groups, lr=0.01)
     for _ in range(2):
         module(torch.rand(4, 3)).square().sum().backward()
         adam.step()
     halves: dict[tuple[int, str], torch.Tensor] = {}
     for parameter in tensors:
-        parameter.ds_shape = parameter.shape
+        parameter.ds_shape = parameter.shape  # type: ignore[attr-defined]
         for key in ("value", "exp_avg", "exp_avg_sq"):
             halves[id(parameter), key] = torch.zeros((parameter.numel() + 1) // 2)
     utils: Any = ModuleType("deepspeed.utils")
@@ -209,15 +210,15 @@ def test_what_deepspeed_splits_is_saved_as_on_one_device_and_split_again(tmp_pat
     weights = Rank1().lightning_module_state_dict()
     assert list(weights) == [name for name, parameter in module.named_parameters() if parameter.requires_grad]
     torch.save({"state_dict": weights, "optimizer_states": [plain]}, tmp_path / "last.ckpt")
-    expected = {}
+    expected: dict[tuple[int, str], torch.Tensor] = {}
     for parameter in tensors:
         full = {"value": parameter.detach(), **{key: adam.state[parameter][key] for key in ("exp_avg", "exp_avg_sq")}}
         expected |= {
             (id(parameter), key): value.flatten()[(parameter.numel() + 1) // 2 :] for key, value in full.items()
         }
     Rank1().load_checkpoint(tmp_path / "last.ckpt", weights_only=True)
-    for key, half in halves.items():
-        assert torch.equal(half[: len(expected[key])], expected[key])
+    for which, half in halves.items():
+        assert torch.equal(half[: len(expected[which])], expected[which])
 
 
 @pytest.mark.parametrize(

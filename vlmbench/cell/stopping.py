@@ -67,7 +67,7 @@ def stoppable() -> Iterator[None]:
         if outermost:
             for number, handler in _request.taken.items():
                 signal.signal(number, handler)
-            _request.process, _request.taken = 0, {}
+            _request.process, _request.taken, _request.reason = 0, {}, ""
 
 
 def request(reason: str) -> None:
