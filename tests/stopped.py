@@ -71,15 +71,17 @@ def _child(command: str, arguments: list[str], log: Path, at: At | None) -> None
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     for stream in (1, 2):
         os.dup2(handle, stream)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # a fork server that a cell's ranks came from before is deaf
     if at:
-        _signal_at(at)
+        signal_at(at)
     from vlmbench.config.entry import run
 
     sys.argv = [f"vlmbench {command}", *arguments]
     run(importlib.import_module(f"vlmbench.{command}").main)
 
 
-def _signal_at(at: At) -> None:
+def signal_at(at: At, pid: int | None = None) -> None:
+    """Send the signal when it is time, to this process or another."""
     calls = [0]
     for call in [at.call] if ":" in at.call else [step.format(at.call) for step in STEPS]:
         module, _, path = call.partition(":")
@@ -88,14 +90,14 @@ def _signal_at(at: At) -> None:
         for parent in parents:
             owner = getattr(owner, parent)
 
-        setattr(owner, name, _counted(getattr(owner, name), calls, at))
+        setattr(owner, name, _counted(getattr(owner, name), calls, at, pid or os.getpid()))
 
 
-def _counted(call: Callable, calls: list[int], at: At) -> Callable:
+def _counted(call: Callable, calls: list[int], at: At, pid: int) -> Callable:
     def counted(*args, **more):
         calls[0] += 1
         if calls[0] == at.count:
-            os.kill(os.getpid(), at.number)
+            os.kill(pid, at.number)
         return call(*args, **more)
 
     return counted

@@ -5,17 +5,19 @@ import re
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch.utils.data import SequentialSampler
 
 from vlmbench.cell.ranks import Rank, RankError, environments, this_rank
 from vlmbench.cell.together import run_ranks
 from vlmbench.cell.told import run_one
-from vlmbench.config.faults import ConfigError
-from vlmbench.config.schema import TrainerConfig
-from vlmbench.config.trainer_checks import check_evaluation_trainer
+from vlmbench.cell.zero import Zero
 from vlmbench.domains.shares import Share, SharedBatches, WholeBatches
 from vlmbench.records.store import read_predictions, read_record
 
@@ -23,12 +25,14 @@ TOLERANCE = 1e-4
 BASE = ["trainer.accelerator=cpu", "trainer.max_epochs=2", "task.resamples=100", "trainer.num_workers=0"]
 DIAGNOSIS = ["domain.patients=23", "domain.fraction=0.9", "trainer.eval_batch_size=7"]
 ONE_LEFT, THREE_LEFT = [*DIAGNOSIS, "trainer.batch_size=2"], [*DIAGNOSIS, "trainer.batch_size=8"]  # of 27 rows
+# Four batches make two optimiser steps, the second of one batch; a validation split of one batch, for rank 0 alone.
+ACCUMULATED = ["trainer.accumulate_grad_batches=3", "trainer.gradient_clip_val=0.05", "trainer.eval_batch_size=64"]
 TEXT = ["finetune=full", "finetune.classifier=text"]
 CAPTIONS = ["task=pretrain", *DIAGNOSIS, "domain.fraction=0.83", "trainer.batch_size=22"]  # 25 rows, three left
 VQA = ["model=tiny_llava", "finetune=lora", "finetune.dropout=0", "finetune.scope=ML", "domain.patients=20"]
 CELLS = {
     "a linear head, and one row left for two": [*ONE_LEFT, "finetune=lora", "finetune.dropout=0"],
-    "several labels, and three rows left for two": [*THREE_LEFT, *TEXT, "domain.target=multilabel"],
+    "several labels, and three rows left for two": [*THREE_LEFT, *TEXT, "domain.target=multilabel", *ACCUMULATED],
     "captions, each other's negatives": [*CAPTIONS, "finetune=full", "finetune.scope=vision+text"],
     "a probe": [*DIAGNOSIS, "finetune=linear_probe", "finetune.strengths=[0.01,1]"],
     "answers": [*VQA, "task.monitor=val/accuracy", "trainer.batch_size=8", "trainer.eval_batch_size=9"],
@@ -114,7 +118,7 @@ def in_a_job(config):
     return run_one(config)
 
 
-def test_rank_0_decides_for_all_that_a_cell_is_done(monkeypatch, train, tmp_path):
+def test_rank_0_decides_for_all_that_a_cell_is_done_and_one_process_evaluates_it(monkeypatch, train, command, tmp_path):
     words = [*BASE, *DIAGNOSIS, "finetune=zero_shot", "trainer=ddp"]
     config = composed(monkeypatch, *words, f"output={tmp_path}")
     assert run_ranks(config, in_a_job) == 0
@@ -125,6 +129,10 @@ def test_rank_0_decides_for_all_that_a_cell_is_done(monkeypatch, train, tmp_path
     again = train(*words, small=False, output=tmp_path)
     assert (again.status, "done already" in again.err) == (0, True)
     assert path.stat().st_mtime_ns == written
+    elsewhere = [f"cell={path.parent}", "domain=phantom_ultrasound", "domain.patients=20", "trainer.accelerator=cpu"]
+    assert command("evaluate", *elsewhere)[0] == 0
+    status, _, err = command("evaluate", *elsewhere, "trainer=ddp")
+    assert (status, "evaluated on one device" in err, len(err.strip().splitlines())) == (2, True, 1)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7, 8, 9, 12, 13])
@@ -164,6 +172,55 @@ def test_a_rank_is_told_by_torchruns_variables_or_by_those_of_a_task_of_slurm():
         this_rank(4, 1, environments(2)[0])
 
 
+def test_what_deepspeed_splits_is_saved_as_on_one_device_and_split_again(tmp_path, monkeypatch):
+    """With a stand-in for DeepSpeed in which rank 1 of 2 holds the second half of each tensor."""
+    module = torch.nn.Sequential(torch.nn.LayerNorm(3), torch.nn.Linear(3, 3), torch.nn.Linear(3, 1))
+    module[1].requires_grad_(False)
+    tensors = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    matrices, vectors = [p for p in tensors if p.ndim >= 2], [p for p in tensors if p.ndim < 2]
+    groups: list[dict[str, Any]] = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors}]
+    adam = torch.optim.AdamW(groups, lr=0.01)
+    for _ in range(2):
+        module(torch.rand(4, 3)).square().sum().backward()
+        adam.step()
+    halves: dict[tuple[int, str], torch.Tensor] = {}
+    for parameter in tensors:
+        parameter.ds_shape = parameter.shape  # type: ignore[attr-defined]
+        for key in ("value", "exp_avg", "exp_avg_sq"):
+            halves[id(parameter), key] = torch.zeros((parameter.numel() + 1) // 2)
+    utils: Any = ModuleType("deepspeed.utils")
+    utils.safe_get_full_fp32_param = lambda parameter: parameter.detach()
+    utils.safe_get_full_optimizer_state = lambda parameter, key: adam.state[parameter][key]
+    utils.safe_get_local_fp32_param = lambda parameter: halves[id(parameter), "value"]
+    utils.safe_get_local_optimizer_state = lambda parameter, key: halves[id(parameter), key]
+    deepspeed: Any = ModuleType("deepspeed")
+    deepspeed.zero = SimpleNamespace(GatheredParameters=lambda *_, **__: nullcontext())
+    monkeypatch.setitem(sys.modules, "deepspeed", deepspeed)
+    monkeypatch.setitem(sys.modules, "deepspeed.utils", utils)
+
+    class Rank1(Zero):
+        global_rank, lightning_module, optimizers = 1, module, [SimpleNamespace(optimizer=adam)]  # type: ignore
+
+        def __init__(self) -> None:
+            pass
+
+    plain, state = adam.state_dict(), Rank1().optimizer_state(Rank1.optimizers[0])
+    assert state["param_groups"] == plain["param_groups"]
+    assert all(torch.equal(state["state"][n][key], kept[key]) for n, kept in plain["state"].items() for key in kept)
+    weights = Rank1().lightning_module_state_dict()
+    assert list(weights) == [name for name, parameter in module.named_parameters() if parameter.requires_grad]
+    torch.save({"state_dict": weights, "optimizer_states": [plain]}, tmp_path / "last.ckpt")
+    expected: dict[tuple[int, str], torch.Tensor] = {}
+    for parameter in tensors:
+        full = {"value": parameter.detach(), **{key: adam.state[parameter][key] for key in ("exp_avg", "exp_avg_sq")}}
+        expected |= {
+            (id(parameter), key): value.flatten()[(parameter.numel() + 1) // 2 :] for key, value in full.items()
+        }
+    Rank1().load_checkpoint(tmp_path / "last.ckpt", weights_only=True)
+    for which, half in halves.items():
+        assert torch.equal(half[: len(expected[which])], expected[which])
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -184,8 +241,3 @@ def test_devices_that_cannot_work_together_are_refused(words, said):
     assert ran.returncode == 2, ran.stderr
     assert len(ran.stderr.strip().splitlines()) == 1
     assert re.search(said, ran.stderr)
-
-
-def test_an_evaluation_takes_one_device():
-    with pytest.raises(ConfigError, match=r"evaluated on one device"):
-        check_evaluation_trainer(TrainerConfig(devices=2, strategy="ddp"))

@@ -9,24 +9,26 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-from vlmbench.cell.ranks import Rank, RankError, this_rank
+from vlmbench.cell import stopping
+from vlmbench.cell.ranks import FAREWELL, GRACE, Rank, RankError, this_rank
+from vlmbench.cell.stopping import EXIT_STATUS, Interrupted
 from vlmbench.config import schema
 from vlmbench.records.claim import ClaimedError
 
 JOIN = timedelta(minutes=10)  # nodes of a cluster may read torch from a slow disk
 TENSORS = timedelta(minutes=60)  # for which one rank may wait for another within the work: the slowest batch by far
-# For what rank 0 does alone, audit and scores; the watch ends who waits in vain. Milliseconds must fit 31 bits.
-FOREVER = timedelta(days=20)
-FAREWELL = timedelta(seconds=60)  # in which rank 0 writes a record, once something has failed
-BEAT, GRACE = 0.5, 8.0  # seconds between two looks at the store; and from a failure to the end by force
+BEAT, LOOK = 0.5, 0.1  # seconds between two looks at the store: of the watch, and of who waits for rank 0
 GO, END = "go", "end"
+STOPPED = "Interrupted"  # in place of the type of an error: a rank was asked to stop
 
 
 class Crew:
@@ -67,7 +69,11 @@ class Crew:
             ClaimedError: Another launcher has the cell.
             RankError: Rank 0 works on another cell: settings, data or weights differ between the two.
         """
-        self._store.wait(["verdict"], FOREVER)
+        # Not in one wait of the store, in which this process would be deaf to signals.
+        while not self._store.check(["verdict"]):
+            if self._store.check(["failed"]):
+                return False  # `record` says how the cell ended
+            time.sleep(LOOK)
         verdict, said = json.loads(self._store.get("verdict"))
         if verdict == "claimed":
             raise ClaimedError(said)
@@ -79,12 +85,22 @@ class Crew:
         return bool(verdict == GO)
 
     def record(self) -> dict[str, Any] | None:
-        """As another rank: wait for the record; None where rank 0 ended without one."""
+        """As another rank: wait for the record; None where rank 0 ended without one.
+
+        Raises:
+            Interrupted: A rank was asked to stop.
+        """
+        deadline = float("inf")
         try:
-            failed = self._store.check(["failed"])
-            self._store.wait(["record"], FAREWELL if failed else FOREVER)
+            while not self._store.check(["record"]):
+                if deadline == float("inf") and self._store.check(["failed"]):
+                    _first(self._store.get("failed"))
+                    deadline = time.monotonic() + FAREWELL
+                if time.monotonic() >= deadline:
+                    return None  # rank 0 is stuck
+                time.sleep(LOOK)
             return dict(json.loads(self._store.get("record")))
-        except RuntimeError:  # of torch.distributed: rank 0 is gone, or stuck
+        except RuntimeError:  # of torch.distributed: rank 0 is gone
             return None
 
     def fail(self, error: dict[str, Any]) -> dict[str, Any]:
@@ -92,6 +108,9 @@ class Crew:
 
         Args:
             error: As `vlmbench.cell.faults.describe` gives it.
+
+        Raises:
+            Interrupted: A rank was asked to stop before.
         """
         if self._store is None:
             return error
@@ -102,16 +121,18 @@ class Crew:
         if not self.rank.is_zero:
             error = {**error, "message": f"{self.rank}: {error['message']}"}
         try:
-            first = json.loads(self._store.compare_set("failed", "", json.dumps(error)))
+            first = self._store.compare_set("failed", "", json.dumps(error))
         except RuntimeError:  # rank 0 is gone and nobody is left to be told
             return error
         if not self.rank.is_zero:
             self._leave_group()  # who waits for this process in it finds out at once
-        return dict(first)
+        return _first(first)
 
     @contextmanager
     def watched(self, stuck: Callable[[dict[str, Any]], object]) -> Iterator[None]:
         """End this process where it is still in the block some seconds after another rank has failed or rank 0 is gone.
+
+        Where another was asked to stop, this one is as well.
 
         Args:
             stuck: What is to be done before, with the other's error.
@@ -129,7 +150,7 @@ class Crew:
             watch.join()
 
     def _watch(self, over: threading.Event, stuck: Callable[[dict[str, Any]], object]) -> None:
-        lost = {"type": "RankError", "message": "rank 0 is gone", "traceback": "", "mendable": False}
+        failed: dict[str, Any] = {"type": "RankError", "message": "rank 0 is gone", "traceback": "", "mendable": False}
         try:
             store = _store(self.rank)  # of its own: the main thread may be waiting in the other
             while not store.check(["failed"]):
@@ -137,14 +158,27 @@ class Crew:
                     return
             failed = json.loads(store.get("failed"))
         except RuntimeError:
-            failed = lost
+            pass
+        stopped = failed["type"] == STOPPED
+        if stopped and not stopping.asked():  # a second signal would be taken for impatience
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
         if over.wait(GRACE):
             return
         try:
-            stuck(failed)
+            if not stopped:
+                stuck(failed)
         finally:
             print(f"{self.rank} ends: {failed['message'].splitlines()[0]}", file=sys.stderr, flush=True)
-            os._exit(1)
+            os._exit(EXIT_STATUS if stopped else 1)
+
+    def _stop(self, stop: Interrupted) -> None:
+        """Tell the others that this process was asked to stop, and does."""
+        self._failed = True
+        error = {"type": STOPPED, "message": stop.reason, "traceback": "", "mendable": False}
+        try:
+            self._store.compare_set("failed", "", json.dumps(error))
+        except RuntimeError:  # rank 0 is gone and nobody is left to be told
+            return
 
     def _decide(self, *verdict: str) -> None:
         self._store.compare_set("verdict", "", json.dumps(verdict))
@@ -208,8 +242,23 @@ def joined(trainer: schema.TrainerConfig) -> Iterator[Crew]:
     )
     try:
         yield crew
+    except Interrupted as stop:
+        crew._stop(stop)
+        raise
     finally:
         crew._leave()
+
+
+def _first(told: bytes) -> dict[str, Any]:
+    """Return the first error of all ranks.
+
+    Raises:
+        Interrupted: It is none: a rank was asked to stop.
+    """
+    error = dict(json.loads(told))
+    if error["type"] == STOPPED:
+        raise Interrupted(error["message"])
+    return error
 
 
 def _store(rank: Rank, *, server: bool = False) -> Any:

@@ -186,7 +186,7 @@ def _facts(finished: Path, label: str) -> dict[str, Any]:
         return {}
     facts: dict[str, Any] = json.loads(finished.read_text(encoding="utf-8"))
     best = finished.parent / facts["best"]
-    if not facts["best"] or best.is_dir() or whole(best):
+    if not facts["best"] or whole(best):
         return facts
     print(f"{label}: {best} is damaged, and training goes on before it.", file=sys.stderr, flush=True)
     return {}

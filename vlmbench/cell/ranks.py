@@ -12,6 +12,10 @@ from dataclasses import dataclass
 
 from vlmbench.errors import UserError
 
+# Once one rank has ended badly, the others have GRACE seconds to find out by themselves. One that is stuck then ends by
+# force, rank 0 with a record, for which the others wait FAREWELL seconds in all; who started them kills what is left.
+GRACE, FAREWELL, KILL_AFTER = 5.0, 10.0, 15.0
+
 
 class RankError(UserError):
     """The processes of a cell do not fit together; the message says how to start them."""

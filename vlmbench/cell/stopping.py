@@ -67,7 +67,7 @@ def stoppable() -> Iterator[None]:
         if outermost:
             for number, handler in _request.taken.items():
                 signal.signal(number, handler)
-            _request.process, _request.taken = 0, {}
+            _request.process, _request.taken, _request.reason = 0, {}, ""
 
 
 def request(reason: str) -> None:
@@ -111,13 +111,6 @@ def deferred() -> Iterator[None]:
         _request.deferred -= 1
     if _request.reason:
         end()
-
-
-def retake() -> None:
-    """Put the handlers back in place: Lightning's, which it sets for SIGTERM, stops between any two batches."""
-    if threading.current_thread() is threading.main_thread():
-        for number in _request.taken:
-            signal.signal(number, _handle)
 
 
 def _handle(number: int, _: Any) -> None:

@@ -31,7 +31,7 @@ from vlmbench.progress import Countdown
 LIGHTNING_CHATTER = (
     r".*does not have many workers",
     r".*exists and is not empty",
-    r".*your dataloader is not resumable",  # it is: see vlmbench.domains.datamodule
+    r".*your dataloader is not resumable",  # it is: see vlmbench.domains.epochs
     r".*overridden `transfer_batch_to_device`",
     r".*number of training batches .* is smaller than the logging interval",
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated",
@@ -105,6 +105,8 @@ def make_trainer(
             enable_model_summary=False,
             enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
         )
+        # Its handler of SIGTERM broadcasts, in the midst of whatever the ranks are sending; the cell has its own.
+        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     except MisconfigurationException as error:
         raise UserError(
             f"trainer.accelerator={config.accelerator} cannot be had here: {error} Set trainer.accelerator=auto."
@@ -136,10 +138,9 @@ def strategy_of(config: schema.TrainerConfig, *, trains: bool) -> Any:
         return "ddp"
     if config.strategy == "fsdp":
         return Sharded(world)
-    from lightning.pytorch.strategies import DeepSpeedStrategy
+    from vlmbench.cell.zero import Zero
 
-    # Of the frozen weights each checkpoint would hold a copy.
-    return DeepSpeedStrategy(stage=3, exclude_frozen_parameters=True)
+    return Zero()
 
 
 def to_train(module: TunedModule, config: schema.TrainerConfig) -> TunedModule:

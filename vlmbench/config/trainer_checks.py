@@ -61,5 +61,12 @@ def _check_sharded(cell: schema.CellConfig) -> None:
         )
     if trainer.precision == "16-mixed":
         raise ConfigError(f"{strategy} does not go with trainer.precision=16-mixed. Set bf16-mixed or 32-true.")
-    if strategy.endswith("deepspeed_stage_3") and trainer.accelerator == "cpu":
+    if not strategy.endswith("deepspeed_stage_3"):
+        return
+    if trainer.accelerator == "cpu":
         raise ConfigError(f"{strategy} needs GPUs. Set trainer.accelerator=auto, or trainer=ddp.")
+    if trainer.accumulate_grad_batches > 1:  # it would accumulate over the end of an epoch
+        raise ConfigError(
+            f"{strategy} does not go with trainer.accumulate_grad_batches={trainer.accumulate_grad_batches}. "
+            "Set it to 1 and lower trainer.batch_size, or take trainer=fsdp."
+        )

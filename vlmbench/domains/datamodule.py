@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence, Sized
-from itertools import islice
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,11 @@ import lightning as L
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from vlmbench.domains.base import Domain, Example, ImageSource, Split, StoredImages
 from vlmbench.domains.codec import UnkeptError, is_random
+from vlmbench.domains.epochs import EpochSampler, UnseenBatches
 from vlmbench.domains.pixels import KeptPixels
 from vlmbench.domains.shares import WHOLE, Share, SharedBatches, WholeBatches
 
@@ -113,49 +113,6 @@ class ExampleDataset(Dataset[Row]):
     def __getitem__(self, index: int) -> Row:
         example = self.examples[index if index >= 0 else ~index]
         return index, example, self.pixels(example.image)
-
-
-class EpochSampler(Sampler[int]):
-    """A permutation that depends on the seed and the epoch alone, so that a resumed run sees the same batches."""
-
-    def __init__(self, rows: Sized, seed: int) -> None:
-        self.rows = rows
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning at the start of each epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        return iter(torch.randperm(len(self.rows), generator=generator).tolist())
-
-
-class UnseenBatches(BatchSampler):
-    """The batches of an epoch, but for those at the beginning of one epoch that an interrupted run has seen.
-
-    Its length counts them all, as Lightning does.
-
-    Args:
-        sampler: Order of the rows.
-        batch_size: Rows in a batch.
-        start: Epoch to begin with, and how many of its batches are done.
-    """
-
-    def __init__(self, sampler: EpochSampler | SharedBatches, batch_size: int, start: tuple[int, int] = (0, 0)) -> None:
-        super().__init__(sampler, batch_size, drop_last=False)
-        self.order = sampler
-        self.start = start
-        # Lightning asks for the first batches before it says which epoch it is, and workers fetch them at once.
-        sampler.set_epoch(start[0])
-
-    def __iter__(self) -> Iterator[list[int]]:
-        epoch, done = self.start
-        return islice(super().__iter__(), done if self.order.epoch == epoch else 0, None)
 
 
 class DomainDataModule(L.LightningDataModule):

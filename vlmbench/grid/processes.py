@@ -13,14 +13,11 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from vlmbench.cell.naming import label_of
-from vlmbench.cell.ranks import environments, this_rank
+from vlmbench.cell.ranks import KILL_AFTER, environments, this_rank
 from vlmbench.config import schema
 from vlmbench.grid.children import STOP, Start, run_child
 from vlmbench.grid.outcome import GOES_ON, INTERRUPTED, Outcome
 from vlmbench.records.died import cause, was_asked
-
-#: Seconds in which the other ranks end by themselves when one of them has, with a record by rank 0 where it can.
-_GRACE = 30.0
 
 
 @dataclass
@@ -66,7 +63,7 @@ class Running:
                     self.first, self.ended = code, time.monotonic()
         if len(self.codes) == len(self.processes):
             return True
-        if self.first not in (None, INTERRUPTED) and time.monotonic() - self.ended > _GRACE:
+        if self.first not in (None, INTERRUPTED) and time.monotonic() - self.ended > KILL_AFTER:
             self.kill()
         return False
 

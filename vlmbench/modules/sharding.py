@@ -12,6 +12,8 @@ from typing import Any
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
+_HELD = -1  # a module that is at work, to DeepSpeed; its own begin with 0
+
 
 def blocks(model: nn.Module) -> Iterator[nn.Module]:
     """Yield what is gathered and let go as one: the layers of each tower, members of the outermost module lists."""
@@ -41,6 +43,12 @@ def gathered_whole(model: nn.Module) -> Iterator[None]:
     Answers are generated token by token, in one process more of them than in another; gathering layers for each would
     let processes wait for each other forever.
     """
+    with _gathered_by_deepspeed(model), _gathered_by_torch(model):
+        yield
+
+
+@contextmanager
+def _gathered_by_torch(model: nn.Module) -> Iterator[None]:
     parts = [module for module in model.modules() if isinstance(module, FSDPModule)]
     for part in parts:
         part.set_reshard_after_forward(False, recurse=False)
@@ -51,3 +59,21 @@ def gathered_whole(model: nn.Module) -> Iterator[None]:
         for part in parts:
             part.set_reshard_after_forward(True, recurse=False)
             part.reshard()
+
+
+@contextmanager
+def _gathered_by_deepspeed(model: nn.Module) -> Iterator[None]:
+    parts: list[Any] = [parameter for parameter in model.parameters() if hasattr(parameter, "ds_id")]
+    if not parts:
+        yield
+        return
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(parts):
+        for part in parts:
+            part.ds_active_sub_modules.add(_HELD)  # or each layer would let its own go once it is done
+        try:
+            yield
+        finally:
+            for part in parts:
+                part.ds_active_sub_modules.discard(_HELD)

@@ -23,9 +23,6 @@ class Stop(Protocol):
     def end(self) -> NoReturn:
         """Raise what ends the cell."""
 
-    def retake(self) -> None:
-        """Put handlers of signals back that Lightning has replaced."""
-
 
 class LastCheckpoint(Checkpoint):
     """Saves the whole state where training is, now and then and when it is asked to stop.
@@ -74,9 +71,7 @@ class LastCheckpoint(Checkpoint):
                 _move(kept, self.path.parent)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take the signals back, and go on where a checkpoint was taken."""
-        self.stop.retake()
-        trainer._signal_connector.received_sigterm = False  # the cell's own handler was told as well
+        """Go on where a checkpoint was taken."""
         self._saved, self._step = time.monotonic(), trainer.global_step
         restored, self._restored = self._restored, {}
         if not restored:
@@ -124,9 +119,11 @@ class LastCheckpoint(Checkpoint):
         self._look(trainer, saved=self._closed == _epoch(trainer)["processed"])
 
     def _look(self, trainer: L.Trainer, saved: bool = False) -> None:
-        stop = _agreed(trainer, bool(self.stop.asked()))
-        due = _agreed(trainer, time.monotonic() - self._saved >= 60 * self.minutes)
-        if (stop or due) and not saved:
+        asked, due = bool(self.stop.asked()), time.monotonic() - self._saved >= 60 * self.minutes
+        if not _agreed(trainer, asked or due):
+            return
+        stop = _agreed(trainer, asked)
+        if not saved:
             self._save(trainer)
         if stop:
             self.stop.end()
@@ -135,10 +132,9 @@ class LastCheckpoint(Checkpoint):
         try:
             trainer.save_checkpoint(self.path, weights_only=False)
         except OSError as error:
-            if trainer.world_size > 1:
-                raise  # the others wait for this one
             print(f"vlmbench: no checkpoint is kept of this step: {error}", file=sys.stderr, flush=True)
             self._saved = time.monotonic()
+            trainer.strategy.barrier("Trainer.save_checkpoint")  # where the others wait, who write nothing
 
 
 def _epoch(trainer: L.Trainer) -> dict[str, int]:
@@ -167,31 +163,28 @@ def _before_validation(loops: dict[str, Any], batches: int) -> None:
 
 
 def _means(trainer: L.Trainer) -> dict[str, Any]:
-    """Return the sums behind the epoch's running means, over all processes."""
+    """Return the sums behind the epoch's running means; what is logged of a batch is the same in every process."""
     means = {}
     for key, metric in trainer.fit_loop.epoch_loop._results.items():
         if metric.has_reset or not (metric.is_tensor and metric.meta.is_mean_reduction and metric.meta.on_epoch):
             continue
-        total, count = metric.value.clone(), metric.cumulated_batch_size.clone()
-        if trainer.world_size > 1:
-            total, count = (trainer.strategy.reduce(value, reduce_op="sum") for value in (total, count))
         logged = {name: getattr(metric.meta, name) for name in ("name", "prog_bar", "on_step", "on_epoch")}
         logged["logger"] = None if metric.meta.logger else False  # True warns where there is no logger
         logged["sync_dist"] = metric.meta.sync.should
-        means[key] = {"hook": metric.meta.fx, "logged": logged, "total": total.cpu(), "count": count.cpu()}
+        total, count = (value.detach().cpu().clone() for value in (metric.value, metric.cumulated_batch_size))
+        means[key] = {"hook": metric.meta.fx, "logged": logged, "total": total, "count": count}
     return means
 
 
 def _restore_means(trainer: L.Trainer, pl_module: L.LightningModule, means: dict[str, Any]) -> None:
-    """Put the sums back, all of them into one process."""
+    """Put the sums back."""
     results, hook = trainer.fit_loop.epoch_loop._results, pl_module._current_fx_name
-    share = 1 if trainer.is_global_zero else 0
     for key, mean in means.items():
         # Logged by the module's own call: Lightning refuses a later one that differs from it in any way.
         pl_module._current_fx_name = mean["hook"]
         pl_module.log(value=torch.zeros((), device=pl_module.device), batch_size=1, **mean["logged"])
-        results[key].value = mean["total"].to(pl_module.device) * share
-        results[key].cumulated_batch_size = mean["count"].to(pl_module.device) * share
+        results[key].value = mean["total"].to(pl_module.device)
+        results[key].cumulated_batch_size = mean["count"].to(pl_module.device)
     pl_module._current_fx_name = hook
     # At the first batch of an epoch Lightning empties them; this is not the first.
     trainer._logger_connector._first_loop_iter = False

@@ -94,9 +94,7 @@ def without_gradient(named_parameters: Iterable[tuple[str, Tensor]]) -> dict[str
     for name, parameter in named_parameters:
         if not parameter.requires_grad:
             continue
-        gradient = parameter.grad
-        if isinstance(gradient, DTensor):  # of a model that is split: every process looks at the whole of it
-            gradient = gradient.full_tensor()
+        gradient = _gradient(parameter)
         if gradient is None:
             faults[name] = "missing"
         elif not torch.isfinite(gradient).all():
@@ -104,3 +102,13 @@ def without_gradient(named_parameters: Iterable[tuple[str, Tensor]]) -> dict[str
         elif not gradient.any():
             faults[name] = "zero"
     return faults
+
+
+def _gradient(parameter: Tensor) -> Tensor | None:
+    """Return the gradient of a tensor; of a model that is split every process looks at the whole of it."""
+    if hasattr(parameter, "ds_id"):
+        from deepspeed.utils import safe_get_full_grad
+
+        return safe_get_full_grad(parameter)
+    gradient = parameter.grad
+    return gradient.full_tensor() if isinstance(gradient, DTensor) else gradient
