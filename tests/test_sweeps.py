@@ -97,7 +97,7 @@ def test_data_that_are_not_here_cost_no_import_of_what_reads_them(monkeypatch, t
     monkeypatch.setitem(sys.modules, "vlmbench.cell.domain", None)
     domain = read_domains()["papila"]
     with pytest.raises(AbsentError, match="is not a folder"):
-        Namer().data(cell(domain=dataclasses.replace(domain, root=str(tmp_path / "nothing"))))
+        Namer().data(cell(domain=dataclasses.replace(domain, root=str(tmp_path / "nothing"))))  # type: ignore[call-arg]
 
 
 def points(monkeypatch, *arguments: str) -> list[dict[str, str]]:
