@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from slurm.local_cluster import ClusterError, running
+from slurm.cluster import ClusterError, running
 
 
 def sweep(output: Path, launcher: str, words: list[str], environment: dict[str, str]) -> float:
