@@ -17,7 +17,7 @@ from slurm.cluster import Cluster, missing, running
 
 from vlmbench.config import schema
 from vlmbench.grid.follow import Watch
-from vlmbench.grid.outcome import Outcome, write_told
+from vlmbench.grid.outcome import Outcome, read_told, write_told
 from vlmbench.grid.pack import Pack, packs_of, wanted
 from vlmbench.grid.queue import Job, SlurmError
 from vlmbench.grid.submitted import FILE, Submitted, queued
@@ -439,20 +439,25 @@ def test_a_requeued_job_outlives_the_lease_of_the_node_that_it_was_lost_with(mon
     os.utime(lease, (touched, touched))
     assert holder(known) is not None
     monkeypatch.setattr("vlmbench.grid.pack.LOOK", 0.1)
-    Pack([config], "")._outlive()
-    assert holder(known) is None
-    assert time.time() >= touched + LAPSE_S
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    in_process(monkeypatch, lambda self: [Outcome("a cell", "failed" if holder(known) else "done")])
+    Pack([config], str(tmp_path / "told.json"))()
+    assert [outcome.status for outcome in read_told(tmp_path / "told.json")] == ["done"]
+
+
+def in_process(monkeypatch: pytest.MonkeyPatch, run: Callable[[Pack], list[Outcome]]) -> None:
+    """Let a job do something else than to run cells, without a fork server."""
+    monkeypatch.setattr("vlmbench.grid.pack._start_server", lambda: None)
+    monkeypatch.setattr("vlmbench.grid.pack.signal.signal", lambda number, handler: None)
+    monkeypatch.setattr(Pack, "_run", run)
 
 
 def test_a_job_says_nothing_of_what_became_of_it_before_it_was_requeued(monkeypatch, tmp_path):
     told = tmp_path / "told.json"
     write_told(told, [Outcome("a cell", "interrupted")])
-    monkeypatch.setattr("vlmbench.grid.pack._start_server", lambda: None)
-    monkeypatch.setattr(Pack, "_run", lambda self: sys.exit("killed"))
-    before = signal.getsignal(signal.SIGTERM)
+    in_process(monkeypatch, lambda self: sys.exit("killed"))
     with pytest.raises(SystemExit):
         Pack([cell()], str(told))()
-    signal.signal(signal.SIGTERM, before)
     assert not told.exists()
 
 
