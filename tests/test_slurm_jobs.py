@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from vlmbench.cell.naming import Name
 from vlmbench.config import schema
 from vlmbench.grid.follow import Watch
 from vlmbench.grid.outcome import Outcome, read_told, write_told
 from vlmbench.grid.pack import Pack, packs_of
 from vlmbench.grid.queue import Job, SlurmError
 from vlmbench.grid.submitted import Submitted, queued
-from vlmbench.grid.waiting import Known, holder, look_up
+from vlmbench.grid.waiting import Known, holder
 from vlmbench.records.claim import LOCK
 from vlmbench.records.lease import LAPSE_S, own_lease
 from vlmbench.records.state import State
@@ -88,6 +89,7 @@ def test_a_job_says_itself_how_cells_ended_that_have_no_name_here(monkeypatch, t
 
 def test_a_controller_that_is_away_is_asked_again_and_slurms_reason_is_told(monkeypatch, tmp_path, capsys):
     gone = {"7_1": Job("vlmbench-abc", "NODE_FAIL", "NodeDown")}
+    (tmp_path / "log.err").touch()
     outcome = waited(tmp_path, monkeypatch, [SlurmError("squeue fails: away."), SlurmError("away."), gone], [])
     assert outcome.status == "killed"
     assert f"job 7_1: NODE_FAIL (NodeDown); see {tmp_path}/log.err" in outcome.text
@@ -96,7 +98,7 @@ def test_a_controller_that_is_away_is_asked_again_and_slurms_reason_is_told(monk
 
 def test_another_clusters_job_of_the_same_number_is_not_ours(monkeypatch, tmp_path):
     outcome = waited(tmp_path, monkeypatch, [{"7_1": Job("another", "RUNNING", "None")}], [])
-    assert "no longer known to SLURM" in outcome.text
+    assert outcome.text.startswith("KILLED  job 7_1: no longer known to SLURM, as after scancel. Run")  # and no log
 
 
 def test_a_cell_that_another_process_leaves_is_submitted_then(command, tmp_path, monkeypatch):
@@ -123,19 +125,17 @@ def test_a_cell_that_another_process_leaves_is_submitted_then(command, tmp_path,
 
 
 def test_a_requeued_job_outlives_the_lease_of_the_node_that_it_was_lost_with(monkeypatch, tmp_path):
-    config = dataclasses.replace(cell(), output=str(tmp_path))
-    (known,) = look_up([config])[0]
-    assert known.name is not None
-    known.name.folder.mkdir(parents=True)
-    lease = known.name.folder / LOCK
+    known = Known(0, cell(), Name("identity", tmp_path, "data", "weights"))
+    lease = tmp_path / LOCK
     lease.write_text(dataclasses.replace(own_lease("abc", locked=True), machine="of the lost node").text())
     touched = time.time() - LAPSE_S + 3
     os.utime(lease, (touched, touched))
     assert holder(known) is not None
     monkeypatch.setattr("vlmbench.grid.pack.LOOK", 0.1)
+    monkeypatch.setattr("vlmbench.grid.pack.look_up", lambda configs: ([known], {}))
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     in_process(monkeypatch, lambda self: [Outcome("a cell", "failed" if holder(known) else "done")])
-    Pack([config], str(tmp_path / "told.json"))()
+    Pack([known.config], str(tmp_path / "told.json"))()
     assert [outcome.status for outcome in read_told(tmp_path / "told.json")] == ["done"]
 
 

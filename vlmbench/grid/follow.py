@@ -112,8 +112,10 @@ class Watch:
             return
         outcome = next((one for one in read_told(Path(entry.told)) if one.label == cell.label), None)
         if outcome is None or outcome.status == "killed":
-            reason = self._reasons.get(entry.job, "no longer known to SLURM")
-            text = f"KILLED  job {entry.job}: {reason}; see {entry.stderr}. Run the grid again to resume it"
+            # An array's job that is cancelled before it begins leaves no trace.
+            reason = self._reasons.get(entry.job, "no longer known to SLURM, as after scancel")
+            see = f"; see {entry.stderr}" if Path(entry.stderr).exists() else ""  # no log of what has not begun
+            text = f"KILLED  job {entry.job}: {reason}{see}. Run the grid again to resume it"
             outcome = Outcome(cell.label, "killed", text, cell.folder)
         elif outcome.status == "running" and cell.name is not None:
             self._leave_over(index)
