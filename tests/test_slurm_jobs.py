@@ -156,6 +156,7 @@ def test_a_job_says_nothing_of_what_became_of_it_before_it_was_requeued(monkeypa
 
 
 def test_a_job_that_is_stopped_before_it_begins_begins_nothing(monkeypatch):
+    monkeypatch.setattr("vlmbench.grid.pack.run_cells", lambda *_, **__: [])
     pack = Pack([cell()], "")
     pack._stop(signal.SIGTERM, None)
     assert [outcome.status for outcome in pack._run()] == ["interrupted"]
