@@ -167,13 +167,13 @@ def _before_validation(loops: dict[str, Any], batches: int) -> None:
 
 
 def _means(trainer: L.Trainer) -> dict[str, Any]:
-    """Return the sums behind the epoch's running means, over all processes."""
+    """Return the sums behind the epoch's running means: over all processes where each has logged a part of its own."""
     means = {}
     for key, metric in trainer.fit_loop.epoch_loop._results.items():
         if metric.has_reset or not (metric.is_tensor and metric.meta.is_mean_reduction and metric.meta.on_epoch):
             continue
         total, count = metric.value.clone(), metric.cumulated_batch_size.clone()
-        if trainer.world_size > 1:
+        if metric.meta.sync.should:
             total, count = (trainer.strategy.reduce(value, reduce_op="sum") for value in (total, count))
         logged = {name: getattr(metric.meta, name) for name in ("name", "prog_bar", "on_step", "on_epoch")}
         logged["logger"] = None if metric.meta.logger else False  # True warns where there is no logger
@@ -183,13 +183,13 @@ def _means(trainer: L.Trainer) -> dict[str, Any]:
 
 
 def _restore_means(trainer: L.Trainer, pl_module: L.LightningModule, means: dict[str, Any]) -> None:
-    """Put the sums back, all of them into one process."""
+    """Put the sums back: into one process where they are of all of them, else into each."""
     results, hook = trainer.fit_loop.epoch_loop._results, pl_module._current_fx_name
-    share = 1 if trainer.is_global_zero else 0
     for key, mean in means.items():
         # Logged by the module's own call: Lightning refuses a later one that differs from it in any way.
         pl_module._current_fx_name = mean["hook"]
         pl_module.log(value=torch.zeros((), device=pl_module.device), batch_size=1, **mean["logged"])
+        share = int(trainer.is_global_zero or not mean["logged"]["sync_dist"])
         results[key].value = mean["total"].to(pl_module.device) * share
         results[key].cumulated_batch_size = mean["count"].to(pl_module.device) * share
     pl_module._current_fx_name = hook
