@@ -24,8 +24,8 @@ status=0
 
 # 3. The curves wait in the cells' directories; records and the report need no W&B.
 if [ -z "${WANDB_API_KEY:-}" ] && ! grep -qs 'machine api.wandb.ai' "${NETRC:-$HOME/.netrc}"; then
-  echo "No key for W&B (WANDB_API_KEY, or wandb login): nothing is sent. Later: wandb sync \$(find $OUTPUT -name 'offline-run-*')"
+  echo "No key for W&B (WANDB_API_KEY, or wandb login): nothing is sent. Later: $PYTHON -m wandb sync \$(find $OUTPUT -name 'offline-run-*')"
 else
-  find "$OUTPUT" -type d -name 'offline-run-*' -print0 | xargs -0 -r wandb sync
+  find "$OUTPUT" -type d -name 'offline-run-*' -print0 | xargs -0 -r "$PYTHON" -m wandb sync
 fi
 exit "$status"

@@ -15,7 +15,6 @@ from vlmbench.grid.waiting import Known, holder, settled
 #: Seconds between two looks at the queue, at first and at most; between two lines that say how it stands; and that a
 #: record may take from another machine to this one.
 FIRST, MOST, SAY, LATE = 1.0, 20.0, 60.0, 5.0
-LEFT = "no longer at work elsewhere, and not done; it goes on when it is launched again"
 
 
 class Watch:
@@ -40,9 +39,10 @@ class Watch:
         self._gone: dict[str, float] = {}  # when a job was first seen to have ended
         self._reasons: dict[str, str] = {}  # why it ended; SLURM forgets a job after some minutes
         self._lost = False
+        self._left: list[Known] = []
 
-    def run(self) -> None:
-        """Return when every cell is settled, one way or another."""
+    def run(self) -> list[Known]:
+        """Return when every cell is settled, one way or another, but those that other processes left: these."""
         pause, said = FIRST, time.monotonic()
         while self.waiting:
             jobs = self._jobs()
@@ -55,14 +55,16 @@ class Watch:
             pause = FIRST if len(self.waiting) < before or self._gone else min(MOST, pause * 1.3)
             if self.waiting:
                 time.sleep(pause)
+        return self._left
 
-    def leave(self) -> None:
-        """Settle nothing more: what was submitted goes on by itself."""
+    def leave(self) -> list[Known]:
+        """Settle nothing more: what was submitted goes on by itself, and nothing is left."""
         for index, entry in self.waiting.items():
             cell = self.cells[index]
             text = f"job {entry.job}" if entry else "at work elsewhere"
             self.outcomes[index] = Outcome(cell.label, "submitted" if entry else "running", text, cell.folder)
         print(self.farewell())
+        return []
 
     def farewell(self) -> str:
         """Return how to look at the jobs that go on, and how to end them."""
@@ -93,7 +95,7 @@ class Watch:
             self._settle(index, Outcome(cell.label, outcome.status, outcome.text, cell.folder))
         elif entry is None:
             if holder(cell) is None:
-                self._settle(index, Outcome(cell.label, "interrupted", LEFT, cell.folder))
+                self._leave_over(index)
         elif jobs is not None:
             job = jobs.get(entry.job)
             if job is not None and job.name == entry.name and not job.ended:
@@ -110,12 +112,21 @@ class Watch:
             return
         outcome = next((one for one in read_told(Path(entry.told)) if one.label == cell.label), None)
         if outcome is None or outcome.status == "killed":
-            reason = self._reasons.get(entry.job, "no longer known to SLURM")
-            text = f"KILLED  job {entry.job}: {reason}; see {entry.stderr}. Run the grid again to resume it"
+            # An array's job that is cancelled before it begins leaves no trace.
+            reason = self._reasons.get(entry.job, "no longer known to SLURM, as after scancel")
+            see = f"; see {entry.stderr}" if Path(entry.stderr).exists() else ""  # no log of what has not begun
+            text = f"KILLED  job {entry.job}: {reason}{see}. Run the grid again to resume it"
             outcome = Outcome(cell.label, "killed", text, cell.folder)
-        elif outcome.status == "running":
-            outcome = Outcome(cell.label, "interrupted", LEFT, cell.folder)
+        elif outcome.status == "running" and cell.name is not None:
+            self._leave_over(index)
+            return
+        elif outcome.status == "running":  # whoever has it may have it still, which cannot be seen from here
+            outcome = Outcome(cell.label, "interrupted", outcome.text, cell.folder)
         self._settle(index, outcome)
+
+    def _leave_over(self, index: int) -> None:
+        del self.waiting[index]
+        self._left.append(self.cells[index])
 
     def _settle(self, index: int, outcome: Outcome) -> None:
         del self.waiting[index]

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing import forkserver
@@ -15,12 +16,16 @@ from types import FrameType
 
 from submitit.helpers import Checkpointable, DelayedSubmission
 
+from vlmbench.cell.naming import label_of
+from vlmbench.cell.recorded import record_death
 from vlmbench.config import schema
 from vlmbench.grid.local import STOP_SECONDS, run_cells, stop_all
 from vlmbench.grid.order import Seconds, turns
-from vlmbench.grid.outcome import Outcome, write_told
+from vlmbench.grid.outcome import GOES_ON, Outcome, write_told
 from vlmbench.grid.processes import Running, start, wait_all
 from vlmbench.grid.slots import threads_of
+from vlmbench.grid.waiting import LOOK, holder, look_up
+from vlmbench.records.lease import LAPSE_S
 
 #: What submitit takes for "save and requeue"; the cluster sends it to every process of a job.
 REQUEUE = signal.SIGUSR2
@@ -77,23 +82,29 @@ class Pack(Checkpointable):
         cells: What to run.
         told: File that says in the end how each cell ended: the launcher cannot name those whose data are not with it.
         jobs: Cells at a time; None: as the machine's GPUs and cores allow.
+        stop_seconds: How long cells may take to save what they have; less than SLURM leaves them.
     """
 
     cells: list[schema.CellConfig]
     told: str
     jobs: int | None = None
+    stop_seconds: float = STOP_SECONDS
     _ranks: list[Running] = field(default_factory=list, repr=False)
     _asked: bool = False
 
     def __call__(self) -> None:
         """Run the cells; what is done already, or in the hands of another process, is left alone."""
         self._ranks, self._asked = [], False
+        leads = os.environ.get("SLURM_PROCID", "0") == "0"
         _start_server()
         # The cluster sends it before it takes the machine, and at times nothing else; submitit would only note it down.
         signal.signal(signal.SIGTERM, self._stop)
-        alone = len(self.cells) == 1 and ranks_of(self.cells[0]) > 1
-        outcomes = [self._rank()] if alone else run_cells(self.cells, jobs=self.jobs, wait=False, signals=False)
-        if os.environ.get("SLURM_PROCID", "0") != "0":
+        if leads:
+            Path(self.told).unlink(missing_ok=True)  # of the same job before it was requeued
+            if "SLURM_RESTART_COUNT" in os.environ:
+                self._outlive()
+        outcomes = self._run()
+        if not leads:
             return
         if (self._asked or any(one.status == "interrupted" for one in outcomes)) and wanted():
             os.kill(os.getpid(), REQUEUE)  # submitit's own handler calls `checkpoint` and requeues
@@ -102,7 +113,7 @@ class Pack(Checkpointable):
     def checkpoint(self) -> DelayedSubmission:
         """Let the running cells save what they have, and return what the requeued job does: the same again."""
         self._halt()
-        return DelayedSubmission(Pack(self.cells, self.told, self.jobs))
+        return DelayedSubmission(Pack(self.cells, self.told, self.jobs, self.stop_seconds))
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
         self._asked = True
@@ -111,19 +122,35 @@ class Pack(Checkpointable):
     def _halt(self) -> None:
         for running in self._ranks:
             running.ask()
-        if not wait_all(self._ranks, STOP_SECONDS if self._ranks else 0.0):
+        if not wait_all(self._ranks, self.stop_seconds if self._ranks else 0.0):
             for running in self._ranks:
                 running.kill()
-        stop_all()
+        stop_all(self.stop_seconds)
+
+    def _outlive(self) -> None:
+        """Wait until the cells are free, at most as long as the lease of a node counts that was lost with this job."""
+        cells, end = look_up(self.cells)[0], time.monotonic() + LAPSE_S + LOOK
+        while not self._asked and time.monotonic() < end and any(holder(cell) for cell in cells):
+            time.sleep(LOOK)
+
+    def _run(self) -> list[Outcome]:
+        if self._asked:  # before anything was begun
+            return [Outcome(label_of(config), "interrupted", GOES_ON) for config in self.cells]
+        if len(self.cells) == 1 and ranks_of(self.cells[0]) > 1:
+            return [self._rank()]
+        return run_cells(self.cells, jobs=self.jobs, wait=False, stop_seconds=self.stop_seconds, signals=False)
 
     def _rank(self) -> Outcome:
         """Run this task's rank of a cell on several devices, as a process that can be stopped."""
         (config,) = self.cells
-        running = start(config, {}, threads_of(1, os.environ), STOP_SECONDS, "")
+        running = start(config, {}, threads_of(1, os.environ), self.stop_seconds, "")
         self._ranks.append(running)
         while not running.over():
             wait(running.sentinels, 1.0)
-        return running.outcome()
+        outcome = running.outcome()
+        if outcome.status == "killed" and os.environ.get("SLURM_PROCID", "0") == "0":
+            record_death(config, running.code)
+        return outcome
 
 
 def _start_server() -> None:

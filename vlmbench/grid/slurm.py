@@ -18,9 +18,11 @@ from vlmbench.grid.follow import Watch
 from vlmbench.grid.order import Seconds
 from vlmbench.grid.outcome import Outcome
 from vlmbench.grid.queue import SlurmError, check, longest_array
-from vlmbench.grid.submitted import Submitted, key_of, queued
+from vlmbench.grid.submitted import Queued, Submitted, key_of, queued
 from vlmbench.grid.waiting import Known, holder, look_up, settled
 
+#: Of the time from SLURM's signal to the end: what cells have to save themselves; the rest is for requeuing.
+_STOP_SHARE = 2 / 3
 # Of these submitit's names have no prefix, since its other executors have them too.
 _SHARED = (
     "name",
@@ -61,6 +63,7 @@ def launch(
         How each cell ended, in the order of `configs`; `submitted` where nobody waits.
 
     Raises:
+        ConfigError: A setting that cannot be.
         SlurmError: SLURM is not there, or refuses; nothing of what it refused is submitted.
     """
     for key, where in (("nodes", "trainer.nodes"), ("tasks_per_node", "trainer.devices")):
@@ -69,28 +72,36 @@ def launch(
     for key, value in (("jobs", jobs), ("cells_per_job", cells_per_job)):
         if value is not None and value < 1:
             raise ConfigError(f"hydra.launcher.{key}={value}: must be at least 1, or null.")
+    if pack_minutes is not None and not pack_minutes >= 0:
+        raise ConfigError(f"hydra.launcher.pack_minutes={pack_minutes}: must be at least 0, or null.")
     check(parameters.get("partition"))
     cells, same = look_up(configs)
-    outcomes = {cell.index: outcome for cell in cells if (outcome := settled(cell)) is not None}
-    todo = [cell for cell in cells if cell.index not in outcomes]
-    held = [cell for cell in todo if holder(cell)]
-    before = folder_of(submitit_folder)
-    with queued(before) as entries:
-        known = {key: entry for entry in entries for key in entry.keys}
-        waiting: dict[int, Submitted | None] = {cell.index: known.get(key_of(cell)) for cell in todo}
-        again = sum(entry is not None for entry in waiting.values())
-        fresh = [cell for cell in todo if waiting[cell.index] is None and cell not in held]
-        print(f"{len(cells)} cells: {len(outcomes)} done already, {again} submitted before, {len(fresh)} to submit")
-        packs = divide(fresh, cells_per_job=cells_per_job, pack_minutes=pack_minutes, jobs=jobs, seconds=seconds)
-        for shape, group in packs.items():
-            for pack, entry in submit(group, shape, submitit_folder, jobs, parameters, entries):
-                waiting |= {cell.index: entry for cell in pack}
-    watch = Watch({cell.index: cell for cell in cells}, waiting, outcomes, total=len(cells))
-    try:
-        watch.run() if wait else watch.leave()
-    except KeyboardInterrupt:
-        print(watch.farewell(), file=sys.stderr)
-        raise
+    outcomes: dict[int, Outcome] = {}
+    todo: Sequence[Known] = cells
+    while todo:
+        outcomes |= {cell.index: outcome for cell in todo if (outcome := settled(cell)) is not None}
+        todo = [cell for cell in todo if cell.index not in outcomes]
+        held = [cell for cell in todo if holder(cell)]
+        with queued(folder_of(submitit_folder)) as queue:
+            known = {key: entry for entry in queue.entries for key in entry.keys}
+            waiting: dict[int, Submitted | None] = {cell.index: known.get(key_of(cell)) for cell in todo}
+            again = sum(entry is not None for entry in waiting.values())
+            fresh = [cell for cell in todo if waiting[cell.index] is None and cell not in held]
+            elsewhere = len(todo) - again - len(fresh)
+            counts = f"{len(outcomes)} done already, {again} submitted before, {len(fresh)} to submit"
+            print(
+                f"{len(cells)} cells: {counts}" + (f", {elsewhere} at work elsewhere" if elsewhere else ""), flush=True
+            )
+            packs = divide(fresh, cells_per_job=cells_per_job, pack_minutes=pack_minutes, jobs=jobs, seconds=seconds)
+            for shape, group in packs.items():
+                for pack, entry in submit(group, shape, submitit_folder, jobs, parameters, queue):
+                    waiting |= {cell.index: entry for cell in pack}
+        watch = Watch({cell.index: cell for cell in cells}, waiting, outcomes, total=len(cells))
+        try:
+            todo = watch.run() if wait else watch.leave()
+        except KeyboardInterrupt:
+            print(watch.farewell(), file=sys.stderr)
+            raise
     repeated = {index: dataclasses.replace(outcomes[first], repeated=True) for index, first in same.items()}
     return [(outcomes | repeated)[index] for index in range(len(configs))]
 
@@ -132,32 +143,42 @@ def submit(
     submitit_folder: str,
     jobs: int | None,
     parameters: Mapping[str, Any],
-    entries: list[Submitted],
+    queue: Queued,
 ) -> list[tuple[Sequence[Known], Submitted]]:
-    """Submit packs of one shape as job arrays, and add them to `entries`.
+    """Submit packs of one shape as job arrays, and add them to `queue`.
 
     Raises:
         SlurmError: sbatch refuses; what it says is in the message.
     """
     import submitit
+    from submitit.core.utils import JobPaths
 
     from vlmbench.grid.pack import Pack
 
-    name = f"{parameters['name']}-{uuid.uuid4().hex[:6]}"
-    asked = {**parameters, **_resources(parameters, shape), "name": name}
+    asked = {**parameters, **_resources(parameters, shape)}
     executor = submitit.AutoExecutor(submitit_folder, "slurm", slurm_max_num_timeout=asked.pop("max_num_timeout"))
     executor.update_parameters(**{key if key in _SHARED else f"slurm_{key}": value for key, value in asked.items()})
     told = folder_of(submitit_folder).resolve() / "told"
-    size, submitted = longest_array(), []
+    errors = str(JobPaths(submitit_folder, "%j", 0).stderr)
+    stop_seconds = max(1.0, parameters["signal_delay_s"] * _STOP_SHARE)
+    size, submitted = longest_array(), list[tuple[Sequence[Known], Submitted]]()
     for first in range(0, len(packs), size):
         group = packs[first : first + size]
-        works = [Pack([cell.config for cell in pack], str(told / f"{uuid.uuid4().hex}.json"), jobs) for pack in group]
+        name = f"{parameters['name']}-{uuid.uuid4().hex[:6]}"
+        executor.update_parameters(name=name)
+        entries = [
+            Submitted(name, place, tuple(map(key_of, pack)), str(told / f"{name}-{place}.json"), errors)
+            for place, pack in enumerate(group)
+        ]
+        works = [
+            Pack([cell.config for cell in pack], entry.told, jobs, stop_seconds)
+            for pack, entry in zip(group, entries, strict=True)
+        ]
+        queue.add(entries)
         made = _submit(executor, works)
-        for pack, work, job in zip(group, works, made, strict=True):
-            keys = tuple(key_of(cell) for cell in pack)
-            entry = Submitted(job.job_id, name, keys, work.told, str(job.paths.stderr))
-            entries.append(entry)
-            submitted.append((pack, entry))
+        entries = [dataclasses.replace(entry, job=job.job_id) for entry, job in zip(entries, made, strict=True)]
+        queue.add(entries)
+        submitted += zip(group, entries, strict=True)
         span = made[0].job_id.partition("_")[0] + (f"_[0-{len(made) - 1}]" if len(made) > 1 else "")
         print(f"submitted {sum(map(len, group))} cells as {len(made)} jobs: {span}, {name}", flush=True)
     return submitted
