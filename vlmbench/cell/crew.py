@@ -19,13 +19,11 @@ from datetime import timedelta
 from typing import Any
 
 from vlmbench.cell import stopping
-from vlmbench.cell.ranks import FAREWELL, GRACE, Rank, RankError, this_rank
+from vlmbench.cell.ranks import FAREWELL, GRACE, Rank, RankError
 from vlmbench.cell.stopping import EXIT_STATUS, Interrupted
-from vlmbench.config import schema
 from vlmbench.records.claim import ClaimedError
 
 JOIN = timedelta(minutes=10)  # nodes of a cluster may read torch from a slow disk
-TENSORS = timedelta(minutes=60)  # for which one rank may wait for another within the work: the slowest batch by far
 BEAT, LOOK = 0.5, 0.1  # seconds between two looks at the store: of the watch, and of who waits for rank 0
 GO, END = "go", "end"
 STOPPED = "Interrupted"  # in place of the type of an error: a rank was asked to stop
@@ -152,7 +150,7 @@ class Crew:
     def _watch(self, over: threading.Event, stuck: Callable[[dict[str, Any]], object]) -> None:
         failed: dict[str, Any] = {"type": "RankError", "message": "rank 0 is gone", "traceback": "", "mendable": False}
         try:
-            store = _store(self.rank)  # of its own: the main thread may be waiting in the other
+            store = meeting_store(self.rank)  # of its own: the main thread may be waiting in the other
             while not store.check(["failed"]):
                 if over.wait(BEAT):
                     return
@@ -171,7 +169,7 @@ class Crew:
             print(f"{self.rank} ends: {failed['message'].splitlines()[0]}", file=sys.stderr, flush=True)
             os._exit(EXIT_STATUS if stopped else 1)
 
-    def _stop(self, stop: Interrupted) -> None:
+    def stop(self, stop: Interrupted) -> None:
         """Tell the others that this process was asked to stop, and does."""
         self._failed = True
         error = {"type": STOPPED, "message": stop.reason, "traceback": "", "mendable": False}
@@ -183,7 +181,12 @@ class Crew:
     def _decide(self, *verdict: str) -> None:
         self._store.compare_set("verdict", "", json.dumps(verdict))
 
-    def _join(self) -> None:
+    def join(self) -> None:
+        """Wait until every process of the cell is there.
+
+        Raises:
+            RankError: Some did not come.
+        """
         self._store.set(f"here/{self.rank.rank}", "")
         everybody = {f"here/{rank}": rank for rank in range(self.rank.world)}
         try:
@@ -195,7 +198,7 @@ class Crew:
                 "says why; all must be started with the same command."
             ) from error
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
         """Part in order: rank 0 holds the store, so it goes last."""
         self._leave_group()
         try:
@@ -213,42 +216,6 @@ class Crew:
             distributed.destroy_process_group()
 
 
-@contextmanager
-def joined(trainer: schema.TrainerConfig) -> Iterator[Crew]:
-    """Join the other processes of this cell, where it has others, for the block.
-
-    Raises:
-        RankError: The processes that there are do not fit the cell, or some did not come.
-    """
-    rank = this_rank(trainer.devices, trainer.nodes)
-    if rank is None:
-        raise RankError(f"trainer.devices={trainer.devices}: the processes of the cell were not started.")
-    if rank.world == 1:
-        yield Crew(rank)
-        return
-    import torch
-    from torch import distributed
-
-    gpus = torch.cuda.is_available() and trainer.accelerator != "cpu"
-    crew = Crew(rank, _store(rank, server=rank.is_zero), gpus=gpus)
-    crew._join()
-    distributed.init_process_group(
-        # Predictions and other plain objects go by gloo, tensors on GPUs by NCCL.
-        "cpu:gloo,cuda:nccl" if gpus else "gloo",
-        store=distributed.PrefixStore("group", crew._store),
-        rank=rank.rank,
-        world_size=rank.world,
-        timeout=TENSORS,
-    )
-    try:
-        yield crew
-    except Interrupted as stop:
-        crew._stop(stop)
-        raise
-    finally:
-        crew._leave()
-
-
 def _first(told: bytes) -> dict[str, Any]:
     """Return the first error of all ranks.
 
@@ -261,7 +228,12 @@ def _first(told: bytes) -> dict[str, Any]:
     return error
 
 
-def _store(rank: Rank, *, server: bool = False) -> Any:
+def meeting_store(rank: Rank, *, server: bool = False) -> Any:
+    """Return the store at which the processes of a cell meet; rank 0 serves it.
+
+    Raises:
+        RankError: Nobody has said where.
+    """
     from torch.distributed import TCPStore
 
     address, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")

@@ -7,9 +7,10 @@ import signal
 import threading
 from typing import Any
 
-from vlmbench.cell.crew import Crew, joined
+from vlmbench.cell.crew import Crew
 from vlmbench.cell.domain import audited
 from vlmbench.cell.faults import describe
+from vlmbench.cell.joining import joined
 from vlmbench.cell.prepared import Prepared, now
 from vlmbench.cell.recorded import forget_unnamed, header_of, rescored, write_failed
 from vlmbench.cell.stopping import Interrupted, asked, end, stoppable

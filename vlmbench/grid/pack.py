@@ -149,7 +149,7 @@ class Pack(Checkpointable):
             wait(running.sentinels, 1.0)
         outcome = running.outcome()
         if outcome.status == "killed" and os.environ.get("SLURM_PROCID", "0") == "0":
-            record_death(config, running.code)
+            record_death(config, running.code, time.time() - outcome.seconds)
         return outcome
 
 
