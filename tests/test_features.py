@@ -2,6 +2,9 @@
 
 import json
 import multiprocessing
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -86,12 +89,13 @@ def test_processes_that_want_the_same_wait_for_the_one_that_makes_it(tmp_path):
     assert (tmp_path / "log").read_text() == "made\n"
 
 
-def test_cells_of_one_model_and_domain_encode_once_and_end_as_without_the_cache(command, tmp_path, monkeypatch):
-    monkeypatch.setenv("VLMBENCH_CACHE", str(tmp_path / "cache"))
+def test_cells_of_one_model_and_domain_encode_once_and_end_as_without_the_cache(tmp_path):
+    # A command of its own: what cells are forked from has the variables that it was started with.
+    environment = {**os.environ, "VLMBENCH_CACHE": str(tmp_path / "cache")}
+    train = [sys.executable, "-m", "vlmbench.train", "-m"]
     for output, gib in (("with", 1), ("without", 0)):
         words = ["finetune=linear_probe,lora", "seed=0,1", f"trainer.feature_cache_gib={gib}"]
-        status, _, err = command("train", "-m", *words, *SMALL, f"output={tmp_path / output}")
-        assert status == 0, err
+        subprocess.run([*train, *words, *SMALL, f"output={tmp_path / output}"], env=environment, check=True)
     kept = {}
     for path in sorted((tmp_path / "with").rglob("record.json")):
         record = json.loads(path.read_text())

@@ -81,7 +81,7 @@ def meanwhile(look: Callable[[], bool]) -> Iterator[None]:
 
 def in_training(output: Path) -> Iterator[tuple[Path, int]]:
     """Yield the cells that have a checkpoint and no record, with their processes."""
-    for checkpoint in output.glob("*/*/checkpoints/last.ckpt"):
+    for checkpoint in output.glob("*/*/checkpoints/*.ckpt"):
         cell = checkpoint.parent.parent
         found = find_lease(cell / "cell.lock")
         if not (cell / "record.json").exists() and found is not None and found.lease is not None:
@@ -214,7 +214,7 @@ def test_a_disk_that_is_full_when_the_record_is_written(small_disk):
 
     settings = ["domain.patients=20", "task.resamples=20000"]  # scoring takes seconds
     with meanwhile(fill_after_the_predictions):
-        ended = grid(output, "finetune=zero_shot", "seed=0,1", settings=settings)
+        ended = grid(output, "finetune=zero_shot", "domain.world_seed=0,1", settings=settings)
     assert ended.status == 1
     assert "0 of 2 cells done, 2 not:" in ended.out
     assert "No space left on device" in ended.out
@@ -222,7 +222,7 @@ def test_a_disk_that_is_full_when_the_record_is_written(small_disk):
     assert not leftovers(output)
     assert shutil.disk_usage(small_disk).free == 0
     (small_disk / "ballast").unlink()
-    again = grid(output, "finetune=zero_shot", "seed=0,1", settings=settings)
+    again = grid(output, "finetune=zero_shot", "domain.world_seed=0,1", settings=settings)
     assert again.status == 0, again.out
     assert again.statuses == {"done": 2}
 

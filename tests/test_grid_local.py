@@ -216,7 +216,7 @@ def test_a_cell_on_two_devices_is_two_ranks_with_both_gpus(tmp_path, spied):
 
 
 def test_a_rank_that_dies_takes_the_others_with_it(tmp_path, spied, monkeypatch):
-    monkeypatch.setattr(processes, "_GRACE", 1.0)
+    monkeypatch.setattr(processes, "KILL_AFTER", 1.0)
     (outcome,) = run_cells([cell(tmp_path, "dies", devices=2, accelerator="cpu")], jobs=2)
     assert outcome.status == "killed"
     assert "SIGKILL" in outcome.text
@@ -441,7 +441,8 @@ finally:
 
 
 def test_finished_cells_are_counted_and_start_neither_torch_nor_a_process(tmp_path, command):
-    asked = ["-m", "finetune=zero_shot", "domain.patients=20", "task.resamples=100", f"output={tmp_path}"]
+    small = ["trainer.max_epochs=1", "trainer.batch_size=8", "domain.patients=20", "task.resamples=100"]
+    asked = ["-m", "finetune=lora", *small, f"output={tmp_path}"]
     status, _, err = command("train", *asked, "seed=0")
     assert status == 0, err
     (one,) = (path.parent for path in tmp_path.rglob("record.json"))

@@ -253,7 +253,7 @@ def test_the_order_of_training_is_that_without_the_cache(images, tmp_path):
     def epochs(module: DomainDataModule) -> Iterator[Tensor]:
         loader = module.train_dataloader()
         for epoch in range(2):
-            loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+            loader.batch_sampler.sampler.set_epoch(epoch)  # type: ignore[union-attr]
             yield torch.cat([batch["pixels"] for batch in loader])
 
     for one, other in zip(epochs(module_of(images, None)), epochs(module_of(images, tmp_path / "c")), strict=True):

@@ -82,7 +82,7 @@ def _removable(folder: Path) -> Removal | Kept | None:
         return Removal(folder, parts, "left over in a done cell", sum(map(size_of, parts))) if parts else None
     if any(folder.glob(f"*/**/{RECORD}")):
         return Kept(folder, "it holds results of other cells")
-    resumable = " with a checkpoint to go on from" if (folder / CHECKPOINTS / "last.ckpt").exists() else ""
+    resumable = " with a checkpoint to go on from" if any((folder / CHECKPOINTS).glob("*.ckpt")) else ""
     return Removal(folder, (folder,), f"{status}{resumable}", size_of(folder))
 
 

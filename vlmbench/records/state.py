@@ -14,7 +14,7 @@ from vlmbench.records.store import RECORD, RecordError, read_record
 
 Status = Literal["not started", "running", "done", "failed", "interrupted"]
 
-CHECKPOINTS, LAST = "checkpoints", "last.ckpt"  # of an unfinished training; not needed once what trained is saved
+CHECKPOINTS = "checkpoints"  # of an unfinished training; not needed once what trained is saved
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def state_of(folder: Path) -> State:
     if ended is not None and ended.status == "done":
         return ended
     found = find_lease(folder / LOCK)
-    resumable = (folder / CHECKPOINTS / LAST).exists()
+    resumable = any((folder / CHECKPOINTS).glob("*.ckpt"))
     lease = found.lease if found else None
     host, pid, since = (lease.host, lease.pid, utc(lease.taken)) if lease else ("", 0, "")
     if found is not None and judge(found) == "held":
