@@ -176,7 +176,7 @@ def test_a_killed_rank_zero_leaves_a_record(monkeypatch, task, recorded):
     wrote: list[tuple[int, int]] = []
     monkeypatch.setenv("SLURM_PROCID", task)
     monkeypatch.setattr("vlmbench.grid.pack.start", lambda *_: Killed())
-    monkeypatch.setattr("vlmbench.grid.pack.record_death", lambda config, code: wrote.append((code, config.seed)))
+    monkeypatch.setattr("vlmbench.grid.pack.record_death", lambda config, code, _: wrote.append((code, config.seed)))
     assert Pack([cell(1, devices=2, strategy="ddp")], "")._run()[0].status == "killed"
     assert wrote == recorded
 
