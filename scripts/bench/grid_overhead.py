@@ -33,8 +33,8 @@ FINISHED = (
     "-m",
     "model=tiny_clip,tiny_medclip",
     "domain=phantom_radiograph,phantom_fundus,phantom_dermoscopy,phantom_histology,phantom_ultrasound,phantom_oct",
-    "finetune=zero_shot,linear_probe,lora",
-    "seed=0,1,2,3",
+    "finetune=lora",
+    "seed=0,1,2,3,4,5,6,7,8,9,10,11",
 )
 
 
