@@ -243,6 +243,7 @@ def test_a_dashboard_that_cannot_be_reached_costs_no_cell_and_no_exit_status(tmp
         closed.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{closed.getsockname()[1]}"  # bound and not listened at: refuses
         environment = {**os.environ, "WANDB_BASE_URL": address, "WANDB_API_KEY": "0" * 40, "WANDB_MODE": "online"}
+        environment["WANDB_INIT_TIMEOUT"] = "3"
         begun = time.monotonic()
         ended = grid(tmp_path / "runs", "finetune=zero_shot", "logger=wandb", "logger.mode=online", env=environment)
     assert ended.status == 0, ended.out + ended.err

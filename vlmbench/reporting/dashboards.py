@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -68,7 +69,8 @@ class Dashboard:
             dir=str(folder),
             config={**self.header["config"], "identity": self.header["identity"]},
             reinit="create_new",
-            settings=wandb.Settings(init_timeout=60, silent=True),
+            # W&B waits 90 s for an answer; in a grid each cell would.
+            settings=wandb.Settings(silent=True, init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT", "30"))),
         )
         guarded = self._guarded
 
