@@ -1,9 +1,13 @@
 """Shared by all tests: the real entry points, called in this process on small phantom worlds."""
 
 import os
+import signal
 
 # Two workers on two cores: more threads than cores make torch many times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ignored where a shell has put the tests into the background; commands would inherit that, and Ctrl-C do nothing.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "offline"
 
