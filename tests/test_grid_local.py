@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from spied_cells import cell, notes, spied_child
 
-from vlmbench.cell.build import uses_linear_head
 from vlmbench.cell.naming import Namer
 from vlmbench.config import schema
+from vlmbench.config.checks import uses_linear_head
 from vlmbench.config.restore import cell_from_dict
 from vlmbench.grid import launch, processes
 from vlmbench.grid.local import run_cells, stop_all
-from vlmbench.grid.order import encodes, seconds_left, turns
+from vlmbench.grid.order import seconds_left, turns
 from vlmbench.grid.outcome import Outcome, told
 from vlmbench.grid.slots import SlotError, Slots, gpu_names, make_slots, threads_of
 from vlmbench.records.claim import claim
@@ -165,7 +165,7 @@ def test_other_models_and_domains_are_groups_of_their_own_and_the_longest_comes_
     assert [turn.index for turn in long_lora] == [1, 2, 0, 3]  # the probe before the LoRA that waits for it
 
 
-def test_what_encodes_is_what_builds_a_linear_head():
+def test_what_encodes_is_what_has_a_linear_head():
     vqa = schema.CellConfig(
         model=schema.GenerativeModelConfig(name="g", source="package:g", role="generalist", architecture="llava"),
         task=schema.VqaTaskConfig(),
@@ -173,8 +173,7 @@ def test_what_encodes_is_what_builds_a_linear_head():
         domain=schema.PhantomDomainConfig(name="p", modality="oct", modalities=["oct"]),
     )
     cells = [vqa, *(probe("a", method) for method in (SHOT, PROBE, LORA, TEXT))]
-    assert [encodes(config) for config in cells] == [False, False, True, True, False]
-    assert [encodes(config) for config in cells] == [uses_linear_head(config) for config in cells]
+    assert [uses_linear_head(config) for config in cells] == [False, False, True, True, False]
 
 
 def test_the_time_left_counts_cells_that_run_side_by_side():
@@ -213,6 +212,13 @@ def test_a_cell_on_two_devices_is_two_ranks_with_both_gpus(tmp_path, spied):
     assert {said["CUDA_VISIBLE_DEVICES"] for said in seen} == {"0,1"}
     assert len({said["MASTER_PORT"] for said in seen}) == 1
     assert {said["MASTER_ADDR"] for said in seen} == {"127.0.0.1"}
+
+
+def test_a_cell_on_several_nodes_fails_alone(tmp_path, spied):
+    wide = cell(tmp_path, devices=2, nodes=2, accelerator="cpu")
+    outcomes = run_cells([wide, cell(tmp_path, seed=1)], jobs=2)
+    assert [outcome.status for outcome in outcomes] == ["failed", "done"]
+    assert "launcher=slurm" in outcomes[0].text
 
 
 def test_a_rank_that_dies_takes_the_others_with_it(tmp_path, spied, monkeypatch):

@@ -94,13 +94,6 @@ def optimisation_of(finetune: schema.FinetuneConfig) -> Optimisation | None:
     return Optimisation(finetune.lr, finetune.weight_decay, finetune.warmup, finetune.schedule)
 
 
-def uses_linear_head(config: schema.CellConfig) -> bool:
-    """Tell whether the cell classifies by a linear head on features."""
-    if config.task.name != "diagnosis" or config.model.kind != "contrastive":
-        return False
-    return config.finetune.name == "linear_probe" or getattr(config.finetune, "classifier", "text") == "linear"
-
-
 def build_module(config: schema.CellConfig, domain: Domain, backbone: Any, head: LinearHead | None) -> TunedModule:
     """Return the LightningModule of a cell.
 

@@ -13,7 +13,7 @@ from vlmbench.cell.recorded import facts_of
 from vlmbench.cell.stopping import Interrupted, end, stoppable
 from vlmbench.cell.stopping import asked as asked_to_stop
 from vlmbench.config import schema
-from vlmbench.config.checks import check_combination, check_endpoint
+from vlmbench.config.checks import check_combination, check_endpoint, uses_linear_head
 from vlmbench.config.domain_checks import check_domain, check_evaluation
 from vlmbench.config.faults import ConfigError
 from vlmbench.config.restore import cell_from_dict
@@ -123,7 +123,7 @@ def run_transfer(transfer: PreparedTransfer) -> dict[str, Any]:
 def _work(transfer: PreparedTransfer) -> dict[str, Any]:
     import torch
 
-    from vlmbench.cell.build import build_backbone, build_module, build_tuner, uses_linear_head
+    from vlmbench.cell.build import build_backbone, build_module, build_tuner
     from vlmbench.cell.cost import Clock, asked, cost, peak_memory
     from vlmbench.cell.trainer import make_trainer
     from vlmbench.cell.work import SAVED, batch_variance, build_data, describe_data, predict, score

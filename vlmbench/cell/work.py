@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from vlmbench.cell import predictions
-from vlmbench.cell.build import build_backbone, build_module, build_tuner, uses_linear_head
+from vlmbench.cell.build import build_backbone, build_module, build_tuner
 from vlmbench.cell.cost import Clock, asked, cost, peak_memory
 from vlmbench.cell.features import frozen_features
 from vlmbench.cell.fit import Selection, fit, fit_probe, frozen_head
 from vlmbench.cell.trainer import encode, make_trainer
 from vlmbench.config import schema
+from vlmbench.config.checks import uses_linear_head
 from vlmbench.domains.base import Domain, Split
 from vlmbench.domains.datamodule import DomainDataModule
 from vlmbench.domains.shares import Share

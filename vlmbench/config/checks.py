@@ -195,6 +195,13 @@ def _check_classifier(
         )
 
 
+def uses_linear_head(cell: schema.CellConfig) -> bool:
+    """Tell whether a cell classifies by a linear head on features, whose statistics are those of the frozen model."""
+    if cell.task.name != "diagnosis" or cell.model.kind != "contrastive":
+        return False
+    return cell.finetune.name == "linear_probe" or getattr(cell.finetune, "classifier", "text") == "linear"
+
+
 def _walk(node: object, prefix: str) -> Iterator[tuple[str, Any, dict[str, Any]]]:
     for item in dataclasses.fields(node):  # type: ignore[arg-type]
         value = getattr(node, item.name)

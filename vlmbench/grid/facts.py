@@ -49,7 +49,7 @@ def facts(
         trials: Of a search, those that are left: times are theirs too; what they leave on disk is small.
 
     Returns:
-        Plain values; README and `tests/test_grid_command.py` hold their names.
+        Plain values; `tests/test_grid_command.py` holds their names.
     """
     to_do = [one for one in planned if one.to_do]
     sizes = together(disk(one.cell.config, one.rows) for one in to_do)

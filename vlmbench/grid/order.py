@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from vlmbench.config import schema
+from vlmbench.config.checks import uses_linear_head
 
 Seconds = Callable[[schema.CellConfig], float]
 
@@ -22,13 +23,6 @@ class Turn:
 
     index: int
     after: int | None = None
-
-
-def encodes(config: schema.CellConfig) -> bool:
-    """Tell whether a cell computes features of the frozen model: for a linear head, or its statistics."""
-    if config.task.name != "diagnosis" or config.model.kind != "contrastive":
-        return False
-    return config.finetune.name == "linear_probe" or getattr(config.finetune, "classifier", "text") == "linear"
 
 
 def shared_key(config: schema.CellConfig) -> tuple[str, ...]:
@@ -60,7 +54,7 @@ def turns(configs: Sequence[schema.CellConfig], seconds: Seconds | None = None) 
 
 
 def _group(group: Sequence[int], configs: Sequence[schema.CellConfig], took: Sequence[float]) -> list[Turn]:
-    encoding = [index for index in group if encodes(configs[index])]
+    encoding = [index for index in group if uses_linear_head(configs[index])]
     first = min(encoding, key=lambda index: _rank(configs[index], took[index])) if encoding else None
     others = sorted((index for index in group if index != first), key=lambda index: -took[index])
     ordered = [] if first is None else [Turn(first)]

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-#: Of a process that was asked to stop and goes on when it is launched again (EX_TEMPFAIL of sysexits.h).
-INTERRUPTED = 75
+from vlmbench.cell.stopping import EXIT_STATUS as INTERRUPTED
+
 GOES_ON = "interrupted; it goes on when it is launched again"
 #: Longest list of cells of one kind that is shown one by one.
 LISTED = 20

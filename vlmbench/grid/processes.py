@@ -148,9 +148,8 @@ def _started(context: Any, told: Start, send: Connection) -> BaseProcess:
 
 def _ranks(trainer: schema.TrainerConfig) -> list[tuple[int, dict[str, str]]]:
     """Return each rank that is to be started here with its variables; a task of SLURM is one rank, and has its own."""
-    if trainer.devices * trainer.nodes > 1 and (here := this_rank(trainer.devices, trainer.nodes)) is not None:
-        return [(here.rank, {})]
-    return list(enumerate(environments(trainer.devices)))
+    here = this_rank(trainer.devices, trainer.nodes)
+    return list(enumerate(environments(trainer.devices))) if here is None else [(here.rank, {})]
 
 
 def wait_all(cells: Sequence[Running], seconds: float) -> bool:

@@ -118,8 +118,13 @@ class Slots:
         """Check that a cell can be placed when nothing else runs.
 
         Raises:
-            SlotError: It wants more GPUs than there are.
+            SlotError: It wants more GPUs than there are, or other machines.
         """
+        if config.trainer.nodes > 1:
+            raise SlotError(
+                f"trainer.nodes={config.trainer.nodes}, and this is one machine. Take launcher=slurm, or set "
+                "trainer.nodes=1."
+            )
         if self._needs_gpu(config) and devices_of(config) > len(self.gpus or ()):
             raise SlotError(
                 f"trainer.devices={devices_of(config)}, and there are {len(self.gpus or ())} GPUs here. "
