@@ -82,9 +82,13 @@ def _folder(config: schema.CellConfig, digits: str) -> Path:
 
 def label_of(config: schema.CellConfig) -> str:
     """Return a cell's name for people: model, finetune and scope, domain, seed."""
-    scope = getattr(config.finetune, "scope", "")
-    method = f"{config.finetune.name}-{scope}" if scope else config.finetune.name
-    return f"{config.model.name}-{method}-{config.domain.shown_name()}-s{config.seed}"
+    return f"{config.model.name}-{method_of(config.finetune)}-{config.domain.shown_name()}-s{config.seed}"
+
+
+def method_of(finetune: schema.FinetuneConfig) -> str:
+    """Return a method's name for people, with its scope."""
+    scope = getattr(finetune, "scope", "")
+    return f"{finetune.name}-{scope}" if scope else finetune.name
 
 
 def name_weights(model: schema.ModelConfig, lock: str, *, bring: bool = True) -> str:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from vlmbench.config import schema
+from vlmbench.config.checks import uses_linear_head
 from vlmbench.grid.devices import CORE, Device
 from vlmbench.grid.workload import OPTIONS, PROMPT, TEXT, Rows, Sized, sized
 
@@ -65,9 +66,8 @@ def phases(config: schema.CellConfig, rows: Rows, device: Device) -> Phases | No
     if config.finetune.name == "zero_shot":
         return Phases(fixed, 0.0, 0.0, 0.0, predict)
     encoded = rows.train + (rows.val if config.finetune.name == "linear_probe" else 0)
-    linear = config.finetune.name == "linear_probe" or getattr(config.finetune, "classifier", "") == "linear"
     encode = 0.0
-    if linear and config.task.name == "diagnosis" and size.shape.generative is False:
+    if uses_linear_head(config):
         encode = encoded * _vision(size) / speed + math.ceil(encoded / trainer.eval_batch_size) * device.step
     if isinstance(config.finetune, schema.LinearProbeConfig):
         classes, strengths = max(2, rows.labels), len(config.finetune.strengths)

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from vlmbench.cell.naming import method_of
 from vlmbench.grid.cells import Grid
 from vlmbench.grid.devices import ATTAINED, DEVICES, Device, device_of
 from vlmbench.grid.plan import PlannedCell
@@ -21,15 +22,9 @@ GIB = 2**30
 
 TABLES: dict[str, Callable[[PlannedCell], str]] = {
     "model": lambda one: one.cell.config.model.name,
-    "finetune": lambda one: method_of(one),
+    "finetune": lambda one: method_of(one.cell.config.finetune),
     "domain": lambda one: one.cell.config.domain.name + one.cell.config.domain.variant(),
 }
-
-
-def method_of(one: PlannedCell) -> str:
-    """Return a cell's method with its scope."""
-    scope = getattr(one.cell.config.finetune, "scope", "")
-    return f"{one.cell.config.finetune.name}-{scope}" if scope else one.cell.config.finetune.name
 
 
 def facts(
@@ -85,7 +80,7 @@ def cell(one: PlannedCell, flags: Sequence[str] = ()) -> dict[str, Any]:
         "state": state.status,
         "label": one.label,
         "model": config.model.name,
-        "finetune": method_of(one),
+        "finetune": method_of(config.finetune),
         "domain": config.domain.shown_name(),
         "task": config.task.name,
         "seed": config.seed,
