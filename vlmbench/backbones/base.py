@@ -40,11 +40,14 @@ class Turn:
         pixels: What the backbone's `preprocess` made of the image.
         prompt: What the user says, without image tokens or chat template.
         answer: Reference answer; supervised where the batch is.
+        image: Name of the image within its domain. What is computed of an image alone is the same for turns of one
+            name; an empty one shares nothing.
     """
 
     pixels: Any
     prompt: str
     answer: str = ""
+    image: str = ""
 
 
 class Backbone(Protocol):

@@ -101,18 +101,26 @@ class PixelCache:
 
 
 class ExampleDataset(Dataset[Row]):
-    """Rows `(index, example, pixels)` of one split, the index `~row` where it counts as nothing, see `shares`."""
+    """Rows `(index, example, pixels)` of one split, the index `~row` where it counts as nothing, see `shares`.
 
-    def __init__(self, examples: Sequence[Example], pixels: PixelCache) -> None:
+    Args:
+        examples: Of the split.
+        pixels: Gives the image of a key.
+        encoded: For each example what is used in place of its pixels, where its image is encoded already.
+    """
+
+    def __init__(self, examples: Sequence[Example], pixels: PixelCache, encoded: Sequence[Any] | None = None) -> None:
         self.examples = examples
         self.pixels = pixels
+        self.encoded = encoded
 
     def __len__(self) -> int:
         return len(self.examples)
 
     def __getitem__(self, index: int) -> Row:
-        example = self.examples[index if index >= 0 else ~index]
-        return index, example, self.pixels(example.image)
+        row = index if index >= 0 else ~index
+        example = self.examples[row]
+        return index, example, self.pixels(example.image) if self.encoded is None else self.encoded[row]
 
 
 class DomainDataModule(L.LightningDataModule):
@@ -156,6 +164,7 @@ class DomainDataModule(L.LightningDataModule):
         self.seed = seed
         self.start = (0, 0)  # epoch and batches that are done of it: set before training goes on
         self.collate: Collate = stack_pixels
+        self.encoded: dict[Split, Sequence[Any]] = {}  # what stands in for the pixels of a split's examples
         self.tally = Tally()
         kept, random = None, is_random(preprocess)
         if random:
@@ -201,11 +210,11 @@ class DomainDataModule(L.LightningDataModule):
 
     def rows(self, split: Split) -> ExampleDataset:
         """Return one split's rows."""
-        return ExampleDataset(self.domain.split(split), self._pixels)
+        return ExampleDataset(self.domain.split(split), self._pixels, self.encoded.get(split))
 
     def _workers(self, split: Split) -> int:
         """Return the processes that read a split: what is kept is read faster than a worker's tensors are passed on."""
-        return 0 if self.warm(split) else self.num_workers
+        return 0 if split in self.encoded or self.warm(split) else self.num_workers
 
     def _loader(
         self, rows: ExampleDataset, collate: Collate, batches: BatchSampler | int, workers: int

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from vlmbench.backbones.contrastive.dual import Encoded
 from vlmbench.domains.base import Domain
 from vlmbench.domains.datamodule import Row
 from vlmbench.modules import across
@@ -33,9 +34,9 @@ class TextClassifier(torch.nn.Module):
         self._trained = trained
         self._frozen: list[Tensor] | None = None
 
-    def forward(self, backbone: Any, pixels: Tensor) -> Tensor:
-        """Return logits (B, C) for pixels (B, 3, H, W)."""
-        embeddings, scale = backbone.encode_image(pixels), backbone.logit_scale.float()
+    def forward(self, backbone: Any, embeddings: Tensor) -> Tensor:
+        """Return logits (B, C) for what `backbone.encode_image` gives."""
+        scale = backbone.logit_scale.float()
         logits = [text_logits(embeddings, classes, scale) for classes in self._classes(backbone)]
         return logits[0] if len(logits) == 1 else logits[0] - logits[1]
 
@@ -76,19 +77,29 @@ class ContrastiveModule(TunedModule):
         self._validation: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def collate(self, rows: list[Row]) -> dict[str, Tensor]:
-        """Return `pixels` (B, 3, H, W), `targets` (B,) or (B, C), and the rows' `index` (B,)."""
+        """Return `pixels` (B, 3, H, W), `targets` (B,) or (B, C), and the rows' `index` (B,).
+
+        Rows whose image is encoded already give `features` and `embeddings` in place of `pixels`.
+        """
         targets = targets_of([example.labels for _, example, _ in rows], self.label_count, self.multi_label)
+        inputs = [given for *_, given in rows]
+        if isinstance(inputs[0], Encoded):
+            images = {name: torch.stack([getattr(row, name) for row in inputs]) for name in Encoded._fields}
+        else:
+            images = {"pixels": torch.stack(inputs)}
         return {
-            "pixels": torch.stack([pixels for *_, pixels in rows]),
+            **images,
             "targets": torch.from_numpy(targets),
             "index": torch.tensor([index for index, *_ in rows]),
         }
 
-    def logits(self, pixels: Tensor) -> Tensor:
+    def logits(self, batch: dict[str, Tensor]) -> Tensor:
         """Return logits (B, C)."""
+        encoded = "pixels" not in batch
         if isinstance(self.classifier, LinearHead):
-            return self.classifier(self.backbone.features(pixels))
-        return self.classifier(self.backbone, pixels)
+            return self.classifier(batch["features"] if encoded else self.backbone.features(batch["pixels"]))
+        embeddings = batch["embeddings"] if encoded else self.backbone.encode_image(batch["pixels"])
+        return self.classifier(self.backbone, embeddings)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return probabilities (B, C) in float64: float32 would tie confident scores."""
@@ -102,13 +113,13 @@ class ContrastiveModule(TunedModule):
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
         """Return the loss of one batch."""
-        loss = self.loss(self.logits(batch["pixels"]), batch["targets"])
+        loss = self.loss(self.logits(batch), batch["targets"])
         rows = self.counted(batch["index"])
         return self.train_loss(loss, rows, rows)
 
     def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
         """Collect logits; the metrics need the whole split."""
-        logits = self.logits(batch["pixels"]).float()
+        logits = self.logits(batch).float()
         self._validation.append((batch["index"].cpu(), logits.cpu(), batch["targets"].cpu()))
 
     def on_validation_epoch_end(self) -> None:
@@ -125,11 +136,12 @@ class ContrastiveModule(TunedModule):
 
     def predict_step(self, batch: dict[str, Tensor], _: int) -> dict[str, Any]:
         """Return `index` and `scores` (B, C), probabilities."""
-        scores = self.probabilities(self.logits(batch["pixels"]))
+        scores = self.probabilities(self.logits(batch))
         return {"index": batch["index"].tolist(), "scores": scores.cpu().tolist()}
 
     def output(self, batch: dict[str, Tensor]) -> Tensor:
         """Return image embeddings, and the class logits where text is the classifier."""
-        pixels = batch["pixels"].to(self.device)
-        linear = isinstance(self.classifier, LinearHead)
-        return self.backbone.features(pixels) if linear else self.logits(pixels)
+        placed = {name: value.to(self.device) for name, value in batch.items()}
+        if isinstance(self.classifier, LinearHead) and "pixels" in placed:
+            return self.backbone.features(placed["pixels"])
+        return self.logits(placed)

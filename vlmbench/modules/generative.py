@@ -62,7 +62,7 @@ class GenerativeModule(TunedModule):
 
     def collate(self, rows: list[Row]) -> dict[str, Any]:
         """Return a supervised batch, with the rows it was made of."""
-        turns = [Turn(pixels, q.prompt, q.answer) for _, example, pixels in rows for q in self.ask(example)]
+        turns = [Turn(pixels, q.prompt, q.answer, row.image) for _, row, pixels in rows for q in self.ask(row)]
         return {**self.backbone.collate(turns, supervise=True), "rows": list(rows)}
 
     def collate_eval(self, rows: list[Row]) -> list[Row]:
@@ -121,7 +121,7 @@ class GenerativeModule(TunedModule):
                 {"index": row[0], "scores": scores, "labels": list(row[1].labels)}
                 for (row, _), scores in zip(asked, self._diagnose(asked), strict=True)
             ]
-        turns = [Turn(row[2], queries[0].prompt) for row, queries in asked]
+        turns = [Turn(row[2], queries[0].prompt, image=row[1].image) for row, queries in asked]
         texts = self.backbone.generate(
             self.backbone.collate(turns, supervise=False), max_new_tokens=self.max_new_tokens
         )
@@ -145,7 +145,7 @@ class GenerativeModule(TunedModule):
         return out
 
     def _diagnose(self, asked: Sequence[tuple[Row, list[Query]]]) -> list[list[float]]:
-        turns = [Turn(row[2], query.prompt) for row, queries in asked for query in queries]
+        turns = [Turn(row[2], query.prompt, image=row[1].image) for row, queries in asked for query in queries]
         options = [query.options for _, queries in asked for query in queries]
         shares = self.backbone.score(turns, options).double().softmax(-1)
         if not self.multi_label:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -12,6 +12,18 @@ from torch import Tensor, nn
 
 from vlmbench.backbones.base import Backbone, device_of, joined, named
 from vlmbench.weights.release import Release, loaded
+
+
+class Encoded(NamedTuple):
+    """What the frozen image tower makes of one image, or of several.
+
+    Attributes:
+        features: What a probe sees, (F,) or (B, F).
+        embeddings: What stands beside text, (D,) or (Q, D), or (B, D) or (B, Q, D).
+    """
+
+    features: Tensor
+    embeddings: Tensor
 
 
 class DualEncoder(nn.Module, Backbone):
@@ -95,6 +107,12 @@ class DualEncoder(nn.Module, Backbone):
     def features(self, pixels: Tensor) -> Tensor:
         """Map (B, 3, H, W) to what a probe sees, (B, F); the projected embedding unless a family says otherwise."""
         return self.encode_image(pixels)
+
+    def encode(self, pixels: Tensor) -> Encoded:
+        """Map (B, 3, H, W) to both `features` and `encode_image`; families where they differ run the tower once."""
+        embeddings = self.encode_image(pixels)
+        same = type(self).features is DualEncoder.features
+        return Encoded(embeddings if same else self.features(pixels), embeddings)
 
     def lora_targets(self, scope: str) -> str:
         """Return the pattern of every Linear layer inside the parts of `scope`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -194,7 +195,7 @@ class HfVlm(nn.Module, Backbone):
         cells = [(b, o) for b, row in enumerate(options) for o in range(len(row))]
         for start in range(0, len(cells), max(1, len(turns))):
             chunk = cells[start : start + max(1, len(turns))]
-            rows = [Turn(turns[b].pixels, turns[b].prompt, options[b][o]) for b, o in chunk]
+            rows = [replace(turns[b], answer=options[b][o]) for b, o in chunk]
             batch = self.collate(rows, supervise=True)
             labels = batch.pop("labels")[:, 1:].to(device_of(self.model))
             logits = self.model(**self._placed(batch)).logits[:, :-1]
