@@ -1,4 +1,4 @@
-"""What the scripts of this folder share: ours and the baseline in turn, the median of the ratios, one row of a table."""
+"""What the scripts of this folder share: ours and the baseline in turn, the median ratio, one row of a table."""
 
 from __future__ import annotations
 
