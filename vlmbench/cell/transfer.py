@@ -13,12 +13,12 @@ from vlmbench.cell.recorded import facts_of
 from vlmbench.cell.stopping import Interrupted, end, stoppable
 from vlmbench.cell.stopping import asked as asked_to_stop
 from vlmbench.config import schema
-from vlmbench.config.checks import check_combination, check_endpoint, uses_linear_head
+from vlmbench.config.checks import check_combination, check_endpoint, frozen_image, uses_linear_head
 from vlmbench.config.domain_checks import check_domain, check_evaluation
 from vlmbench.config.faults import ConfigError
 from vlmbench.config.restore import cell_from_dict
 from vlmbench.config.trainer_checks import check_evaluation_trainer
-from vlmbench.domains.base import Domain
+from vlmbench.domains.base import Domain, Split
 from vlmbench.records.claim import claim
 from vlmbench.records.identity import digest, relevant
 from vlmbench.records.store import RECORD, read_record, write_record
@@ -84,6 +84,7 @@ def prepare_transfer(evaluate: schema.EvaluateConfig) -> PreparedTransfer:
         eval_batch_size=evaluate.trainer.eval_batch_size,
         num_workers=evaluate.trainer.num_workers,
         pixel_cache_gib=evaluate.trainer.pixel_cache_gib,
+        feature_cache_gib=evaluate.trainer.feature_cache_gib,
     )
     config = dataclasses.replace(trained, domain=evaluate.domain, trainer=trainer, lock=evaluate.lock)
     domain = build_domain(config.domain, config.task.name)  # type: ignore[arg-type]
@@ -125,8 +126,17 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
 
     from vlmbench.cell.build import build_backbone, build_module, build_tuner
     from vlmbench.cell.cost import Clock, asked, cost, peak_memory
+    from vlmbench.cell.features import encode_splits
     from vlmbench.cell.trainer import make_trainer
-    from vlmbench.cell.work import SAVED, batch_variance, build_data, describe_data, predict, score
+    from vlmbench.cell.work import (
+        SAVED,
+        batch_variance,
+        build_data,
+        describe_data,
+        predict,
+        preprocessing_of,
+        score,
+    )
     from vlmbench.modules.callbacks import PredictProgress
     from vlmbench.records.environment import environment
     from vlmbench.tuning.heads import LinearHead
@@ -139,9 +149,6 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
         backbone = build_backbone(
             config.model, precision=config.trainer.precision, trains_all=trains_all, lock=config.lock
         )
-        build_tuner(config.finetune).load(backbone, saved)
-        head = LinearHead.load(saved) if uses_linear_head(config) else None
-        module = build_module(config, domain, backbone, head)
         data = build_data(config, domain, backbone)
         trainer = make_trainer(
             config.trainer,
@@ -150,6 +157,24 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
             None,
             deterministic=config.deterministic,
         )
+    kept: dict[Split, bool] = {}
+    if frozen_image(config):
+        with clock.phase("encode"):
+            encoded, kept = encode_splits(
+                config,
+                data,
+                backbone,
+                ["test"],
+                weights=transfer.source["hashes"]["weights"],
+                settings=preprocessing_of(backbone),
+                trainer=trainer,
+                label=transfer.label,
+            )
+        data.encoded.update(encoded)
+    with clock.phase("setup"):
+        build_tuner(config.finetune).load(backbone, saved)
+        head = LinearHead.load(saved) if uses_linear_head(config) else None
+        module = build_module(config, domain, backbone, head)
     frame, scored = score(config, predict(module, data, trainer, clock), domain, transfer.folder, clock)
     usage = [(data.tally.counts(), peak_memory())]
     parameters = count_by_part(backbone.model, backbone.part_prefixes, head)
@@ -157,7 +182,7 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
     return {
         **scored,
         "selection": None,
-        "cost": {**cost(clock, parameters, frame, None, saved, usage), **asked(backbone)},
+        "cost": {**cost(clock, parameters, frame, None, saved, usage), "features_kept": kept, **asked(backbone)},
         "data": describe_data(domain),
         "environment": environment(
             device=getattr(backbone, "place", str(device)), precision=precision, threads=torch.get_num_threads()
