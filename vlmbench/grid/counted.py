@@ -90,7 +90,7 @@ def encoding(config: schema.CellConfig, rows: Rows, device: Device) -> dict[str,
     if size is None:
         return {}
     speed = device.flops(config.trainer.precision) * config.trainer.devices * config.trainer.nodes
-    seconds = {}
+    seconds: dict[str, float] = {}
     for split in encoded_splits(config):
         count = float(getattr(rows, split))
         if split == "train" and config.domain.fraction >= SMALL_SHARE:
