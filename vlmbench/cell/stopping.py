@@ -53,7 +53,7 @@ _request = _Request()
 def stoppable() -> Iterator[None]:
     """Take the signals while the block runs; may be nested.
 
-    A launcher with handlers of its own for them keeps these and calls `request`. SIGINT stays as it is, and is as it was
+    A launcher with handlers of its own for them keeps these and calls `request`. SIGINT stays as it is, and is put back
     after the block: Lightning ignores it from the first Ctrl-C on, and so would this process and all that it starts.
     """
     outermost = not _request.process
