@@ -248,7 +248,7 @@ def test_watch_in_a_terminal_ends_with_q(mixed, tmp_path):
     os.write(master, b"q")
     drain = threading.Thread(target=_drain, args=(master,), daemon=True)
     drain.start()
-    assert process.wait(60) == 0
+    assert process.wait(180) == 0
 
 
 def _drain(handle: int) -> None:
