@@ -157,7 +157,7 @@ class TunedModule(L.LightningModule):
         """Go on with parts of the size that memory allowed."""
         for name, value in checkpoint.get(STATE, {}).items():
             setattr(self.micro, name, value)
-        if self.micro.checkpointed:
+        if self.micro.checkpointed and self.micro.checkpointing == "auto":
             self.checkpoint_activations()
 
     def collate(self, rows: list[Row]) -> Any:

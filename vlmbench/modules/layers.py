@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -29,29 +29,31 @@ def checkpoint_layers(model: nn.Module) -> None:
     no gradient to adapters behind embeddings that are frozen. Dropout is the same in both passes.
     """
     for layer in layers_of(model):
-        if not isinstance(layer.forward, partial):
-            layer.forward = partial(_checkpointed, layer, layer.forward)
-
-
-def release_layers(model: nn.Module) -> None:
-    """Undo `checkpoint_layers` and `compile_layers`."""
-    for layer in layers_of(model):
-        layer._compiled_call_impl = None
-        if isinstance(layer.forward, partial):
-            del layer.forward
+        _train_by(layer, partial(checkpoint, layer.forward, use_reentrant=False))
 
 
 def compile_layers(model: nn.Module) -> None:
-    """Compile each layer when it is first called: alike layers share the code, and lengths of rows stay open.
+    """Compile each layer for training at its first call: alike layers share the code, and rows may have any length.
 
-    Where the compiler cannot be had or fails, torch warns and computes as without it.
+    Where the compiler fails, torch warns and computes as without it.
     """
     torch._dynamo.config.suppress_errors = True
     for layer in layers_of(model):
-        layer.compile(dynamic=True)
+        _train_by(layer, torch.compile(layer.forward, dynamic=True))
 
 
-def _checkpointed(layer: nn.Module, forward: Any, *args: Any, **kwargs: Any) -> Any:
-    if layer.training and torch.is_grad_enabled():
-        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
-    return forward(*args, **kwargs)
+def release_layers(model: nn.Module) -> None:
+    """Undo all that was done to the layers."""
+    for layer in layers_of(model):
+        layer.__dict__.pop("forward", None)
+
+
+def _train_by(layer: nn.Module, in_training: Callable[..., Any]) -> None:
+    """Let a layer compute by a function in training, and as before in evaluation."""
+    otherwise = layer.forward
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        trains = layer.training and torch.is_grad_enabled()
+        return (in_training if trains else otherwise)(*args, **kwargs)
+
+    layer.forward = forward

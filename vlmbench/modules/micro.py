@@ -183,20 +183,22 @@ class MicroBatches:
         if max(map(len, parts)) > 1:
             self.limit = max(size // 2, 1)
             log.warning(
-                "Memory ran out on %d rows (%d tokens). From here on a batch is computed in parts of %d tokens at most, "
-                "with the same gradient; trainer.micro_tokens=%d begins so.",
+                "Memory ran out on %d rows (%d tokens). From here on a batch is computed in parts of %d tokens at "
+                "most, with the same gradient; trainer.micro_tokens=%d begins so.",
                 *(len(rows), size, self.limit, self.limit),
             )
         elif self.checkpointing == "auto" and not self.checkpointed:
             module.checkpoint_activations()
             self.checkpointed = True
             log.warning(
-                "Memory ran out on a single row (%d tokens). From here on activations are computed anew in the backward "
-                "pass; trainer.gradient_checkpointing=on begins so.",
+                "Memory ran out on a single row (%d tokens). From here on activations are computed anew in the "
+                "backward pass; trainer.gradient_checkpointing=on begins so.",
                 size,
             )
         else:
-            error.add_note(f"A single row of {size} tokens does not fit. Lower model.max_length, or take another device.")
+            error.add_note(
+                f"A single row of {size} tokens does not fit. Lower model.max_length or take a larger device."
+            )
             raise error
 
 

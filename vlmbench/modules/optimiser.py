@@ -37,6 +37,8 @@ def adamw(groups: Sequence[dict[str, Any]], lr: float, *, fused: bool) -> torch.
         fused: Take the fused kernel; else torch chooses.
     """
     optimiser = torch.optim.AdamW(groups, lr=lr, fused=fused or None)
+    # Lightning refuses to clip gradients where this is set, although no loss is scaled but in float16.
+    optimiser._step_supports_amp_scaling = False
 
     def keep_kernel(loaded: torch.optim.Optimizer) -> None:
         for group in loaded.param_groups:

@@ -161,7 +161,7 @@ class HfVlm(nn.Module, Backbone):
         return batch
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the mean cross-entropy over the N supervised tokens, and the logits (N, vocabulary) that predict them."""
+        """Return the mean cross-entropy over the N supervised tokens, and the logits (N, vocabulary) for them."""
         inputs = self._placed(batch)
         return answer_loss(self.model, inputs, inputs.pop("labels"))
 
