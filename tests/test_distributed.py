@@ -78,17 +78,17 @@ def test_a_split_model_gives_the_results_of_a_whole_one(train, tmp_path):
 
 def faulty(config):
     """Run a rank in whose second training step, in rank 1 alone, something breaks."""
-    from vlmbench.modules.base import TunedModule
+    from vlmbench.modules.micro import MicroBatches
 
-    real, steps = TunedModule.train_loss, []
+    real, steps = MicroBatches.step, []
 
-    def train_loss(self, *arguments):
+    def step(self, *arguments):
         steps.append(1)
         if len(steps) == 2 and os.environ["RANK"] == "1":
             raise ValueError("planted")
         return real(self, *arguments)
 
-    TunedModule.train_loss = train_loss  # type: ignore[method-assign]
+    MicroBatches.step = step  # type: ignore[method-assign]
     return run_one(config)
 
 
@@ -109,7 +109,7 @@ def test_a_fault_in_one_rank_is_the_cells_fault_at_once(monkeypatch, tmp_path):
     assert record["status"] == "failed"
     assert record["error"]["type"] == "ValueError"
     assert record["error"]["message"] == "rank 1 of 2: planted"
-    assert "train_loss" in record["error"]["traceback"]
+    assert "micro" in record["error"]["traceback"]
 
 
 def in_a_job(config):

@@ -140,7 +140,10 @@ def test_answers_and_scores_are_those_of_each_prompt_alone(name):
             loss, logits = backbone.forward(batch)
             count = int((batch["labels"] != IGNORE).sum())
             torch.testing.assert_close(value, -loss.detach() * count, rtol=1e-4, atol=1e-4)
-            assert logits.shape[:2] == batch["labels"].shape
+            assert len(logits) == count
+            full = backbone.model(**batch)  # the checkpoint's own definition, over logits of every place
+            torch.testing.assert_close(loss, full.loss, rtol=1e-6, atol=1e-6)
+            torch.testing.assert_close(logits, full.logits[:, :-1][batch["labels"][:, 1:] != IGNORE])
 
 
 def test_every_architecture_is_tested():

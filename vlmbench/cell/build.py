@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from vlmbench.backbones.attention import set_attention
 from vlmbench.backbones.loaders import load
 from vlmbench.catalogue.sources import sources_of
 from vlmbench.config import schema
@@ -27,7 +28,9 @@ from vlmbench.weights.locate import MAIN, locate_all
 from vlmbench.weights.lock import read_lock
 
 
-def build_backbone(model: schema.ModelConfig, *, precision: str, trains_all: bool, lock: str) -> Any:
+def build_backbone(
+    model: schema.ModelConfig, *, precision: str, trains_all: bool, lock: str, attention: str = "auto"
+) -> Any:
     """Load a model through the loader that its YAML names.
 
     Weights that stay frozen are held in the half type of a mixed precision; weights that train are held in float32.
@@ -37,9 +40,11 @@ def build_backbone(model: schema.ModelConfig, *, precision: str, trains_all: boo
         precision: Lightning's name.
         trains_all: Whether pretrained weights themselves train.
         lock: Path of the lock file.
+        attention: Kernel of the attention, transformers' name; `auto` leaves it to transformers.
 
     Raises:
         WeightsUnavailableError: The weights are not here and cannot be fetched.
+        UserError: The model has no such attention.
     """
     if isinstance(model, schema.HostedModelConfig):
         return build_hosted(model)
@@ -52,13 +57,16 @@ def build_backbone(model: schema.ModelConfig, *, precision: str, trains_all: boo
     if isinstance(model, schema.GenerativeModelConfig):
         settings |= {key: getattr(model, key) for key in ("chat_template", "answer_prefix", "max_length", "processor")}
     with loading(sources[MAIN], folder, model.loader):
-        return load(
+        backbone = load(
             model.loader,
             folder,
             dtype=dtype,
             companions=folders,
             **settings,
         )
+    if attention != "auto":
+        set_attention(backbone.model, attention)
+    return backbone
 
 
 def build_hosted(model: schema.HostedModelConfig) -> HostedVlm:

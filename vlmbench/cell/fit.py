@@ -26,6 +26,8 @@ from vlmbench.modules.base import TunedModule
 from vlmbench.modules.callbacks import BatchSeed, GradientGuard, Progress, StepLimit
 from vlmbench.modules.checkpoints import LAST, AtomicCheckpointIO, newest, whole, write_whole
 from vlmbench.modules.contrastive import targets_of
+from vlmbench.modules.layers import checkpoint_layers, compile_layers, release_layers
+from vlmbench.modules.micro import MicroBatches
 from vlmbench.modules.scoring import validation_metrics
 from vlmbench.modules.stopping import LastCheckpoint
 from vlmbench.records.state import CHECKPOINTS
@@ -104,7 +106,8 @@ def fit(
     """Train with Lightning, go on where a checkpoint is, and leave the epoch in `module` that validation picks.
 
     Returns:
-        The selection, and facts of the training: epochs, optimiser steps, rows seen, and how far the output moved.
+        The selection, and facts of the training: epochs, optimiser steps, how they were computed, the curve, and how
+        far the output moved.
 
     Raises:
         UntrainedError: A tensor that should train does not, or the tuned model answers as before.
@@ -145,11 +148,14 @@ def fit(
             data.start = found.start if found else (0, 0)
             fitted = to_train(module, config.trainer)
             fitted.train()  # transformers hands models over in evaluation mode, where dropout does nothing
+            _prepare(fitted, config.trainer)
             trainer.fit(fitted, data, ckpt_path=str(found.path) if found else None, weights_only=True)
+            release_layers(fitted.backbone.model)
             facts = {
                 "epochs": trainer.current_epoch,
                 "optimiser_steps": trainer.global_step,
                 "resumed": found is not None,
+                "computed": _computed(fitted, trainer),
                 "curve": progress.curve,
                 "best": Path(keep.best_model_path).name,
                 "value": float(keep.best_model_score) if keep.best_model_score is not None else None,
@@ -168,8 +174,34 @@ def fit(
             f"{config.task.monitor} is not a number in any epoch, so none can be chosen. Lower finetune.lr, or look at "
             "the validation split: a class may be missing there."
         )
-    trained = {key: facts[key] for key in ("epochs", "optimiser_steps", "resumed", "curve")} | {"output_change": change}
+    kept = ("epochs", "optimiser_steps", "resumed", "computed", "curve")
+    trained = {key: facts[key] for key in kept if key in facts} | {"output_change": change}
     return Selection(config.task.monitor, facts["value"], {"epoch": int(state["epoch"])}), trained
+
+
+def _prepare(module: TunedModule, config: schema.TrainerConfig) -> None:
+    """Let a module compute its training steps as the trainer's settings say."""
+    module.micro = MicroBatches(
+        tokens=config.micro_tokens,
+        enabled=config.devices * config.nodes == 1 or config.strategy == "ddp",
+        checkpointing=config.gradient_checkpointing,
+    )
+    if config.compile:
+        compile_layers(module.backbone.model)
+    if config.gradient_checkpointing == "on":
+        checkpoint_layers(module.backbone.model)
+
+
+def _computed(module: TunedModule, trainer: L.Trainer) -> dict[str, Any]:
+    """Return by what the steps were computed, for the record."""
+    config = getattr(module.backbone.model, "config", None)
+    micro = module.micro
+    return {
+        "fused_optimiser": all(group.get("fused") for one in trainer.optimizers for group in one.param_groups),
+        "gradient_checkpointing": micro.checkpointing == "on" or micro.checkpointed,
+        "attention": getattr(config, "_attn_implementation", None),
+        **(micro.facts() if micro.batches else {}),
+    }
 
 
 def _unlimited(config: schema.TrainerConfig) -> schema.TrainerConfig:

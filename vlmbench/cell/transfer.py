@@ -147,7 +147,11 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
     with clock.phase("setup"):
         trains_all = config.finetune.name == "full"
         backbone = build_backbone(
-            config.model, precision=config.trainer.precision, trains_all=trains_all, lock=config.lock
+            config.model,
+            precision=config.trainer.precision,
+            trains_all=trains_all,
+            lock=config.lock,
+            attention=config.trainer.attention,
         )
         data = build_data(config, domain, backbone)
         trainer = make_trainer(

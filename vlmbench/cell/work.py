@@ -65,7 +65,11 @@ def work(
             config.trainer, folder, [PredictProgress(label)], None, deterministic=config.deterministic
         )
         backbone = build_backbone(
-            config.model, precision=config.trainer.precision, trains_all=trains_all, lock=config.lock
+            config.model,
+            precision=config.trainer.precision,
+            trains_all=trains_all,
+            lock=config.lock,
+            attention=config.trainer.attention,
         )
         data = build_data(config, domain, backbone)
     device, precision = trainer.strategy.root_device, str(trainer.precision)

@@ -68,7 +68,7 @@ class Zero(DeepSpeedStrategy):
         for kept in inner.state.values():
             kept["step"] = torch.as_tensor(adam["state"][0]["step"]).clone()
         for group, told in zip(inner.param_groups, adam["param_groups"], strict=True):
-            group.update({key: value for key, value in told.items() if key != "params"})
+            group.update({key: value for key, value in told.items() if key not in ("params", "fused", "foreach")})
         return saved
 
     def _split(self, whole: Tensor, own: Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from shutil import which
 
 from vlmbench.config import schema
 from vlmbench.config.faults import ConfigError
@@ -21,6 +22,7 @@ def check_trainer(cell: schema.CellConfig) -> None:
             "trainer.strategy=deepspeed_stage_3 needs the package deepspeed, which is not installed: "
             "pip install 'vlmbench[deepspeed]', or take trainer=fsdp, which needs nothing more."
         )
+    _check_kernels(trainer)
     if world == 1:
         return
     asked = f"trainer.devices={trainer.devices} trainer.nodes={trainer.nodes}"
@@ -46,10 +48,34 @@ def check_evaluation_trainer(trainer: schema.TrainerConfig) -> None:
     """Check the machine of an evaluation that does not train.
 
     Raises:
-        ConfigError: It asks for several devices.
+        ConfigError: It asks for several devices, or for a kernel that it cannot have.
     """
+    _check_kernels(trainer)
     if trainer.devices * trainer.nodes > 1:
         raise ConfigError("a finished cell is evaluated on one device: leave trainer=ddp and the like out.")
+
+
+def _check_kernels(trainer: schema.TrainerConfig) -> None:
+    """Check that the kernels that are asked for are installed and go with device and arithmetic."""
+    if trainer.compile and which("g++") is None and which("clang++") is None:
+        raise ConfigError("trainer.compile=true needs a C++ compiler: install g++, or leave it out.")
+    if trainer.attention != "flash_attention_2":
+        return
+    if find_spec("flash_attn") is None:
+        raise ConfigError(
+            "trainer.attention=flash_attention_2 needs the package flash-attn, which is not installed: "
+            "pip install flash-attn, or take trainer.attention=sdpa, torch's own, which needs nothing more."
+        )
+    if trainer.accelerator in ("cpu", "mps"):
+        raise ConfigError(
+            f"trainer.attention=flash_attention_2 needs CUDA, not trainer.accelerator={trainer.accelerator}. Set "
+            "trainer.attention=sdpa."
+        )
+    if trainer.precision == "32-true":
+        raise ConfigError(
+            "trainer.attention=flash_attention_2 computes in half precision. Set trainer.precision=bf16-mixed, or "
+            "trainer.attention=sdpa."
+        )
 
 
 def _check_sharded(cell: schema.CellConfig) -> None:
@@ -58,6 +84,11 @@ def _check_sharded(cell: schema.CellConfig) -> None:
     if cell.model.kind == "contrastive":
         raise ConfigError(
             f"{strategy} splits large generative models; {cell.model.name} fits on each device. Set trainer=ddp."
+        )
+    if trainer.micro_tokens:
+        raise ConfigError(
+            f"{strategy} does not go with trainer.micro_tokens: devices that gather layers for each other compute in "
+            "step. Lower trainer.batch_size and raise trainer.accumulate_grad_batches instead."
         )
     if trainer.precision == "16-mixed":
         raise ConfigError(f"{strategy} does not go with trainer.precision=16-mixed. Set bf16-mixed or 32-true.")

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from vlmbench.domains.datamodule import Row
 from vlmbench.modules import across
+from vlmbench.modules.layers import checkpoint_layers
+from vlmbench.modules.micro import STATE, MicroBatches
+from vlmbench.modules.optimiser import adamw, can_be_fused
 from vlmbench.modules.sharding import gathered_whole, shard
 
 
@@ -57,6 +60,7 @@ class TunedModule(L.LightningModule):
         self.backbone = backbone
         self.optimisation = optimisation
         self.max_steps = -1  # most optimiser steps, which a callback keeps; the schedule ends there
+        self.micro = MicroBatches()
         self._device_mesh: Any = None  # set by Lightning's strategies that split a model
         self._validating = ExitStack()
         # Checkpoints hold what trains and nothing else: the rest comes from the pretrained weights.
@@ -88,45 +92,73 @@ class TunedModule(L.LightningModule):
             {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": self.optimisation.weight_decay},
             {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
         ]
-        optimiser = torch.optim.AdamW([g for g in groups if g["params"]], lr=self.optimisation.lr)
+        fused = can_be_fused(parameters, str(self.trainer.precision))
+        optimiser = adamw([g for g in groups if g["params"]], self.optimisation.lr, fused=fused)
         total = int(self.trainer.estimated_stepping_batches)
         total = min(total, self.max_steps) if self.max_steps > 0 else total
         settings = self.optimisation
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: settings.factor(step, total))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Begin a step without gradients; Lightning would drop them between the forward and the backward pass."""
+        if batch_idx % self.trainer.accumulate_grad_batches == 0:
+            for optimiser in self.trainer.optimizers:
+                optimiser.zero_grad()
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Any) -> None:
+        """Keep the gradients of the parts of a batch that are done: `on_train_batch_start` has dropped the old ones."""
+
+    def training_step(self, batch: Any, _: int) -> Tensor:
+        """Return the loss of one batch, as far as it is not differentiated yet: see `MicroBatches.step`."""
+        return self.micro.step(self, batch)
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Differentiate what `training_step` has left to differentiate."""
+        if loss.requires_grad:
+            super().backward(loss, *args, **kwargs)
+
     @staticmethod
     def counted(index: Sequence[int] | Tensor) -> int:
         """Return how many rows of a batch count: all, or none where this process only keeps in step."""
         return 0 if across.world() > 1 and int(index[0]) < 0 else len(index)
 
-    def train_loss(self, loss: Tensor, count: int, rows: int) -> Tensor:
-        """Log the loss of a batch, which several processes may share, and return what this process differentiates.
+    def lengths(self, batch: Any) -> list[int]:
+        """Return the length of each row that the network sees, of those by which a batch can be cut."""
+        raise NotImplementedError
 
-        DDP and FSDP take the mean of the gradients over processes, whatever each of them has of the batch. Scaled by
-        its count, each process's part makes that mean the gradient of the mean over the whole batch.
+    def part(self, batch: Any, rows: Sequence[int]) -> Any:
+        """Return a batch of some of those rows."""
+        raise NotImplementedError
 
-        Args:
-            loss: Mean over this process's part of the batch.
-            count: Of what it is the mean: rows or tokens, 0 where this process only keeps in step.
-            rows: Of this process's part that count.
+    def part_loss(self, batch: Any) -> Tensor:
+        """Return the mean loss over what is supervised in a batch."""
+        raise NotImplementedError
 
-        Returns:
-            The loss to differentiate.
-        """
-        whole, scaled = loss, loss
-        if across.world() > 1:
-            own = torch.tensor([float(loss.detach()) * count, count, rows], dtype=torch.float64, device=loss.device)
-            summed, everything, all_rows = across.total(own).tolist()
-            whole, rows = torch.tensor(summed / everything, device=loss.device), int(all_rows)
-            scaled = loss * (across.world() * count / everything)
-        self.log("train/loss", whole, on_step=False, on_epoch=True, batch_size=rows)
-        return scaled
+    def supervised(self, batch: Any) -> int:
+        """Return of how many rows or tokens `part_loss` is the mean; 0 where this process only keeps in step."""
+        raise NotImplementedError
+
+    def counted_rows(self, batch: Any) -> int:
+        """Return how many rows of the training split count in a batch."""
+        raise NotImplementedError
+
+    def checkpoint_activations(self) -> None:
+        """Compute activations anew in the backward pass from now on."""
+        checkpoint_layers(self.backbone.model)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep only what trains."""
+        """Keep only what trains, and how batches are cut."""
         names = self.trainable().keys()
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in names}
+        checkpoint[STATE] = self.micro.state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with parts of the size that memory allowed."""
+        for name, value in checkpoint.get(STATE, {}).items():
+            setattr(self.micro, name, value)
+        if self.micro.checkpointed and self.micro.checkpointing == "auto":
+            self.checkpoint_activations()
 
     def collate(self, rows: list[Row]) -> Any:
         """Return a supervised batch."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -111,11 +112,23 @@ class ContrastiveModule(TunedModule):
             return functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(1).mean()
         return functional.cross_entropy(logits, targets)
 
-    def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
-        """Return the loss of one batch."""
-        loss = self.loss(self.logits(batch), batch["targets"])
-        rows = self.counted(batch["index"])
-        return self.train_loss(loss, rows, rows)
+    def lengths(self, batch: dict[str, Tensor]) -> list[int]:
+        """Return 1 for each row: images are of one size."""
+        return [1] * len(batch["index"])
+
+    def part(self, batch: dict[str, Tensor], rows: Sequence[int]) -> dict[str, Tensor]:
+        """Return some rows of a batch."""
+        return {name: value[list(rows)] for name, value in batch.items()}
+
+    def part_loss(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return the mean loss over the rows."""
+        return self.loss(self.logits(batch), batch["targets"])
+
+    def supervised(self, batch: dict[str, Tensor]) -> int:
+        """Return the number of rows that count."""
+        return self.counted(batch["index"])
+
+    counted_rows = supervised
 
     def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
         """Collect logits; the metrics need the whole split."""

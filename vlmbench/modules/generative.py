@@ -62,8 +62,7 @@ class GenerativeModule(TunedModule):
 
     def collate(self, rows: list[Row]) -> dict[str, Any]:
         """Return a supervised batch, with the rows it was made of."""
-        turns = [Turn(pixels, q.prompt, q.answer, row.image) for _, row, pixels in rows for q in self.ask(row)]
-        return {**self.backbone.collate(turns, supervise=True), "rows": list(rows)}
+        return {**self.backbone.collate(self._turns(rows), supervise=True), "rows": list(rows)}
 
     def collate_eval(self, rows: list[Row]) -> list[Row]:
         """Return the rows as they are: what is asked of them is tokenised in `answer`."""
@@ -73,11 +72,26 @@ class GenerativeModule(TunedModule):
         """Leave batches where they are: the backbone places its own inputs."""
         return batch
 
-    def training_step(self, batch: dict[str, Any], _: int) -> Tensor:
-        """Return the mean loss over the supervised tokens of one batch."""
-        loss, _logits = self.backbone.forward(_tensors(batch))
-        rows = self.counted([row[0] for row in batch["rows"]])
-        return self.train_loss(loss, _supervised(batch) if rows else 0, rows)
+    def lengths(self, batch: dict[str, Any]) -> list[int]:
+        """Return the tokens of each question with its image and answer."""
+        return batch["attention_mask"].sum(1).tolist()
+
+    def part(self, batch: dict[str, Any], rows: Sequence[int]) -> dict[str, Any]:
+        """Return some of the questions of a supervised batch, as a batch that is padded to the longest of them."""
+        turns = self._turns(batch["rows"])
+        return {**self.backbone.collate([turns[row] for row in rows], supervise=True), "rows": batch["rows"]}
+
+    def part_loss(self, batch: dict[str, Any]) -> Tensor:
+        """Return the mean loss over the supervised tokens."""
+        return self.backbone.forward(_tensors(batch))[0]
+
+    def supervised(self, batch: dict[str, Any]) -> int:
+        """Return the number of supervised tokens that count."""
+        return _supervised(batch) if self.counted_rows(batch) else 0
+
+    def counted_rows(self, batch: dict[str, Any]) -> int:
+        """Return how many examples count in a batch."""
+        return self.counted([row[0] for row in batch["rows"]])
 
     def validation_step(self, batch: dict[str, Any], _: int) -> None:
         """Collect the loss weighted by supervised tokens, and answers where they select."""
@@ -132,8 +146,11 @@ class GenerativeModule(TunedModule):
         ]
 
     def output(self, batch: dict[str, Any]) -> Tensor:
-        """Return the logits of a supervised batch."""
+        """Return the logits of the supervised tokens of a batch."""
         return self.backbone.forward(_tensors(batch))[1]
+
+    def _turns(self, rows: Sequence[Row]) -> list[Turn]:
+        return [Turn(pixels, q.prompt, q.answer, row.image) for _, row, pixels in rows for q in self.ask(row)]
 
     def _option_scores(self, turns: Sequence[Turn], queries: Sequence[Query]) -> list[list[float]]:
         out: list[list[float]] = [[] for _ in turns]

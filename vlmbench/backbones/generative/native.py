@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from vlmbench.backbones.base import Backbone, Conversation, Turn, device_of, joined, named
 from vlmbench.backbones.generative.family import Family, family_of
 from vlmbench.backbones.generative.inputs import ImageInputs, join_images, pad_rows
+from vlmbench.backbones.generative.loss import IGNORE, answer_loss
 from vlmbench.weights.processor import load_processor
 from vlmbench.weights.release import CheckpointError, Release, loaded
 
-IGNORE = -100  # the label that torch's cross-entropy leaves out
 ITS_OWN = Conversation()
 PARTS = {"V": "vision", "M": "connector", "L": "language"}
 
@@ -161,9 +161,9 @@ class HfVlm(nn.Module, Backbone):
         return batch
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the mean cross-entropy over supervised tokens, and the logits (B, T, vocabulary)."""
-        out = self.model(**self._placed(batch))
-        return out.loss, out.logits
+        """Return the mean cross-entropy over the N supervised tokens, and the logits (N, vocabulary) for them."""
+        inputs = self._placed(batch)
+        return answer_loss(self.model, inputs, inputs.pop("labels"))
 
     @torch.no_grad()
     def generate(self, batch: Mapping[str, Tensor], *, max_new_tokens: int) -> list[str]:

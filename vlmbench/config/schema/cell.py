@@ -31,6 +31,14 @@ class TrainerConfig:
         pixel_cache_gib: Most that preprocessed images may take on disk, of all models and domains together and never
             more than 80 % of what is free; 0 keeps none. They lie below VLMBENCH_CACHE (~/.cache/vlmbench).
         feature_cache_gib: Most that frozen features may take there, which cells share; 0 keeps none.
+        micro_tokens: Most tokens, padding included, of which gradients are computed at a time; an image of a
+            contrastive model counts as one. A batch that has more is computed in parts of similar length, and the step
+            is that of the whole batch. 0: on a CPU in parts where that saves much padding; on a GPU whole until memory
+            runs out, then in parts that are halved until they fit.
+        gradient_checkpointing: Whether activations are computed anew in the backward pass, which saves memory and costs
+            time; `auto` begins to once memory runs out on a single row.
+        compile: Compile the layers for training by torch.compile. The first steps of each run take minutes.
+        attention: Kernel of the attention, transformers' name; `auto` is sdpa, where the architecture has it.
     """
 
     max_epochs: int = number(20, 1)
@@ -49,6 +57,10 @@ class TrainerConfig:
     checkpoint_minutes: float = number(10.0, 0)
     pixel_cache_gib: float = number(50.0, 0)
     feature_cache_gib: float = number(20.0, 0)
+    micro_tokens: int = number(0, 0)
+    gradient_checkpointing: str = one_of("auto", "on", "off", default="auto")
+    compile: bool = False
+    attention: str = one_of("auto", "eager", "sdpa", "flash_attention_2", default="auto")
 
 
 @dataclass
