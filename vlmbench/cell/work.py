@@ -89,7 +89,7 @@ def work(
                     encode=partial(encode, backbone, data, split, device, label),
                 )
         head = frozen_head(features["train"], len(domain.label_names))
-    tuner = build_tuner(config.finetune)
+    tuner = build_tuner(config.finetune, device)
     tuner.apply(backbone)
     module = build_module(config, domain, backbone, head)
     data.collate = module.collate

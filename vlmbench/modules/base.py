@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vlmbench.domains.datamodule import Row
+from vlmbench.errors import UserError
 from vlmbench.modules import across
 from vlmbench.modules.sharding import gathered_whole, shard
 
@@ -26,12 +27,14 @@ class Optimisation:
         weight_decay: Decoupled; applied to matrices alone, not to biases, norms and scales.
         warmup: Share of the steps over which the learning rate rises.
         schedule: `cosine` or `linear` to zero, or `constant`.
+        paged: Whether its moments may go to the host's memory (Dettmers et al., NeurIPS 2023, section 3).
     """
 
     lr: float
     weight_decay: float = 0.0
     warmup: float = 0.05
     schedule: str = "cosine"
+    paged: bool = False
 
     def factor(self, step: int, total: int) -> float:
         """Return the learning rate at an optimiser step as a share of the peak, in (0, 1]."""
@@ -88,7 +91,8 @@ class TunedModule(L.LightningModule):
             {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": self.optimisation.weight_decay},
             {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
         ]
-        optimiser = torch.optim.AdamW([g for g in groups if g["params"]], lr=self.optimisation.lr)
+        kind = paged_adamw(self.device) if self.optimisation.paged else torch.optim.AdamW
+        optimiser = kind([g for g in groups if g["params"]], lr=self.optimisation.lr)
         total = int(self.trainer.estimated_stepping_batches)
         total = min(total, self.max_steps) if self.max_steps > 0 else total
         settings = self.optimisation
@@ -139,3 +143,19 @@ class TunedModule(L.LightningModule):
     def output(self, batch: Any) -> Tensor:
         """Return what the tuned backbone makes of a batch, without any head: the witness that tuning changed it."""
         raise NotImplementedError
+
+
+def paged_adamw(device: torch.device) -> type[torch.optim.Optimizer]:
+    """Return AdamW of bitsandbytes, which keeps its moments in memory that a GPU pages to the host.
+
+    Raises:
+        UserError: The device is no GPU of NVIDIA or AMD.
+    """
+    if device.type != "cuda":
+        raise UserError(
+            f"finetune.optimiser=paged_adamw pages a GPU's memory, and this cell is computed on {device}. "
+            "Set finetune.optimiser=adamw, which computes the same."
+        )
+    import bitsandbytes as bnb
+
+    return bnb.optim.PagedAdamW32bit
