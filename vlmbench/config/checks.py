@@ -172,8 +172,8 @@ def check_combination(
             raise ImpossibleCellError(unknown("finetune.scope", finetune.scope, scopes))
         if isinstance(finetune, schema.QloraConfig) and "L" not in finetune.scope:
             raise ImpossibleCellError(
-                f"finetune.scope={finetune.scope}: finetune=qlora adapts the language model that it holds in 4 bits. Set a "
-                "scope with L, for example finetune.scope=ML, or finetune=lora."
+                f"finetune.scope={finetune.scope}: finetune=qlora adapts the language model that it holds in 4 bits. "
+                "Set a scope with L, for example finetune.scope=ML, or finetune=lora."
             )
         _check_classifier(model, task, finetune, domain)
 

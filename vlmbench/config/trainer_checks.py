@@ -18,8 +18,8 @@ def check_trainer(cell: schema.CellConfig) -> None:
     world = trainer.devices * trainer.nodes
     if getattr(cell.finetune, "optimiser", "") == "paged_adamw" and trainer.accelerator in ("cpu", "mps"):
         raise ConfigError(
-            f"finetune.optimiser=paged_adamw pages a GPU's memory: trainer.accelerator={trainer.accelerator} has none to "
-            "page. Set finetune.optimiser=adamw, which computes the same."
+            f"finetune.optimiser=paged_adamw pages a GPU's memory, which trainer.accelerator={trainer.accelerator} has "
+            "not. Set finetune.optimiser=adamw, which computes the same."
         )
     if trainer.strategy == "deepspeed_stage_3" and find_spec("deepspeed") is None:
         raise ConfigError(
@@ -66,8 +66,8 @@ def _check_sharded(cell: schema.CellConfig) -> None:
         )
     if isinstance(cell.finetune, schema.QloraConfig):
         raise ConfigError(
-            f"{strategy} does not split weights of 4 bits: finetune=qlora. Set trainer=ddp: in 4 bits the model takes a "
-            "quarter of its memory on each device."
+            f"{strategy} does not split the 4-bit weights of finetune=qlora. Set trainer=ddp: the language model takes "
+            "about a quarter of its memory on each device."
         )
     if trainer.precision == "16-mixed":
         raise ConfigError(f"{strategy} does not go with trainer.precision=16-mixed. Set bf16-mixed or 32-true.")

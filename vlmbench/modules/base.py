@@ -145,7 +145,7 @@ class TunedModule(L.LightningModule):
         raise NotImplementedError
 
 
-def paged_adamw(device: torch.device) -> type[torch.optim.Optimizer]:
+def paged_adamw(device: torch.device) -> Any:
     """Return AdamW of bitsandbytes, which keeps its moments in memory that a GPU pages to the host.
 
     Raises:

@@ -2,8 +2,8 @@
 
 A weight is cut into blocks of 64; each block is divided by its largest absolute value and rounded to the nearest of 16
 levels (section 3 and appendix E). Those float32 scales, less their mean, are quantised to 8 bits in blocks of 256, which
-makes 4 + 8/64 + 32/(64 x 256) = 4.127 bits a weight. A layer puts its weight together for each product and forgets it;
-nothing but the adapters on top of it trains.
+leaves 4 + 8/64 + 32/(64 x 256) = 4.127 bits a weight. A layer puts its weight together for each product and forgets
+it; nothing but the adapters on top of it trains.
 
 bitsandbytes computes it, on NVIDIA, AMD and Intel GPUs and on CPUs.
 """
