@@ -1,9 +1,9 @@
 """QLoRA's frozen weights: 4-bit NormalFloat with double quantisation (Dettmers et al., NeurIPS 2023, arXiv 2305.14314).
 
 A weight is cut into blocks of 64; each block is divided by its largest absolute value and rounded to the nearest of 16
-levels (section 3 and appendix E). Those float32 scales, less their mean, are quantised to 8 bits in blocks of 256, which
-leaves 4 + 8/64 + 32/(64 x 256) = 4.127 bits a weight. A layer puts its weight together for each product and forgets
-it; nothing but the adapters on top of it trains.
+levels (section 3 and appendix E). Those float32 scales, less their mean, are quantised to 8 bits in blocks of 256. That
+is 4 + 8/64 + 32/(64 x 256) = 4.127 bits a weight. A layer puts its weight together for each product and forgets it;
+nothing but the adapters on top of it trains.
 
 bitsandbytes computes it, on NVIDIA, AMD and Intel GPUs and on CPUs.
 """
