@@ -7,6 +7,7 @@ their `made_by` says which modules, of which commit, with which versions. Here t
 import json
 import shutil
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from vlmbench.backbones.base import Turn  # noqa: E402
 from vlmbench.backbones.generative.native import IGNORE  # noqa: E402
 from vlmbench.backbones.loaders import load  # noqa: E402
 from vlmbench.tuning.parameters import without_gradient  # noqa: E402
-from vlmbench.tuning.tuners import Full, Lora  # noqa: E402
+from vlmbench.tuning.tuners import Full, Lora, Qlora  # noqa: E402
 from vlmbench.weights.release import CheckpointError  # noqa: E402
 
 NAMES = ("llava_med", "huatuogpt_vision_llava", "llava15_original", "vila15", "vila_m3", "xraygpt")
@@ -145,6 +146,9 @@ def test_a_batch_answers_as_one_by_one(backbone, golden):
 # One of each architecture and loader; the others differ in files and text.
 KINDS = ("llava_med", "vila15", "xraygpt")
 PARTS = {"V": "vision", "M": "connector", "L": "language"}
+in_four_bits = pytest.mark.skipif(
+    find_spec("bitsandbytes") is None, reason="NOT TESTED, bitsandbytes is not installed: pip install 'vlmbench[qlora]'"
+)
 
 
 def step_twice(backbone, golden):
@@ -174,7 +178,14 @@ def test_every_tensor_of_the_scope_trains_and_no_other(backbone, golden, method,
     assert step_twice(backbone, golden) == {}
 
 
-@pytest.mark.parametrize("tuner", [Lora("VML", 2, 4.0, 0.0), Lora("ML", 2, 4.0, 0.0, "lora"), Full("VML")], ids=str)
+@pytest.mark.parametrize(
+    "tuner",
+    [
+        *(Lora("VML", 2, 4.0, 0.0), Lora("ML", 2, 4.0, 0.0, "lora"), Full("VML")),
+        pytest.param(Qlora(Lora("ML", 2, 4.0, 0.0)), marks=in_four_bits),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("name", KINDS, indirect=True)
 def test_what_was_trained_comes_back_onto_a_fresh_checkpoint(name, backbone, golden, releases, tuner, tmp_path):
     fresh = build(name, releases(name))

@@ -5,7 +5,8 @@ What is added up, in bytes:
 * **Weights.** Frozen ones are held in bfloat16, 2 each. Weights that train are held in float32 with a gradient and
   AdamW's two moments, 4 + 4 + 8 = 16 each (as counted by Rajbhandari et al., 2020, arXiv 1910.02054, section 3.1, with
   a float32 weight instead of two copies). `full` holds every weight in float32 and autocast keeps a bfloat16 copy of
-  each while a step lasts, 2 more.
+  each while a step lasts, 2 more. `qlora` holds the language model but for its embeddings in 4.127 bits each
+  (`vlmbench.tuning.quantise`), 0.516 bytes; the embeddings are taken for one table of vocabulary x width.
 * **Activations kept for the backward pass**, in bytes a token, channel and layer: `ACTIVATION`, measured on this
   program's own steps (blocks of LLaMA and CLIP under bfloat16 autocast, no checkpointing; tests/test_models_command.py
   measures it again). 34 is the published least in 16 bits (Korthikanti et al., 2022, arXiv 2205.05198, equation 2,
@@ -25,8 +26,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 OVERHEAD = 2**30
-FROZEN, TRAINED, FULL_FROZEN, AUTOCAST = 2, 16, 4, 2
-ACTIVATION = {"lora": 88, "full": 56, "connector": 34}
+FROZEN, TRAINED, FULL_FROZEN, AUTOCAST, FOUR_BITS = 2, 16, 4, 2, 0.516
+ACTIVATION = {"lora": 88, "qlora": 88, "full": 56, "connector": 34}
 LOGIT = 12
 _ASPECT = 100  # width / layers
 _PATCH = 14
@@ -88,7 +89,7 @@ def memory(
     Args:
         parts: Parameters of vision, connector, text and language.
         shape: The model's shape.
-        finetune: `zero_shot`, `linear_probe`, `lora`, `full`, `connector`.
+        finetune: `zero_shot`, `linear_probe`, `lora`, `qlora`, `full`, `connector`.
         trained: Parameters that train, by part.
         scope: What the method touches, in the letters or words of `finetune.scope`.
         batch: Examples of one step.
@@ -97,6 +98,8 @@ def memory(
     full = finetune == "full"
     weights = total * (FULL_FROZEN + AUTOCAST if full else FROZEN)
     weights += training * (TRAINED - FULL_FROZEN if full else TRAINED)
+    if finetune == "qlora":
+        weights -= (FROZEN - FOUR_BITS) * _blocks(parts.get("language", 0), shape.vocabulary)
     if finetune in ("zero_shot", "linear_probe"):
         kept = _cache(parts, shape)
         return weights + batch * kept + OVERHEAD
@@ -106,6 +109,12 @@ def memory(
     kept += text * tokens * channels(parts.get("language", 0) + parts.get("text", 0))
     logits = LOGIT * tokens * shape.vocabulary
     return weights + batch * (ACTIVATION[finetune] * kept + logits) + OVERHEAD
+
+
+def _blocks(language: float, vocabulary: int) -> float:
+    """Return the parameters of a language model but for its embeddings."""
+    width = _ASPECT * (language / (12 * _ASPECT**2)) ** (1 / 3)
+    return max(0.0, language - vocabulary * width)
 
 
 def _reached(shape: Shape, finetune: str, scope: str) -> tuple[bool, bool]:

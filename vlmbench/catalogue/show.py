@@ -154,7 +154,7 @@ def _memory(model: schema.ModelConfig, lora: list[Target]) -> dict[str, dict[str
     shape, batch = shape_of(model.kind, model.image_size, architecture), BATCH[model.kind]
     told = {}
     for method in METHODS[model.kind]:
-        if method in ("zero_shot", "linear_probe", "lora", "full", "connector"):
+        if method in ("zero_shot", "linear_probe", "lora", "qlora", "full", "connector"):
             scope = "M" if method == "connector" else model.default_scope
             trained = _trained(method, scope, parts, lora)
             peak = memory(parts, shape, method, trained=trained, scope=scope, batch=batch)
@@ -167,7 +167,7 @@ def _trained(method: str, scope: str, parts: Mapping[str, float], lora: list[Tar
         return {}
     named = [PARTS[letter] for letter in scope] if scope.isupper() else scope.split("+")
     touched = {part: parts.get(part, 0.0) for part in named}
-    if method != "lora":
+    if method not in ("lora", "qlora"):
         return touched
     counted = next((target.trainable for target in lora if target.scope == scope), None)
     if counted is not None:

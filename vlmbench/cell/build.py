@@ -22,7 +22,7 @@ from vlmbench.modules.contrastive import ContrastiveModule, TextClassifier
 from vlmbench.modules.generative import GenerativeModule
 from vlmbench.modules.pretrain import CaptionModule
 from vlmbench.tuning.heads import LinearHead
-from vlmbench.tuning.tuners import Frozen, Full, Lora, Tuner
+from vlmbench.tuning.tuners import Frozen, Full, Lora, Qlora, Tuner
 from vlmbench.weights.faults import loading
 from vlmbench.weights.locate import MAIN, locate_all
 from vlmbench.weights.lock import read_lock
@@ -84,10 +84,16 @@ def build_hosted(model: schema.HostedModelConfig) -> HostedVlm:
     )
 
 
-def build_tuner(finetune: schema.FinetuneConfig) -> Tuner:
-    """Return the method."""
+def build_tuner(finetune: schema.FinetuneConfig, device: torch.device | None = None) -> Tuner:
+    """Return the method.
+
+    Args:
+        finetune: Its configuration.
+        device: Where the cell will be computed, for what a method prepares there layer by layer.
+    """
     if isinstance(finetune, schema.LoraConfig):
-        return Lora(finetune.scope, finetune.rank, finetune.alpha, finetune.dropout, finetune.connector)
+        lora = Lora(finetune.scope, finetune.rank, finetune.alpha, finetune.dropout, finetune.connector)
+        return Qlora(lora, device) if isinstance(finetune, schema.QloraConfig) else lora
     if isinstance(finetune, schema.FullConfig):
         return Full(finetune.scope)
     if isinstance(finetune, schema.ConnectorConfig):
@@ -99,7 +105,8 @@ def optimisation_of(finetune: schema.FinetuneConfig) -> Optimisation | None:
     """Return the optimiser's settings, None for methods without gradient steps."""
     if not isinstance(finetune, schema.OptimisedConfig) or finetune.lr is None:
         return None
-    return Optimisation(finetune.lr, finetune.weight_decay, finetune.warmup, finetune.schedule)
+    paged = getattr(finetune, "optimiser", "") == "paged_adamw"
+    return Optimisation(finetune.lr, finetune.weight_decay, finetune.warmup, finetune.schedule, paged)
 
 
 def build_module(config: schema.CellConfig, domain: Domain, backbone: Any, head: LinearHead | None) -> TunedModule:

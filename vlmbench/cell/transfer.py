@@ -16,6 +16,7 @@ from vlmbench.config import schema
 from vlmbench.config.checks import check_combination, check_endpoint, frozen_image, uses_linear_head
 from vlmbench.config.domain_checks import check_domain, check_evaluation
 from vlmbench.config.faults import ConfigError
+from vlmbench.config.presence import package_present
 from vlmbench.config.restore import cell_from_dict
 from vlmbench.config.trainer_checks import check_evaluation_trainer
 from vlmbench.domains.base import Domain, Split
@@ -78,6 +79,7 @@ def prepare_transfer(evaluate: schema.EvaluateConfig) -> PreparedTransfer:
     check_evaluation(evaluate.domain)
     check_evaluation_trainer(evaluate.trainer)
     check_endpoint(trained.model)
+    package_present(trained.finetune)
     trainer = dataclasses.replace(
         trained.trainer,
         **{key: getattr(evaluate.trainer, key) for key in ("accelerator", "strategy", "devices", "nodes")},
@@ -176,7 +178,7 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
             )
         data.encoded.update(encoded)
     with clock.phase("setup"):
-        build_tuner(config.finetune).load(backbone, saved)
+        build_tuner(config.finetune, trainer.strategy.root_device).load(backbone, saved)
         head = LinearHead.load(saved) if uses_linear_head(config) else None
         module = build_module(config, domain, backbone, head)
     frame, scored = score(config, predict(module, data, trainer, clock), domain, transfer.folder, clock)

@@ -90,7 +90,7 @@ def work(
     if frozen_image(config):
         data.encoded.update(encoded)
     head = frozen_head(encoded["train"].features, len(domain.label_names)) if uses_linear_head(config) else None
-    tuner = build_tuner(config.finetune)
+    tuner = build_tuner(config.finetune, device)
     tuner.apply(backbone)
     module = build_module(config, domain, backbone, head)
     data.collate = module.collate

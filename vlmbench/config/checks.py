@@ -21,7 +21,7 @@ from vlmbench.config.trainer_checks import check_trainer
 
 METHODS: dict[str, tuple[str, ...]] = {
     "contrastive": ("zero_shot", "linear_probe", "lora", "full"),
-    "generative": ("zero_shot", "connector", "lora", "full"),
+    "generative": ("zero_shot", "connector", "lora", "qlora", "full"),
     "hosted": ("zero_shot",),
 }
 TASKS: dict[str, tuple[str, ...]] = {
@@ -157,7 +157,7 @@ def check_combination(
         )
     if task.name == "pretrain" and finetune.name in ("zero_shot", "linear_probe"):
         raise ImpossibleCellError(
-            f"task=pretrain trains: finetune={finetune.name} does not. Valid: lora, full, connector."
+            f"task=pretrain trains: finetune={finetune.name} does not. Valid: lora, qlora, full, connector."
         )
     served = domain.tasks if isinstance(domain, schema.PublishedDomainConfig) else DOMAIN_TASKS[domain.source]
     if task.name not in served:
@@ -172,6 +172,11 @@ def check_combination(
         scopes = CONTRASTIVE_SCOPES if model.kind == "contrastive" else GENERATIVE_SCOPES
         if finetune.scope not in scopes:
             raise ImpossibleCellError(unknown("finetune.scope", finetune.scope, scopes))
+        if isinstance(finetune, schema.QloraConfig) and "L" not in finetune.scope:
+            raise ImpossibleCellError(
+                f"finetune.scope={finetune.scope}: finetune=qlora adapts the language model that it holds in 4 bits. "
+                "Set a scope with L, for example finetune.scope=ML, or finetune=lora."
+            )
         _check_classifier(model, task, finetune, domain)
 
 

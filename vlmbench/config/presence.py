@@ -6,6 +6,7 @@ Told apart from mistakes, so that a grid can be planned where these are missing.
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 from vlmbench.config import schema
@@ -22,6 +23,20 @@ def check_present(cell: schema.CellConfig) -> None:
     model_present(cell.model)
     domain_present(cell.domain)
     key_present(cell.model)
+    package_present(cell.finetune)
+
+
+def package_present(finetune: schema.FinetuneConfig) -> None:
+    """Check that the package is installed that a method needs.
+
+    Raises:
+        AbsentError: It is not.
+    """
+    if isinstance(finetune, schema.QloraConfig) and find_spec("bitsandbytes") is None:
+        raise AbsentError(
+            "finetune=qlora needs the package bitsandbytes, which is not installed: pip install 'vlmbench[qlora]'. It "
+            "computes on NVIDIA, AMD and Intel GPUs and, slowly, on CPUs. finetune=lora needs nothing more."
+        )
 
 
 def model_present(model: schema.ModelConfig) -> None:

@@ -24,6 +24,7 @@ SCHEMAS: dict[str, type] = {
     "schema/finetune/zero_shot": schema.ZeroShotConfig,
     "schema/finetune/linear_probe": schema.LinearProbeConfig,
     "schema/finetune/lora": schema.LoraConfig,
+    "schema/finetune/qlora": schema.QloraConfig,
     "schema/finetune/full": schema.FullConfig,
     "schema/finetune/connector": schema.ConnectorConfig,
     "schema/domain/phantom": schema.PhantomDomainConfig,

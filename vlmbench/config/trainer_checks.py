@@ -17,6 +17,11 @@ def check_trainer(cell: schema.CellConfig) -> None:
     """
     trainer = cell.trainer
     world = trainer.devices * trainer.nodes
+    if getattr(cell.finetune, "optimiser", "") == "paged_adamw" and trainer.accelerator in ("cpu", "mps"):
+        raise ConfigError(
+            f"finetune.optimiser=paged_adamw pages a GPU's memory, which trainer.accelerator={trainer.accelerator} has "
+            "not. Set finetune.optimiser=adamw, which computes the same."
+        )
     if trainer.strategy == "deepspeed_stage_3" and find_spec("deepspeed") is None:
         raise ConfigError(
             "trainer.strategy=deepspeed_stage_3 needs the package deepspeed, which is not installed: "
@@ -89,6 +94,11 @@ def _check_sharded(cell: schema.CellConfig) -> None:
         raise ConfigError(
             f"{strategy} does not go with trainer.micro_tokens: devices that gather layers for each other compute in "
             "step. Lower trainer.batch_size and raise trainer.accumulate_grad_batches instead."
+        )
+    if isinstance(cell.finetune, schema.QloraConfig):
+        raise ConfigError(
+            f"{strategy} does not split the 4-bit weights of finetune=qlora. Set trainer=ddp: the language model takes "
+            "about a quarter of its memory on each device."
         )
     if trainer.precision == "16-mixed":
         raise ConfigError(f"{strategy} does not go with trainer.precision=16-mixed. Set bf16-mixed or 32-true.")

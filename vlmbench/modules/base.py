@@ -16,7 +16,7 @@ from vlmbench.domains.datamodule import Row
 from vlmbench.modules import across
 from vlmbench.modules.layers import checkpoint_layers
 from vlmbench.modules.micro import STATE, MicroBatches
-from vlmbench.modules.optimiser import adamw, can_be_fused
+from vlmbench.modules.optimiser import adamw, can_be_fused, paged_adamw
 from vlmbench.modules.sharding import gathered_whole, shard
 
 
@@ -29,12 +29,14 @@ class Optimisation:
         weight_decay: Decoupled; applied to matrices alone, not to biases, norms and scales.
         warmup: Share of the steps over which the learning rate rises.
         schedule: `cosine` or `linear` to zero, or `constant`.
+        paged: Whether its moments may go to the host's memory (Dettmers et al., NeurIPS 2023, section 3).
     """
 
     lr: float
     weight_decay: float = 0.0
     warmup: float = 0.05
     schedule: str = "cosine"
+    paged: bool = False
 
     def factor(self, step: int, total: int) -> float:
         """Return the learning rate at an optimiser step as a share of the peak, in (0, 1]."""
@@ -92,8 +94,12 @@ class TunedModule(L.LightningModule):
             {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": self.optimisation.weight_decay},
             {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
         ]
-        fused = can_be_fused(parameters, str(self.trainer.precision))
-        optimiser = adamw([g for g in groups if g["params"]], self.optimisation.lr, fused=fused)
+        kept = [g for g in groups if g["params"]]
+        if self.optimisation.paged:
+            optimiser = paged_adamw(kept, self.optimisation.lr, self.device)
+        else:
+            fused = can_be_fused(parameters, str(self.trainer.precision))
+            optimiser = adamw(kept, self.optimisation.lr, fused=fused)
         total = int(self.trainer.estimated_stepping_batches)
         total = min(total, self.max_steps) if self.max_steps > 0 else total
         settings = self.optimisation

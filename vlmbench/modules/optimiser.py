@@ -1,4 +1,4 @@
-"""AdamW by the kernel that does a whole step at once, where there is one."""
+"""AdamW by the kernel that does a whole step at once, where there is one, or with moments that a GPU pages out."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
+
+from vlmbench.errors import UserError
 
 FUSED_ON = ("cpu", "cuda")
 
@@ -51,3 +53,24 @@ def adamw(groups: Sequence[dict[str, Any]], lr: float, *, fused: bool) -> torch.
 
     optimiser.register_load_state_dict_post_hook(keep_kernel)
     return optimiser
+
+
+def paged_adamw(groups: Sequence[dict[str, Any]], lr: float, device: torch.device) -> torch.optim.Optimizer:
+    """Return AdamW of bitsandbytes, which keeps its moments in memory that a GPU pages to the host.
+
+    Args:
+        groups: Parameters and their weight decay.
+        lr: Learning rate.
+        device: Where they are.
+
+    Raises:
+        UserError: The device is no GPU of NVIDIA or AMD.
+    """
+    if device.type != "cuda":
+        raise UserError(
+            f"finetune.optimiser=paged_adamw pages a GPU's memory, and this cell is computed on {device}. "
+            "Set finetune.optimiser=adamw, which computes the same."
+        )
+    import bitsandbytes as bnb
+
+    return bnb.optim.PagedAdamW32bit(groups, lr=lr)

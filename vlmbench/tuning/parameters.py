@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -72,9 +73,15 @@ def count_by_part(
     rows += [("head", p) for p in head.parameters()] if head is not None else []
     for part, parameter in rows:
         entry = table.setdefault(part, {"trainable": 0, "total": 0})
-        entry["total"] += parameter.numel()
+        entry["total"] += _size(parameter)
         entry["trainable"] += parameter.numel() if parameter.requires_grad else 0
     return table
+
+
+def _size(parameter: Tensor) -> int:
+    """Return how many weights a parameter holds; in 4 bits a byte holds two."""
+    state = getattr(parameter, "quant_state", None)
+    return parameter.numel() if state is None else math.prod(state.shape)
 
 
 def format_table(table: Mapping[str, Mapping[str, int]]) -> str:

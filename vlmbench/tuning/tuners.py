@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from safetensors.torch import load_file, save_file
 
 from vlmbench.tuning.lora import add_lora, load_lora
 from vlmbench.tuning.parameters import freeze, hold_in_float32, train_only
+from vlmbench.tuning.quantise import quantise
 
 ADAPTER, TUNED = "adapter", "tuned.safetensors"
 
@@ -89,6 +91,35 @@ class Lora:
             backbone.model = load_lora(backbone.model, folder / ADAPTER)
         else:
             load_trainable(backbone.model, folder)
+
+
+@dataclass(frozen=True)
+class Qlora:
+    """LoRA on a language model that is held in 4 bits; see `vlmbench.tuning.quantise`.
+
+    What is saved is the adapter; the 4 bits are made anew of the pretrained weights, which gives the same.
+
+    Attributes:
+        lora: The adapters, and what trains in full beside them.
+        device: What computes the 4 bits; None where the weights are.
+    """
+
+    lora: Lora
+    device: torch.device | None = None
+
+    def apply(self, backbone: Any) -> None:
+        """Quantise the language model and wrap the network."""
+        quantise(backbone.model, backbone.lora_targets("L"), self.device)
+        self.lora.apply(backbone)
+
+    def save(self, backbone: Any, folder: Path) -> None:
+        """Write the adapter as PEFT does."""
+        self.lora.save(backbone, folder)
+
+    def load(self, backbone: Any, folder: Path) -> None:
+        """Quantise a freshly loaded language model and put the adapter back."""
+        quantise(backbone.model, backbone.lora_targets("L"), self.device)
+        self.lora.load(backbone, folder)
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ class PretrainTaskConfig(TaskConfig):
 class FinetuneConfig:
     """How a model is adapted."""
 
-    name: str = one_of("zero_shot", "linear_probe", "lora", "full", "connector")
+    name: str = one_of("zero_shot", "linear_probe", "lora", "qlora", "full", "connector")
 
 
 @dataclass
@@ -150,6 +150,24 @@ class LoraConfig(OptimisedConfig):
     dropout: float = number(0.05, 0, 0.9)
     classifier: str = one_of("linear", "text", default="linear")
     connector: str = one_of("full", "lora", default="full")
+
+
+@dataclass
+class QloraConfig(LoraConfig):
+    """LoRA on a language model that is frozen in 4 bits (Dettmers et al., NeurIPS 2023, arXiv 2305.14314).
+
+    Vision tower, connector and output layer keep their precision. Fields as in `LoraConfig`, and:
+
+    Attributes:
+        scope: A union of the letters V, M, L that has L; scope M trains the connector as in `LoraConfig`.
+        optimiser: `adamw`; or `paged_adamw`, the same with states that go to the host's memory while a GPU has no room
+            for them (section 3). It needs a GPU.
+    """
+
+    name: str = one_of("qlora", default="qlora")
+    rank: int = number(16, 1, 1024)
+    alpha: float = number(32.0, 0)
+    optimiser: str = one_of("adamw", "paged_adamw", default="adamw")
 
 
 @dataclass
