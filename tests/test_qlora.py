@@ -13,7 +13,7 @@ from vlmbench.catalogue import memory
 from vlmbench.config import presence, schema
 from vlmbench.config.faults import AbsentError
 from vlmbench.errors import UserError
-from vlmbench.modules.base import paged_adamw
+from vlmbench.modules.optimiser import paged_adamw
 from vlmbench.tuning.lora import targeted
 from vlmbench.tuning.parameters import count_by_part, without_gradient
 from vlmbench.tuning.tuners import Lora, Qlora
@@ -171,7 +171,7 @@ def test_a_missing_package_is_told_with_its_remedy(monkeypatch):
 
 def test_pages_are_those_of_a_gpu():
     with pytest.raises(UserError, match=r"Set finetune\.optimiser=adamw"):
-        paged_adamw(torch.device("cpu"))
+        paged_adamw([], 1e-3, torch.device("cpu"))
 
 
 def test_four_bits_take_a_quarter_of_the_memory_but_for_the_embeddings():
