@@ -197,7 +197,6 @@ def test_generation_ends_where_the_text_says(backbone, golden):
     batch = backbone.collate(turns(backbone, golden)[:1], supervise=False)
     (whole,) = backbone.generate(batch, max_new_tokens=8)
     backbone.ending = whole[2:5]
-    backbone.stop_text["stop_strings"] = [backbone.ending]
     runs = []
     backbone.model.language_model.register_forward_hook(lambda *_: runs.append(1))
     assert backbone.generate(batch, max_new_tokens=8) == [whole.split(backbone.ending)[0]]

@@ -46,3 +46,24 @@ def join_images(images: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
             values = [torch.cat(pair, dim=1) for pair in zip(values, blank, strict=True)]
         joined[key] = torch.cat(values)
     return joined
+
+
+def shared_beginnings(
+    rows: Sequence[Sequence[int]], images: Sequence[str], image_token: int
+) -> list[tuple[list[int], int]]:
+    """Return which prompts begin alike: for each beginning the rows that have it, and its length in tokens.
+
+    A beginning ends one token behind the image: from there on positions only count up, whatever the image took. Only
+    causal attention makes a beginning the same whatever follows.
+
+    Args:
+        rows: Tokens of each prompt.
+        images: Name of each row's image; an empty one is like no other.
+        image_token: On whose places the image stands.
+    """
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for row, (ids, image) in enumerate(zip(rows, images, strict=True)):
+        length = min(len(ids) - ids[::-1].index(image_token) + 1, len(ids) - 1)
+        alike = (image, *ids[:length]) if image and image_token not in ids[length - 1 :] else (row, *ids[:length])
+        groups.setdefault(alike, []).append(row)
+    return [(members, len(alike) - 1) for alike, members in groups.items()]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,8 +11,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vlmbench.backbones.base import Backbone, Conversation, Turn, device_of, joined, named
+from vlmbench.backbones.generative.answering import greedy, likelihoods, read_prompts
 from vlmbench.backbones.generative.family import Family, family_of
 from vlmbench.backbones.generative.inputs import ImageInputs, join_images, pad_rows
+from vlmbench.backbones.generative.reading import Reading
 from vlmbench.weights.processor import load_processor
 from vlmbench.weights.release import CheckpointError, Release, loaded
 
@@ -65,7 +66,7 @@ class HfVlm(nn.Module, Backbone):
         self.end_id = int(ends[0])
         stops = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
         stops = stops if isinstance(stops, list) else [stops]
-        self.stop_text: dict[str, Any] = {}  # what transformers' `generate` takes where text ends an answer
+        self.ending = ""  # text that ends an answer, where no token does
         self.stop_ids = sorted({self.end_id, self.tokenizer.eos_token_id, *stops} - {None})
 
     def preprocess(self, image: Image.Image) -> ImageInputs:
@@ -141,11 +142,7 @@ class HfVlm(nn.Module, Backbone):
         for turn in turns:
             prompt = self.prompt_ids(turn.prompt, turn.pixels.tokens)
             answer = self.answer_ids(turn.answer) if supervise else []
-            if len(prompt) + len(answer) > self.max_length:
-                raise ValueError(
-                    f"A row of {len(prompt) + len(answer)} tokens ({turn.pixels.tokens} of them for the image) exceeds "
-                    f"model.max_length={self.max_length}: {turn.prompt[:80]!r}. Raise it or shorten the question."
-                )
+            self._fits(turn, len(prompt) + len(answer))
             rows.append(prompt + answer)
             labels.append([IGNORE] * len(prompt) + answer)
         pad = self.tokenizer.pad_token_id
@@ -167,45 +164,53 @@ class HfVlm(nn.Module, Backbone):
 
     @torch.no_grad()
     def generate(self, batch: Mapping[str, Tensor], *, max_new_tokens: int) -> list[str]:
-        """Return the greedy answers to left-padded prompts, without special tokens or outer white space."""
-        inputs = self._placed(batch)
-        tokens = self.model.generate(
-            **inputs,
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            num_beams=1,
-            # A checkpoint's sampling settings do not apply to greedy decoding and would only warn; a penalty for
-            # repeating would, and lowers exactly the words that a question offers as answers.
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            repetition_penalty=1.0,
-            pad_token_id=self.tokenizer.pad_token_id,
-            eos_token_id=self.stop_ids,
-            **self.stop_text,
-        )
-        answers = tokens[:, inputs["input_ids"].shape[1] :]
-        texts = self.tokenizer.batch_decode(answers, skip_special_tokens=True)
-        return [re.sub(self.family.thought, "", text, flags=re.DOTALL).strip() for text in texts]
+        """Return the greedy answers to left-padded prompts, without special tokens or outer white space.
+
+        The likeliest token is taken as it is: a checkpoint's penalty for repeating would lower exactly the words that
+        a question offers as answers.
+        """
+        return self._continued(self._read(batch), max_new_tokens)
 
     @torch.no_grad()
     def score(self, turns: Sequence[Turn], options: Sequence[Sequence[str]]) -> Tensor:
         """Return the summed log-likelihood (B, O) of each option and its end token as the answer; -inf pads rows."""
-        out = torch.full((len(turns), max(len(row) for row in options)), -torch.inf)
-        cells = [(b, o) for b, row in enumerate(options) for o in range(len(row))]
-        for start in range(0, len(cells), max(1, len(turns))):
-            chunk = cells[start : start + max(1, len(turns))]
-            rows = [replace(turns[b], answer=options[b][o]) for b, o in chunk]
-            batch = self.collate(rows, supervise=True)
-            labels = batch.pop("labels")[:, 1:].to(device_of(self.model))
-            logits = self.model(**self._placed(batch)).logits[:, :-1]
-            # Only where an answer stands: in float32 the whole of them is large, prompts and images included.
-            asked = labels != IGNORE
-            tokens = logits[asked].float().log_softmax(-1).gather(-1, labels[asked][:, None])[:, 0]
-            sums = tokens.new_zeros(len(chunk)).index_add(0, asked.nonzero()[:, 0], tokens).cpu()
-            for (b, o), value in zip(chunk, sums, strict=True):
-                out[b, o] = value
-        return out
+        return likelihoods(self._read(self.collate(turns, supervise=False)), self._option_ids(turns, options))
+
+    @torch.no_grad()
+    def answer(
+        self, turns: Sequence[Turn], options: Sequence[Sequence[str]], *, max_new_tokens: int
+    ) -> tuple[list[str], Tensor]:
+        """Return what `generate` and `score` do, of prompts that are read once for both; a row may have no option."""
+        reading = self._read(self.collate(turns, supervise=False))
+        scores = likelihoods(reading, self._option_ids(turns, options))
+        return self._continued(reading, max_new_tokens), scores
+
+    def _read(self, batch: Mapping[str, Tensor]) -> Reading:
+        return read_prompts(self.model, self._placed(batch), pad=self.tokenizer.pad_token_id)
+
+    def _continued(self, reading: Reading, max_new_tokens: int) -> list[str]:
+        def texts(answers: list[list[int]]) -> list[str]:
+            return list(self.tokenizer.batch_decode(answers, skip_special_tokens=True))
+
+        ended = (lambda ids: self.ending in texts([ids])[0]) if self.ending else None
+        answers = texts(greedy(reading, stops=self.stop_ids, ended=ended, max_new_tokens=max_new_tokens))
+        if self.ending:
+            answers = [text.split(self.ending)[0] for text in answers]
+        return [re.sub(self.family.thought, "", text, flags=re.DOTALL).strip() for text in answers]
+
+    def _option_ids(self, turns: Sequence[Turn], options: Sequence[Sequence[str]]) -> list[list[list[int]]]:
+        ids = [[self.answer_ids(option) for option in row] for row in options]
+        for turn, row in zip(turns, ids, strict=True):
+            for answer in row:
+                self._fits(turn, len(self.prompt_ids(turn.prompt, turn.pixels.tokens)) + len(answer))
+        return ids
+
+    def _fits(self, turn: Turn, length: int) -> None:
+        if length > self.max_length:
+            raise ValueError(
+                f"A row of {length} tokens ({turn.pixels.tokens} of them for the image) exceeds "
+                f"model.max_length={self.max_length}: {turn.prompt[:80]!r}. Raise it or shorten the question."
+            )
 
     def lora_targets(self, scope: str) -> str:
         """Return the pattern of the Linear layers of the vision tower (V) and the language model (L) in `scope`.
