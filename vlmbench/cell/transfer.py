@@ -143,6 +143,7 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
         head = LinearHead.load(saved) if uses_linear_head(config) else None
         module = build_module(config, domain, backbone, head)
         data = build_data(config, domain, backbone)
+        data.arrange = module.arrange
         trainer = make_trainer(
             config.trainer,
             transfer.folder,

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from vlmbench.backbones.base import Backbone, Conversation, Turn, device_of, joined, named
 from vlmbench.backbones.generative.answering import greedy, likelihoods, read_prompts
-from vlmbench.backbones.generative.family import Family, family_of
-from vlmbench.backbones.generative.inputs import ImageInputs, join_images, pad_rows
+from vlmbench.backbones.generative.family import Family, family_of, room_for_gaps
+from vlmbench.backbones.generative.inputs import ImageInputs, join_images, pad_rows, shared_beginnings
 from vlmbench.backbones.generative.reading import Reading
 from vlmbench.weights.processor import load_processor
 from vlmbench.weights.release import CheckpointError, Release, loaded
@@ -135,26 +135,34 @@ class HfVlm(nn.Module, Backbone):
         Prompt and answer are tokenised apart and joined, so that the prompt is token for token the one that
         generation sees, and the labels are exactly the answer and the end token.
 
+        Where prompts without answers share an image, `input_ids` are their beginnings, one for each image, and
+        `rest_ids`, `rest_mask` (B, R) and `rest_of` (B,) are how they go on: see `answering.read_prompts`.
+
         Raises:
             ValueError: A row exceeds `max_length`; cutting it could cut image tokens or the answer.
         """
-        rows, labels = [], []
-        for turn in turns:
-            prompt = self.prompt_ids(turn.prompt, turn.pixels.tokens)
-            answer = self.answer_ids(turn.answer) if supervise else []
+        prompts = [self.prompt_ids(turn.prompt, turn.pixels.tokens) for turn in turns]
+        answers = [self.answer_ids(turn.answer) if supervise else [] for turn in turns]
+        for turn, prompt, answer in zip(turns, prompts, answers, strict=True):
             self._fits(turn, len(prompt) + len(answer))
-            rows.append(prompt + answer)
-            labels.append([IGNORE] * len(prompt) + answer)
-        pad = self.tokenizer.pad_token_id
+        if not supervise:
+            names, pad = [turn.image for turn in turns], self.tokenizer.pad_token_id
+            shared = shared_beginnings(prompts, names, image_token=self.image_token_id, pad=pad)
+            if shared is None or shared.places > room_for_gaps(self.config) - self.max_length:
+                return self._padded(prompts, turns, left=True)
+            return {**self._padded(shared.beginnings, [turns[row] for row in shared.rows], left=True), **shared.rest}
+        rows = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
+        labels = [[IGNORE] * len(prompt) + answer for prompt, answer in zip(prompts, answers, strict=True)]
+        return {**self._padded(rows, turns, left=False), "labels": pad_rows(labels, IGNORE, left=False)}
+
+    def _padded(self, rows: Sequence[Sequence[int]], turns: Sequence[Turn], *, left: bool) -> dict[str, Tensor]:
         batch = {
-            "input_ids": pad_rows(rows, pad, left=not supervise),
-            "attention_mask": pad_rows([[1] * len(row) for row in rows], 0, left=not supervise),
+            "input_ids": pad_rows(rows, self.tokenizer.pad_token_id, left=left),
+            "attention_mask": pad_rows([[1] * len(row) for row in rows], 0, left=left),
             **join_images([turn.pixels.tensors for turn in turns]),
         }
         if self.family.type_ids:
             batch[self.family.type_ids] = (batch["input_ids"] == self.image_token_id).long()
-        if supervise:
-            batch["labels"] = pad_rows(labels, IGNORE, left=False)
         return batch
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -174,7 +182,7 @@ class HfVlm(nn.Module, Backbone):
     @torch.no_grad()
     def score(self, turns: Sequence[Turn], options: Sequence[Sequence[str]]) -> Tensor:
         """Return the summed log-likelihood (B, O) of each option and its end token as the answer; -inf pads rows."""
-        return likelihoods(self._read(self.collate(turns, supervise=False)), self._option_ids(turns, options))
+        return self._scored(self._read(self.collate(turns, supervise=False)), turns, options)
 
     @torch.no_grad()
     def answer(
@@ -182,7 +190,7 @@ class HfVlm(nn.Module, Backbone):
     ) -> tuple[list[str], Tensor]:
         """Return what `generate` and `score` do, of prompts that are read once for both; a row may have no option."""
         reading = self._read(self.collate(turns, supervise=False))
-        scores = likelihoods(reading, self._option_ids(turns, options))
+        scores = self._scored(reading, turns, options)
         return self._continued(reading, max_new_tokens), scores
 
     def _read(self, batch: Mapping[str, Tensor]) -> Reading:
@@ -198,12 +206,11 @@ class HfVlm(nn.Module, Backbone):
             answers = [text.split(self.ending)[0] for text in answers]
         return [re.sub(self.family.thought, "", text, flags=re.DOTALL).strip() for text in answers]
 
-    def _option_ids(self, turns: Sequence[Turn], options: Sequence[Sequence[str]]) -> list[list[list[int]]]:
+    def _scored(self, reading: Reading, turns: Sequence[Turn], options: Sequence[Sequence[str]]) -> Tensor:
         ids = [[self.answer_ids(option) for option in row] for row in options]
-        for turn, row in zip(turns, ids, strict=True):
-            for answer in row:
-                self._fits(turn, len(self.prompt_ids(turn.prompt, turn.pixels.tokens)) + len(answer))
-        return ids
+        for turn, length, row in zip(turns, reading.lengths(), ids, strict=True):
+            self._fits(turn, length + max(map(len, row), default=0))
+        return likelihoods(reading, ids)
 
     def _fits(self, turn: Turn, length: int) -> None:
         if length > self.max_length:

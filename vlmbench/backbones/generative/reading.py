@@ -37,6 +37,12 @@ class Reading:
     def __len__(self) -> int:
         return len(self.logits)
 
+    def lengths(self) -> list[int]:
+        """Return how many tokens each row has."""
+        if self.mask is None:
+            return [self.cache.get_seq_length()] * len(self)
+        return [int(length) for length in self.mask.sum(-1)]
+
     def rows(self, rows: Sequence[int]) -> Reading:
         """Return these rows in this order, a row once for each time that it is named; this reading stays as it is."""
         index = torch.tensor(rows, device=self.logits.device)
@@ -107,6 +113,7 @@ def read(model: Any, inputs: Mapping[str, Tensor], *, pad: int) -> Reading:
         custom_generate=prefill,
         max_new_tokens=1,
         pad_token_id=pad,
+        use_cache=True,
         cache_implementation="dynamic",  # one whose rows can be taken and repeated
         # A checkpoint's sampling settings do not apply and would only warn.
         do_sample=False,
