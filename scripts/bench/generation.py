@@ -4,8 +4,8 @@
 
 Ours is the path of a cell: its loader, its module, its batches. The baseline of the answers is what the study does, the
 checkpoint's own processor and `model.generate` for each question; that of the scores, a batch of rows with each option
-written out. Images are decoded before; both sides preprocess them. The tokens of every answer and the scores must be the
-same in float32. The row of LLaVA-7B's sizes has random weights in bfloat16 and says which share of the answers is.
+written out. Images are decoded before; both sides preprocess them. In float32 the tokens of every answer and the scores
+must be the same. The row of LLaVA-7B's sizes has random weights in bfloat16 and says which share of the answers is.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measure import Row, arguments_of, finish, in_turn
+from measure import Row, arguments_of, finish, in_turn  # type: ignore[import-not-found]
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from vlmbench.backbones.base import Turn, device_of
 from vlmbench.backbones.generative import native
@@ -66,16 +67,14 @@ class Bench:
 
     def ours(self, likelihood: bool = False) -> tuple[dict[int, list[int]], dict[int, list[float]]]:
         """Return the tokens of each answer and the scores of each question's options."""
-        module = GenerativeModule(
-            self.backbone, ASK, mode="vqa", max_new_tokens=self.new_tokens, likelihood=likelihood
-        )
+        module = GenerativeModule(self.backbone, ASK, mode="vqa", max_new_tokens=self.new_tokens, likelihood=likelihood)
         size = {"batch_size": self.batch, "eval_batch_size": self.batch}
         data = DomainDataModule(self.domain, self.backbone.preprocess, **size)
         data.arrange = module.arrange
         tokens: dict[int, list[int]] = {}
         scores: dict[int, list[float]] = {}
         with answers_noted() as noted:
-            for rows in data.arranged("test", module.collate_eval):
+            for rows in self._batches(module):
                 columns = module.predict_step(rows, 0)
                 tokens |= dict(zip(columns["index"], noted.pop(), strict=True))
                 scores |= dict(zip(columns["index"], columns["option_scores"], strict=True))
@@ -127,18 +126,24 @@ class Bench:
     @torch.no_grad()
     def scored(self) -> dict[int, list[float]]:
         """Return ours of the same: each prompt read once, its options behind it."""
-        module = GenerativeModule(self.backbone, ASK, mode="vqa")
-        size = {"batch_size": self.batch, "eval_batch_size": self.batch}
-        data = DomainDataModule(self.domain, self.backbone.preprocess, **size)
-        data.arrange = module.arrange
         scores: dict[int, list[float]] = {}
-        closed = [row for batch in data.arranged("test", module.collate_eval) for row in batch if ASK(row[1])[0].options]
+        batches = self._batches(GenerativeModule(self.backbone, ASK, mode="vqa"))
+        closed = [row for rows in batches for row in rows if ASK(row[1])[0].options]
         for start in range(0, len(closed), self.batch):
             rows = closed[start : start + self.batch]
-            turns = [Turn(row[2], ASK(row[1])[0].prompt, image=row[1].image) for row in rows]
-            values = self.backbone.score(turns, [ASK(row[1])[0].options for row in rows])
-            scores |= {row[0]: [float(v) for v in value if v > -torch.inf] for row, value in zip(rows, values, strict=True)}
+            queries = [ASK(example)[0] for _, example, _ in rows]
+            turns = [Turn(row[2], query.prompt, image=row[1].image) for row, query in zip(rows, queries, strict=True)]
+            values = self.backbone.score(turns, [query.options for query in queries])
+            for row, query, own in zip(rows, queries, values, strict=True):
+                scores[row[0]] = own[: len(query.options)].tolist()
+        synchronised(self.backbone)
         return scores
+
+    def _batches(self, module: GenerativeModule) -> DataLoader[Any]:
+        size = self.batch
+        data = DomainDataModule(self.domain, self.backbone.preprocess, batch_size=size, eval_batch_size=size)
+        data.arrange = module.arrange
+        return data.arranged("test", module.collate_eval)
 
 
 @contextmanager

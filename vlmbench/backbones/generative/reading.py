@@ -7,6 +7,7 @@ what follows an image and its prompt is text, of which every architecture takes 
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -127,4 +128,9 @@ def read(model: Any, inputs: Mapping[str, Tensor], *, pad: int) -> Reading:
 
 def cache_name(model: Any) -> str:
     """Return what a model calls its keys and values; transformers renamed it in the course of version 5."""
-    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+    return _cache_name(type(model))
+
+
+@functools.cache
+def _cache_name(kind: type[Any]) -> str:
+    return "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"
