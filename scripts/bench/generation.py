@@ -68,9 +68,6 @@ class Bench:
     def ours(self, likelihood: bool = False) -> tuple[dict[int, list[int]], dict[int, list[float]]]:
         """Return the tokens of each answer and the scores of each question's options."""
         module = GenerativeModule(self.backbone, ASK, mode="vqa", max_new_tokens=self.new_tokens, likelihood=likelihood)
-        size = {"batch_size": self.batch, "eval_batch_size": self.batch}
-        data = DomainDataModule(self.domain, self.backbone.preprocess, **size)
-        data.arrange = module.arrange
         tokens: dict[int, list[int]] = {}
         scores: dict[int, list[float]] = {}
         with answers_noted() as noted:

@@ -132,5 +132,5 @@ def cache_name(model: Any) -> str:
 
 
 @functools.cache
-def _cache_name(kind: type[Any]) -> str:
+def _cache_name(kind: Any) -> str:
     return "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"
