@@ -128,7 +128,7 @@ def read(model: Any, inputs: Mapping[str, Tensor], *, pad: int) -> Reading:
 
 def cache_name(model: Any) -> str:
     """Return what a model calls its keys and values; transformers renamed it in the course of version 5."""
-    return _cache_name(type(model))
+    return _cache_name(model.__class__)
 
 
 @functools.cache
