@@ -13,7 +13,7 @@ from releases.common import sample_image
 from safetensors.torch import load_file, save_file
 
 from vlmbench.backbones.base import Turn
-from vlmbench.backbones.generative import native
+from vlmbench.backbones.generative import answering
 from vlmbench.backbones.generative.native import IGNORE
 from vlmbench.weights.release import CheckpointError
 
@@ -115,7 +115,7 @@ def test_a_thought_is_no_part_of_the_answer(monkeypatch, written, answer):
     backbone = backbone_of("medgemma_15")
     batch = backbone.collate(turns_of(backbone, answered=False)[:1], supervise=False)
     tokens = backbone.tokenizer(written, add_special_tokens=False)["input_ids"]
-    monkeypatch.setattr(native, "greedy", lambda *_, **__: [tokens])
+    monkeypatch.setattr(answering, "greedy", lambda *_, **__: [tokens])
     assert backbone.generate(batch, max_new_tokens=64) == [answer]
 
 

@@ -25,7 +25,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from vlmbench.backbones.base import Turn, device_of
-from vlmbench.backbones.generative import native
+from vlmbench.backbones.generative import answering
 from vlmbench.backbones.generative.native import IGNORE, HfVlm
 from vlmbench.backbones.loaders import load
 from vlmbench.domains.base import Domain
@@ -147,17 +147,17 @@ class Bench:
 def answers_noted() -> Any:
     """Yield a list that gets the tokens of each batch of answers."""
     noted: list[list[list[int]]] = []
-    greedy = native.greedy
+    greedy = answering.greedy
 
     def note(*args: Any, **kwargs: Any) -> list[list[int]]:
         noted.append(greedy(*args, **kwargs))
         return noted[-1]
 
-    native.greedy = note
+    answering.greedy = note
     try:
         yield noted
     finally:
-        native.greedy = greedy
+        answering.greedy = greedy
 
 
 def synchronised(backbone: HfVlm) -> None:

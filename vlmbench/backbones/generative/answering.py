@@ -36,6 +36,25 @@ def read_prompts(model: Any, batch: Mapping[str, Tensor], *, pad: int) -> Readin
     return reading
 
 
+def written(reading: Reading, tokenizer: Any, *, stops: Collection[int], ending: str, max_new_tokens: int) -> list[str]:
+    """Return the greedy answers as text, without special tokens and up to `ending`, where text ends them too.
+
+    Args:
+        reading: The prompts; it reads on.
+        tokenizer: Writes them.
+        stops: Tokens that end an answer.
+        ending: Text that does; empty for none.
+        max_new_tokens: Longest answer.
+    """
+
+    def texts(answers: list[list[int]]) -> list[str]:
+        return list(tokenizer.batch_decode(answers, skip_special_tokens=True))
+
+    ended = (lambda ids: ending in texts([ids])[0]) if ending else None
+    answers = texts(greedy(reading, stops=stops, ended=ended, max_new_tokens=max_new_tokens))
+    return [text.split(ending)[0] for text in answers] if ending else answers
+
+
 def greedy(
     reading: Reading, *, stops: Collection[int], ended: Callable[[list[int]], bool] | None, max_new_tokens: int
 ) -> list[list[int]]:
@@ -92,7 +111,7 @@ def likelihoods(reading: Reading, options: Sequence[Sequence[Sequence[int]]]) ->
             # The last token is only asked for; of the logits behind it nothing would be read.
             fed = pad_rows([ids[:-1] for *_, ids in chunk], 0, left=False)
             asked, counts = pad_rows(behind, 0, left=False), pad_rows([[1] * len(ids) for ids in behind], 0, left=False)
-            logits = reading.rows(rows).read(fed.to(device))
+            logits = reading.rows(rows).read(fed.to(device), behind_each=True)
             values = logits.float().log_softmax(-1).gather(-1, asked.to(device)[..., None])[..., 0]
             sums = sums + (values * counts.to(device)).sum(-1)
         for (row, option, _), value in zip(chunk, sums.cpu(), strict=True):

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vlmbench.backbones.base import Backbone, Conversation, Turn, device_of, joined, named
-from vlmbench.backbones.generative.answering import greedy, likelihoods, read_prompts
+from vlmbench.backbones.generative.answering import likelihoods, read_prompts, written
 from vlmbench.backbones.generative.family import Family, family_of, room_for_gaps
 from vlmbench.backbones.generative.inputs import ImageInputs, join_images, pad_rows, shared_beginnings
 from vlmbench.backbones.generative.reading import Reading
@@ -197,14 +197,8 @@ class HfVlm(nn.Module, Backbone):
         return read_prompts(self.model, self._placed(batch), pad=self.tokenizer.pad_token_id)
 
     def _continued(self, reading: Reading, max_new_tokens: int) -> list[str]:
-        def texts(answers: list[list[int]]) -> list[str]:
-            return list(self.tokenizer.batch_decode(answers, skip_special_tokens=True))
-
-        ended = (lambda ids: self.ending in texts([ids])[0]) if self.ending else None
-        answers = texts(greedy(reading, stops=self.stop_ids, ended=ended, max_new_tokens=max_new_tokens))
-        if self.ending:
-            answers = [text.split(self.ending)[0] for text in answers]
-        return [re.sub(self.family.thought, "", text, flags=re.DOTALL).strip() for text in answers]
+        texts = written(reading, self.tokenizer, stops=self.stop_ids, ending=self.ending, max_new_tokens=max_new_tokens)
+        return [re.sub(self.family.thought, "", text, flags=re.DOTALL).strip() for text in texts]
 
     def _scored(self, reading: Reading, turns: Sequence[Turn], options: Sequence[Sequence[str]]) -> Tensor:
         ids = [[self.answer_ids(option) for option in row] for row in options]

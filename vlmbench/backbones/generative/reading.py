@@ -58,12 +58,13 @@ class Reading:
             self.logits[index],
         )
 
-    def read(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Read on, and return the logits (B, K, vocabulary) behind each of the tokens.
+    def read(self, tokens: Tensor, mask: Tensor | None = None, *, behind_each: bool = False) -> Tensor:
+        """Read on, and return the logits (B, 1, vocabulary) behind the last token, or behind each (B, K, vocabulary).
 
         Args:
             tokens: (B, K); what fills up a row on the right changes nothing before it.
             mask: Which of them are tokens, where rows are filled up on the left.
+            behind_each: Whether the logits behind all of them are wanted; they are large.
         """
         steps = torch.ones_like(tokens) if mask is None else mask
         if mask is not None and self.mask is None:
@@ -74,9 +75,11 @@ class Reading:
         if self.last is not None:
             inputs["position_ids"] = self.last + steps.cumsum(-1)
             self.last = inputs["position_ids"][..., -1:]
-        out = self.model(input_ids=tokens, attention_mask=self.mask, **inputs)
-        self.logits = out.logits[:, -1]
-        return out.logits
+        if not behind_each and "logits_to_keep" in takes(self.model.__class__):
+            inputs["logits_to_keep"] = 1
+        logits: Tensor = self.model(input_ids=tokens, attention_mask=self.mask, **inputs).logits
+        self.logits = logits[:, -1]
+        return logits
 
 
 def read(model: Any, inputs: Mapping[str, Tensor], *, pad: int) -> Reading:
@@ -128,9 +131,10 @@ def read(model: Any, inputs: Mapping[str, Tensor], *, pad: int) -> Reading:
 
 def cache_name(model: Any) -> str:
     """Return what a model calls its keys and values; transformers renamed it in the course of version 5."""
-    return _cache_name(model.__class__)
+    return "cache" if "cache" in takes(model.__class__) else "past_key_values"
 
 
 @functools.cache
-def _cache_name(kind: Any) -> str:
-    return "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"
+def takes(kind: Any) -> frozenset[str]:
+    """Return the names of the inputs of a class of models."""
+    return frozenset(inspect.signature(kind.forward).parameters)
