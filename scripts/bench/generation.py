@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measure import Row, arguments_of, finish, in_turn  # type: ignore[import-not-found]
+from measure import Row, arguments_of, finish, in_turn
 from PIL import Image
 from torch.utils.data import DataLoader
 
