@@ -7,6 +7,7 @@ their `made_by` says which modules, of which commit, with which versions. Here t
 import json
 import shutil
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,21 @@ def test_a_batch_answers_as_one_by_one(backbone, golden):
     ]
 
 
+def test_questions_about_one_image_are_read_together(backbone, golden):
+    (turn, *_), prompts = turns(backbone, golden), ("is it large?", "where?")
+    asked = [replace(turn, prompt=prompt, image="one") for prompt in prompts]
+    assert len(backbone.collate(asked, supervise=False)["input_ids"]) == 1
+    texts, scores = backbone.answer(asked, [("yes", "no"), ("left", "on the right")], max_new_tokens=6)
+    alone = [backbone.answer([turn], [("yes", "no")], max_new_tokens=6) for turn in asked[:1]]
+    assert texts[0] == alone[0][0][0]
+    torch.testing.assert_close(scores[:1], alone[0][1], rtol=1e-5, atol=5e-5)
+    for value, option in zip(scores[1], ("left", "on the right"), strict=True):
+        batch = backbone.collate([replace(asked[1], answer=option)], supervise=True)
+        with torch.no_grad():
+            loss, _ = backbone.forward(batch)
+        torch.testing.assert_close(value, -loss * (batch["labels"] != IGNORE).sum(), rtol=1e-5, atol=5e-5)
+
+
 # One of each architecture and loader; the others differ in files and text.
 KINDS = ("llava_med", "vila15", "xraygpt")
 PARTS = {"V": "vision", "M": "connector", "L": "language"}
@@ -208,7 +224,6 @@ def test_generation_ends_where_the_text_says(backbone, golden):
     batch = backbone.collate(turns(backbone, golden)[:1], supervise=False)
     (whole,) = backbone.generate(batch, max_new_tokens=8)
     backbone.ending = whole[2:5]
-    backbone.stop_text["stop_strings"] = [backbone.ending]
     runs = []
     backbone.model.language_model.register_forward_hook(lambda *_: runs.append(1))
     assert backbone.generate(batch, max_new_tokens=8) == [whole.split(backbone.ending)[0]]

@@ -142,6 +142,7 @@ def test_shares_hold_every_row_once_and_keep_step(rows, world):
     for make in (
         lambda rank: SharedBatches(SequentialSampler(order), 4, Share(rank, world)),
         lambda rank: WholeBatches(order, 3, Share(rank, world)),
+        lambda rank: WholeBatches(order[::-1], 3, Share(rank, world)),
     ):
         shares = [list(make(rank)) for rank in range(world)]
         assert sorted(row for share in shares for row in share if row >= 0) == order

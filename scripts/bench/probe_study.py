@@ -30,7 +30,7 @@ from vlmbench.cell.features import encode_splits
 from vlmbench.cell.fit import fit_probe, frozen_head
 from vlmbench.cell.trainer import make_trainer
 from vlmbench.config import schema
-from vlmbench.domains.base import Domain, Example
+from vlmbench.domains.base import Domain, Example, Split
 from vlmbench.domains.datamodule import DomainDataModule
 from vlmbench.domains.folder_images import FolderImages
 from vlmbench.domains.phantom.build import build_phantom
@@ -38,7 +38,7 @@ from vlmbench.domains.phantom.build import build_phantom
 EPOCHS, BATCH, LR = 10, 8, 5e-5  # the study's
 
 
-def rendered(folder: Path, patients: dict[str, int], side: int) -> Domain:
+def rendered(folder: Path, patients: dict[Split, int], side: int) -> Domain:
     """Return a phantom domain of radiographs as JPEG files in a folder."""
     made = build_phantom(
         "phantom", "radiograph", "diagnosis", target="binary", n_patients=patients, seed=0, image_size=side

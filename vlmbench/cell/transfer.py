@@ -181,6 +181,7 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
         build_tuner(config.finetune, trainer.strategy.root_device).load(backbone, saved)
         head = LinearHead.load(saved) if uses_linear_head(config) else None
         module = build_module(config, domain, backbone, head)
+        data.arrange = module.arrange
     frame, scored = score(config, predict(module, data, trainer, clock), domain, transfer.folder, clock)
     usage = [(data.tally.counts(), peak_memory())]
     parameters = count_by_part(backbone.model, backbone.part_prefixes, head)

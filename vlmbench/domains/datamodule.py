@@ -12,7 +12,7 @@ import lightning as L
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from vlmbench.domains.base import Domain, Example, ImageSource, Split, StoredImages
 from vlmbench.domains.codec import UnkeptError, is_random
@@ -164,6 +164,8 @@ class DomainDataModule(L.LightningDataModule):
         self.seed = seed
         self.start = (0, 0)  # epoch and batches that are done of it: set before training goes on
         self.collate: Collate = stack_pixels
+        # In which order examples are validated and predicted on; what is told of them does not depend on it.
+        self.arrange: Callable[[Sequence[Example]], Sequence[int]] = in_order
         self.encoded: dict[Split, Sequence[Any]] = {}  # what stands in for the pixels of a split's examples
         self.tally = Tally()
         kept, random = None, is_random(preprocess)
@@ -189,17 +191,22 @@ class DomainDataModule(L.LightningDataModule):
         rows = self.rows("train")
         order = SharedBatches(EpochSampler(rows, self.seed), self.batch_size, self.share)
         batches = UnseenBatches(order, self.batch_size // self.share.world, self.start)
-        return self._loader(rows, self.collate, batches, workers)
+        return self._loader(rows, self.collate, {"batch_sampler": batches}, workers)
 
     def val_dataloader(self) -> DataLoader[Row]:
-        """Return batches of the validation split, in order, made by `collate`."""
-        workers = self._workers("val")
-        return self._loader(self.rows("val"), self.collate, self.eval_batch_size, workers)
+        """Return batches of the validation split, as `arrange` orders it, made by `collate`."""
+        return self.arranged("val", self.collate)
+
+    def arranged(self, split: Split, collate: Collate) -> DataLoader[Row]:
+        """Return batches of any split as `arrange` orders it: rows carry their `index` in the domain's order."""
+        order = self.arrange(self.domain.split(split))
+        workers = self._workers(split)
+        return self._in_batches(self.rows(split), collate, self.eval_batch_size, order, workers)
 
     def ordered(self, split: Split, collate: Collate, batch_size: int | None = None) -> DataLoader[Row]:
-        """Return batches of any split in the domain's order, to encode or to predict on."""
-        workers = self._workers(split)
-        return self._loader(self.rows(split), collate, batch_size or self.eval_batch_size, workers)
+        """Return batches of any split in the domain's order, to encode."""
+        size, workers = batch_size or self.eval_batch_size, self._workers(split)
+        return self._in_batches(self.rows(split), collate, size, in_order(self.domain.split(split)), workers)
 
     def images(self, examples: Sequence[Example], what: str) -> DataLoader[Row]:
         """Return batches of the pixels of some examples, in their order, to encode.
@@ -209,7 +216,8 @@ class DomainDataModule(L.LightningDataModule):
             what: The word for them in messages.
         """
         workers = 0 if self._warm(examples, what) else self.num_workers
-        return self._loader(ExampleDataset(examples, self._pixels), stack_pixels, self.eval_batch_size, workers)
+        rows = ExampleDataset(examples, self._pixels)
+        return self._in_batches(rows, stack_pixels, self.eval_batch_size, in_order(examples), workers)
 
     def warm(self, split: Split) -> bool:
         """Keep the images of a split on disk that are not there yet; return whether all are there."""
@@ -229,17 +237,23 @@ class DomainDataModule(L.LightningDataModule):
         """Return the processes that read a split: what is kept is read faster than a worker's tensors are passed on."""
         return 0 if split in self.encoded or self.warm(split) else self.num_workers
 
-    def _loader(
-        self, rows: ExampleDataset, collate: Collate, batches: BatchSampler | int, workers: int
+    def _in_batches(
+        self, rows: ExampleDataset, collate: Collate, size: int, order: Sequence[int], workers: int
     ) -> DataLoader[Row]:
-        how: dict[str, Any] = {"batch_sampler": batches}
-        if isinstance(batches, int):
-            how = {"batch_size": batches, "sampler": WholeBatches(rows, batches, self.share)}
+        how = {"batch_size": size, "sampler": WholeBatches(order, size, self.share)}
+        return self._loader(rows, collate, how, workers)
+
+    def _loader(self, rows: ExampleDataset, collate: Collate, how: dict[str, Any], workers: int) -> DataLoader[Row]:
         if workers:
             # In a grid a cell comes from a fork server, and its workers would by default from another, which imports
             # torch anew.
             how |= {"num_workers": workers, "persistent_workers": True, "multiprocessing_context": "fork"}
         return DataLoader(rows, collate_fn=collate, **how)
+
+
+def in_order(examples: Sequence[Example]) -> Sequence[int]:
+    """Return the order in which the domain has its examples."""
+    return range(len(examples))
 
 
 def stack_pixels(rows: list[Row]) -> dict[str, Tensor]:

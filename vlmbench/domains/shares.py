@@ -7,7 +7,7 @@ the process in step with the others and counts as nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch.utils.data import Sampler
@@ -63,24 +63,19 @@ class SharedBatches(Sampler[int]):
 
 
 class WholeBatches(Sampler[int]):
-    """Every `world`-th batch of all rows in order, whole: what is computed of a batch does not depend on the processes.
+    """Every `world`-th batch of an order, whole: what is computed of a batch does not depend on the processes.
 
     Args:
-        rows: Of the split.
+        order: All rows of the split.
         batch_size: Rows of a batch.
         share: Whose.
     """
 
-    def __init__(self, rows: Sized, batch_size: int, share: Share) -> None:
-        self.order = self._order(len(rows), batch_size, share)
-
-    @staticmethod
-    def _order(rows: int, batch_size: int, share: Share) -> list[int]:
-        order: list[int] = []
-        for start in range(0, rows, batch_size * share.world):
+    def __init__(self, order: Sequence[int], batch_size: int, share: Share) -> None:
+        self.order: list[int] = []
+        for start in range(0, len(order), batch_size * share.world):
             own = start + share.rank * batch_size
-            order.extend(range(own, min(own + batch_size, rows)) or [~start])
-        return order
+            self.order.extend(order[own : own + batch_size] or [~order[start]])
 
     def __len__(self) -> int:
         return len(self.order)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vlmbench.backbones.base import Turn
+from vlmbench.domains.base import Example
 from vlmbench.domains.datamodule import Row
 from vlmbench.metrics import vqa
 from vlmbench.modules import across
@@ -136,14 +137,42 @@ class GenerativeModule(TunedModule):
                 for (row, _), scores in zip(asked, self._diagnose(asked), strict=True)
             ]
         turns = [Turn(row[2], queries[0].prompt, image=row[1].image) for row, queries in asked]
-        texts = self.backbone.generate(
-            self.backbone.collate(turns, supervise=False), max_new_tokens=self.max_new_tokens
-        )
-        scores = self._option_scores(turns, [queries[0] for _, queries in asked])
+        options = [queries[0].options if self.likelihood else () for _, queries in asked]
+        scores: list[list[float]] = [[] for _ in turns]
+        if any(options):
+            texts, values = self.backbone.answer(turns, options, max_new_tokens=self.max_new_tokens)
+            scores = [own[: len(row)].double().tolist() for own, row in zip(values, options, strict=True)]
+        else:
+            texts = self.generate(turns)
         return [
             {"index": row[0], "prediction": text, "option_scores": values, "example": row[1]}
             for (row, _), text, values in zip(asked, texts, scores, strict=True)
         ]
+
+    @torch.no_grad()
+    def generate(self, turns: Sequence[Turn]) -> list[str]:
+        """Return the generated answers."""
+        batch = self.backbone.collate(turns, supervise=False)
+        return list(self.backbone.generate(batch, max_new_tokens=self.max_new_tokens))
+
+    def alone(self, row: Row) -> str:
+        """Return what is generated for one row of VQA that is asked by itself."""
+        return self.generate([Turn(row[2], self.ask(row[1])[0].prompt, image=row[1].image)])[0]
+
+    def arrange(self, examples: Sequence[Example]) -> Sequence[int]:
+        """Return the order in which examples are asked about: prompts of like length together, and those of an image.
+
+        What is read of an image is then read once for all questions about it, and little fills up the others' rows.
+        Captions stay in order: their loss is one of whole batches.
+        """
+        if self.mode == "pretrain":
+            return super().arrange(examples)
+        lengths = [max(len(query.prompt) for query in self.ask(example)) for example in examples]
+        images: dict[str, list[int]] = {}
+        for index, example in enumerate(examples):
+            images.setdefault(example.image, []).append(index)
+        groups = sorted(images.values(), key=lambda group: max(lengths[index] for index in group))
+        return [index for group in groups for index in sorted(group, key=lengths.__getitem__)]
 
     def output(self, batch: dict[str, Any]) -> Tensor:
         """Return the logits of the supervised tokens of a batch."""
@@ -152,19 +181,14 @@ class GenerativeModule(TunedModule):
     def _turns(self, rows: Sequence[Row]) -> list[Turn]:
         return [Turn(pixels, q.prompt, q.answer, row.image) for _, row, pixels in rows for q in self.ask(row)]
 
-    def _option_scores(self, turns: Sequence[Turn], queries: Sequence[Query]) -> list[list[float]]:
-        out: list[list[float]] = [[] for _ in turns]
-        closed = [index for index, query in enumerate(queries) if query.options and self.likelihood]
-        if closed:
-            values = self.backbone.score([turns[i] for i in closed], [queries[i].options for i in closed])
-            for index, row in zip(closed, values, strict=True):
-                out[index] = row[: len(queries[index].options)].double().tolist()
-        return out
-
     def _diagnose(self, asked: Sequence[tuple[Row, list[Query]]]) -> list[list[float]]:
         turns = [Turn(row[2], query.prompt, image=row[1].image) for row, queries in asked for query in queries]
         options = [query.options for _, queries in asked for query in queries]
-        shares = self.backbone.score(turns, options).double().softmax(-1)
+        # Asked about each label, an image takes many rows; as many images at a time as fit into a batch.
+        each = len(asked[0][1])
+        size = max(1, len(asked) // each) * each
+        parts = [self.backbone.score(turns[i : i + size], options[i : i + size]) for i in range(0, len(turns), size)]
+        shares = torch.cat(parts).double().softmax(-1)
         if not self.multi_label:
             return shares.tolist()
         # One yes/no question a label: the score of a label is the share of "yes".

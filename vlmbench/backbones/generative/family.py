@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, replace
 from typing import Any
@@ -167,3 +168,13 @@ def layers_read(config: Any) -> int | None:
     deepest = max(selected) if isinstance(selected, list | tuple) else selected
     # hidden_states[0] is the embedding: hidden_states[k] is what layer k-1 leaves.
     return int(deepest) if deepest >= 0 else config.vision_config.num_hidden_layers + 1 + int(deepest)
+
+
+def room_for_gaps(config: Any) -> float:
+    """Return how long a row may be with places inside it that hold no token; infinite where attention sees all of it.
+
+    Where attention slides over a window, as in Gemma 3, such places would push tokens out of the window.
+    """
+    text = config.get_text_config()
+    slides = getattr(text, "use_sliding_window", True)
+    return getattr(text, "sliding_window", None) or math.inf if slides else math.inf

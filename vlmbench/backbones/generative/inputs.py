@@ -46,3 +46,58 @@ def join_images(images: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
             values = [torch.cat(pair, dim=1) for pair in zip(values, blank, strict=True)]
         joined[key] = torch.cat(values)
     return joined
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Prompts of which several begin with one image, as beginnings and what follows them.
+
+    Attributes:
+        rows: For each beginning a row that has it.
+        beginnings: Their tokens.
+        rest: `rest_ids` and `rest_mask` (B, R), left-padded, and `rest_of` (B,), the beginning of each row.
+    """
+
+    rows: list[int]
+    beginnings: list[list[int]]
+    rest: dict[str, Tensor]
+
+    @property
+    def places(self) -> int:
+        """Places that the longest row takes with all that fills it up."""
+        return max(map(len, self.beginnings)) + self.rest["rest_ids"].shape[1]
+
+
+def shared_beginnings(
+    prompts: Sequence[Sequence[int]], images: Sequence[str], *, image_token: int, pad: int
+) -> Shared | None:
+    """Return prompts by their beginnings; None where no two begin alike.
+
+    A beginning ends one token behind the image: from there on positions only count up, whatever the image took. Only
+    causal attention makes a beginning the same whatever follows.
+
+    Args:
+        prompts: Tokens of each.
+        images: Name of each row's image; an empty one is like no other.
+        image_token: On whose places the image stands.
+        pad: What fills rows up.
+    """
+    of: dict[tuple[object, ...], int] = {}
+    beginnings: list[list[int]] = []
+    rests, numbers, rows = [], [], []
+    for row, (ids, image) in enumerate(zip(prompts, images, strict=True)):
+        length = min(len(ids) - ids[::-1].index(image_token) + 1, len(ids) - 1)
+        number = of.setdefault((image or row, *ids[:length]), len(of))
+        if number == len(beginnings):
+            beginnings.append(list(ids[:length]))
+            rows.append(row)
+        rests.append(ids[length:])
+        numbers.append(number)
+    if len(beginnings) == len(prompts) or any(image_token in rest for rest in rests):
+        return None
+    rest = {
+        "rest_ids": pad_rows(rests, pad, left=True),
+        "rest_mask": pad_rows([[1] * len(ids) for ids in rests], 0, left=True),
+        "rest_of": torch.tensor(numbers),
+    }
+    return Shared(rows, beginnings, rest)

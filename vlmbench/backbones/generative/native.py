@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,9 +11,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vlmbench.backbones.base import Backbone, Conversation, Turn, device_of, joined, named
-from vlmbench.backbones.generative.family import Family, family_of
-from vlmbench.backbones.generative.inputs import ImageInputs, join_images, pad_rows
+from vlmbench.backbones.generative.answering import likelihoods, read_prompts, written
+from vlmbench.backbones.generative.family import Family, family_of, room_for_gaps
+from vlmbench.backbones.generative.inputs import ImageInputs, join_images, pad_rows, shared_beginnings
 from vlmbench.backbones.generative.loss import IGNORE, answer_loss
+from vlmbench.backbones.generative.reading import Reading
 from vlmbench.weights.processor import load_processor
 from vlmbench.weights.release import CheckpointError, Release, loaded
 
@@ -65,7 +66,7 @@ class HfVlm(nn.Module, Backbone):
         self.end_id = int(ends[0])
         stops = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
         stops = stops if isinstance(stops, list) else [stops]
-        self.stop_text: dict[str, Any] = {}  # what transformers' `generate` takes where text ends an answer
+        self.ending = ""  # text that ends an answer, where no token does
         self.stop_ids = sorted({self.end_id, self.tokenizer.eos_token_id, *stops} - {None})
 
     def preprocess(self, image: Image.Image) -> ImageInputs:
@@ -134,30 +135,34 @@ class HfVlm(nn.Module, Backbone):
         Prompt and answer are tokenised apart and joined, so that the prompt is token for token the one that
         generation sees, and the labels are exactly the answer and the end token.
 
+        Where prompts without answers share an image, `input_ids` are their beginnings, one for each image, and
+        `rest_ids`, `rest_mask` (B, R) and `rest_of` (B,) are how they go on: see `answering.read_prompts`.
+
         Raises:
             ValueError: A row exceeds `max_length`; cutting it could cut image tokens or the answer.
         """
-        rows, labels = [], []
-        for turn in turns:
-            prompt = self.prompt_ids(turn.prompt, turn.pixels.tokens)
-            answer = self.answer_ids(turn.answer) if supervise else []
-            if len(prompt) + len(answer) > self.max_length:
-                raise ValueError(
-                    f"A row of {len(prompt) + len(answer)} tokens ({turn.pixels.tokens} of them for the image) exceeds "
-                    f"model.max_length={self.max_length}: {turn.prompt[:80]!r}. Raise it or shorten the question."
-                )
-            rows.append(prompt + answer)
-            labels.append([IGNORE] * len(prompt) + answer)
-        pad = self.tokenizer.pad_token_id
+        prompts = [self.prompt_ids(turn.prompt, turn.pixels.tokens) for turn in turns]
+        answers = [self.answer_ids(turn.answer) if supervise else [] for turn in turns]
+        for turn, prompt, answer in zip(turns, prompts, answers, strict=True):
+            self._fits(turn, len(prompt) + len(answer))
+        if not supervise:
+            names, pad = [turn.image for turn in turns], self.tokenizer.pad_token_id
+            shared = shared_beginnings(prompts, names, image_token=self.image_token_id, pad=pad)
+            if shared is None or shared.places > room_for_gaps(self.config) - self.max_length:
+                return self._padded(prompts, turns, left=True)
+            return {**self._padded(shared.beginnings, [turns[row] for row in shared.rows], left=True), **shared.rest}
+        rows = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
+        labels = [[IGNORE] * len(prompt) + answer for prompt, answer in zip(prompts, answers, strict=True)]
+        return {**self._padded(rows, turns, left=False), "labels": pad_rows(labels, IGNORE, left=False)}
+
+    def _padded(self, rows: Sequence[Sequence[int]], turns: Sequence[Turn], *, left: bool) -> dict[str, Tensor]:
         batch = {
-            "input_ids": pad_rows(rows, pad, left=not supervise),
-            "attention_mask": pad_rows([[1] * len(row) for row in rows], 0, left=not supervise),
+            "input_ids": pad_rows(rows, self.tokenizer.pad_token_id, left=left),
+            "attention_mask": pad_rows([[1] * len(row) for row in rows], 0, left=left),
             **join_images([turn.pixels.tensors for turn in turns]),
         }
         if self.family.type_ids:
             batch[self.family.type_ids] = (batch["input_ids"] == self.image_token_id).long()
-        if supervise:
-            batch["labels"] = pad_rows(labels, IGNORE, left=False)
         return batch
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -167,45 +172,46 @@ class HfVlm(nn.Module, Backbone):
 
     @torch.no_grad()
     def generate(self, batch: Mapping[str, Tensor], *, max_new_tokens: int) -> list[str]:
-        """Return the greedy answers to left-padded prompts, without special tokens or outer white space."""
-        inputs = self._placed(batch)
-        tokens = self.model.generate(
-            **inputs,
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            num_beams=1,
-            # A checkpoint's sampling settings do not apply to greedy decoding and would only warn; a penalty for
-            # repeating would, and lowers exactly the words that a question offers as answers.
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            repetition_penalty=1.0,
-            pad_token_id=self.tokenizer.pad_token_id,
-            eos_token_id=self.stop_ids,
-            **self.stop_text,
-        )
-        answers = tokens[:, inputs["input_ids"].shape[1] :]
-        texts = self.tokenizer.batch_decode(answers, skip_special_tokens=True)
-        return [re.sub(self.family.thought, "", text, flags=re.DOTALL).strip() for text in texts]
+        """Return the greedy answers to left-padded prompts, without special tokens or outer white space.
+
+        The likeliest token is taken as it is: a checkpoint's penalty for repeating would lower exactly the words that
+        a question offers as answers.
+        """
+        return self._continued(self._read(batch), max_new_tokens)
 
     @torch.no_grad()
     def score(self, turns: Sequence[Turn], options: Sequence[Sequence[str]]) -> Tensor:
         """Return the summed log-likelihood (B, O) of each option and its end token as the answer; -inf pads rows."""
-        out = torch.full((len(turns), max(len(row) for row in options)), -torch.inf)
-        cells = [(b, o) for b, row in enumerate(options) for o in range(len(row))]
-        for start in range(0, len(cells), max(1, len(turns))):
-            chunk = cells[start : start + max(1, len(turns))]
-            rows = [replace(turns[b], answer=options[b][o]) for b, o in chunk]
-            batch = self.collate(rows, supervise=True)
-            labels = batch.pop("labels")[:, 1:].to(device_of(self.model))
-            logits = self.model(**self._placed(batch)).logits[:, :-1]
-            # Only where an answer stands: in float32 the whole of them is large, prompts and images included.
-            asked = labels != IGNORE
-            tokens = logits[asked].float().log_softmax(-1).gather(-1, labels[asked][:, None])[:, 0]
-            sums = tokens.new_zeros(len(chunk)).index_add(0, asked.nonzero()[:, 0], tokens).cpu()
-            for (b, o), value in zip(chunk, sums, strict=True):
-                out[b, o] = value
-        return out
+        return self._scored(self._read(self.collate(turns, supervise=False)), turns, options)
+
+    @torch.no_grad()
+    def answer(
+        self, turns: Sequence[Turn], options: Sequence[Sequence[str]], *, max_new_tokens: int
+    ) -> tuple[list[str], Tensor]:
+        """Return what `generate` and `score` do, of prompts that are read once for both; a row may have no option."""
+        reading = self._read(self.collate(turns, supervise=False))
+        scores = self._scored(reading, turns, options)
+        return self._continued(reading, max_new_tokens), scores
+
+    def _read(self, batch: Mapping[str, Tensor]) -> Reading:
+        return read_prompts(self.model, self._placed(batch), pad=self.tokenizer.pad_token_id)
+
+    def _continued(self, reading: Reading, max_new_tokens: int) -> list[str]:
+        texts = written(reading, self.tokenizer, stops=self.stop_ids, ending=self.ending, max_new_tokens=max_new_tokens)
+        return [re.sub(self.family.thought, "", text, flags=re.DOTALL).strip() for text in texts]
+
+    def _scored(self, reading: Reading, turns: Sequence[Turn], options: Sequence[Sequence[str]]) -> Tensor:
+        ids = [[self.answer_ids(option) for option in row] for row in options]
+        for turn, length, row in zip(turns, reading.lengths(), ids, strict=True):
+            self._fits(turn, length + max(map(len, row), default=0))
+        return likelihoods(reading, ids)
+
+    def _fits(self, turn: Turn, length: int) -> None:
+        if length > self.max_length:
+            raise ValueError(
+                f"A row of {length} tokens ({turn.pixels.tokens} of them for the image) exceeds "
+                f"model.max_length={self.max_length}: {turn.prompt[:80]!r}. Raise it or shorten the question."
+            )
 
     def lora_targets(self, scope: str) -> str:
         """Return the pattern of the Linear layers of the vision tower (V) and the language model (L) in `scope`.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from vlmbench.backbones.base import Conversation
 from vlmbench.backbones.generative.family import Family
@@ -51,7 +50,6 @@ class SplicedVlm(HfVlm):
         processor = LlavaProcessor(images, tokenizer, image_token=family.token)
         super().__init__(model, processor, conversation, family=family)
         self.image_tokens, self.ending = image_tokens, ending
-        self.stop_text = {"stop_strings": [ending], "tokenizer": tokenizer} if ending else {}
         self.stop_ids = sorted({*self.stop_ids, *self.tokenizer.convert_tokens_to_ids(list(stops))})
         if self.tokenizer.pad_token_id == self.image_token_id:
             self.tokenizer.pad_token = self.tokenizer.eos_token  # padding must not be taken for an image
@@ -80,11 +78,6 @@ class SplicedVlm(HfVlm):
         if not self.ending:
             return super().answer_ids(answer)
         return list(self.tokenizer(self.answer_prefix + answer + self.ending, add_special_tokens=False)["input_ids"])
-
-    def generate(self, batch: Mapping[str, Tensor], *, max_new_tokens: int) -> list[str]:
-        """Return the greedy answers, without the text that ends them."""
-        answers = super().generate(batch, max_new_tokens=max_new_tokens)
-        return [answer.split(self.ending)[0].strip() for answer in answers] if self.ending else answers
 
 
 def place_of(tokenizer: Any, word: str) -> int:
