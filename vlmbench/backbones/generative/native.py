@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,8 @@ from torch import Tensor, nn
 
 from vlmbench.backbones.base import Backbone, Conversation, Turn, device_of, joined, named
 from vlmbench.backbones.generative.family import Family, family_of
-from vlmbench.backbones.generative.inputs import ImageInputs, join_images, pad_rows
+from vlmbench.backbones.generative.inputs import ImageInputs, pad_rows
+from vlmbench.backbones.generative.vision import Tower
 from vlmbench.weights.processor import load_processor
 from vlmbench.weights.release import CheckpointError, Release, loaded
 
@@ -53,6 +55,7 @@ class HfVlm(nn.Module, Backbone):
         self.config: Any = model.config
         self.family = family or family_of(self.config)
         self.part_prefixes = self.family.prefixes(model)
+        self.tower = Tower(self.family.boundary(self.config))
         self.image_token_id = int(self.tokenizer.convert_tokens_to_ids(self.family.token))
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
@@ -152,7 +155,7 @@ class HfVlm(nn.Module, Backbone):
         batch = {
             "input_ids": pad_rows(rows, pad, left=not supervise),
             "attention_mask": pad_rows([[1] * len(row) for row in rows], 0, left=not supervise),
-            **join_images([turn.pixels.tensors for turn in turns]),
+            **self.tower.join(turns),
         }
         if self.family.type_ids:
             batch[self.family.type_ids] = (batch["input_ids"] == self.image_token_id).long()
@@ -162,28 +165,29 @@ class HfVlm(nn.Module, Backbone):
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return the mean cross-entropy over supervised tokens, and the logits (B, T, vocabulary)."""
-        out = self.model(**self._placed(batch))
+        with self._placed(batch) as inputs:
+            out = self.model(**inputs)
         return out.loss, out.logits
 
     @torch.no_grad()
     def generate(self, batch: Mapping[str, Tensor], *, max_new_tokens: int) -> list[str]:
         """Return the greedy answers to left-padded prompts, without special tokens or outer white space."""
-        inputs = self._placed(batch)
-        tokens = self.model.generate(
-            **inputs,
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            num_beams=1,
-            # A checkpoint's sampling settings do not apply to greedy decoding and would only warn; a penalty for
-            # repeating would, and lowers exactly the words that a question offers as answers.
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            repetition_penalty=1.0,
-            pad_token_id=self.tokenizer.pad_token_id,
-            eos_token_id=self.stop_ids,
-            **self.stop_text,
-        )
+        with self._placed(batch) as inputs:
+            tokens = self.model.generate(
+                **inputs,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                num_beams=1,
+                # A checkpoint's sampling settings do not apply to greedy decoding and would only warn; a penalty for
+                # repeating would, and lowers exactly the words that a question offers as answers.
+                temperature=None,
+                top_p=None,
+                top_k=None,
+                repetition_penalty=1.0,
+                pad_token_id=self.tokenizer.pad_token_id,
+                eos_token_id=self.stop_ids,
+                **self.stop_text,
+            )
         answers = tokens[:, inputs["input_ids"].shape[1] :]
         texts = self.tokenizer.batch_decode(answers, skip_special_tokens=True)
         return [re.sub(self.family.thought, "", text, flags=re.DOTALL).strip() for text in texts]
@@ -198,7 +202,8 @@ class HfVlm(nn.Module, Backbone):
             rows = [replace(turns[b], answer=options[b][o]) for b, o in chunk]
             batch = self.collate(rows, supervise=True)
             labels = batch.pop("labels")[:, 1:].to(device_of(self.model))
-            logits = self.model(**self._placed(batch)).logits[:, :-1]
+            with self._placed(batch) as inputs:
+                logits = self.model(**inputs).logits[:, :-1]
             # Only where an answer stands: in float32 the whole of them is large, prompts and images included.
             asked = labels != IGNORE
             tokens = logits[asked].float().log_softmax(-1).gather(-1, labels[asked][:, None])[:, 0]
@@ -233,9 +238,20 @@ class HfVlm(nn.Module, Backbone):
         names = named(self.model, self.part_prefixes, (PARTS[letter] for letter in scope))
         return [name for name in names if self.family.reaches(name, self.config)]
 
-    def _placed(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def see(self, image: ImageInputs) -> ImageInputs:
+        """Return an image with what the vision tower makes of it in place of its pixels.
+
+        It may stand in a turn for the image as long as the tower stays as it is.
+        """
+        return self.tower.see(self.model, image)
+
+    @contextmanager
+    def _placed(self, batch: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+        """Give the network's inputs on its device; the tower looks at each image of the batch once, if at all."""
         device, dtype = device_of(self.model), self.model.dtype
-        return {k: v.to(device, dtype) if v.is_floating_point() else v.to(device) for k, v in batch.items()}
+        placed = {k: v.to(device, dtype) if v.is_floating_point() else v.to(device) for k, v in batch.items()}
+        with self.tower.standing_in(self.model, placed) as inputs:
+            yield inputs
 
 
 def load_vlm(release: Release, conversation: Conversation = ITS_OWN) -> HfVlm:
