@@ -8,6 +8,7 @@ from typing import Any
 
 from vlmbench.cell.domain import audited, build_domain
 from vlmbench.cell.faults import describe
+from vlmbench.cell.naming import name_weights
 from vlmbench.cell.prepared import now
 from vlmbench.cell.recorded import facts_of
 from vlmbench.cell.stopping import Interrupted, end, stoppable
@@ -84,6 +85,7 @@ def prepare_transfer(evaluate: schema.EvaluateConfig) -> PreparedTransfer:
         eval_batch_size=evaluate.trainer.eval_batch_size,
         num_workers=evaluate.trainer.num_workers,
         pixel_cache_gib=evaluate.trainer.pixel_cache_gib,
+        vision_cache_gib=evaluate.trainer.vision_cache_gib,
     )
     config = dataclasses.replace(trained, domain=evaluate.domain, trainer=trainer, lock=evaluate.lock)
     domain = build_domain(config.domain, config.task.name)  # type: ignore[arg-type]
@@ -126,7 +128,8 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
     from vlmbench.cell.build import build_backbone, build_module, build_tuner
     from vlmbench.cell.cost import Clock, asked, cost, peak_memory
     from vlmbench.cell.trainer import make_trainer
-    from vlmbench.cell.work import SAVED, batch_variance, build_data, describe_data, predict, score
+    from vlmbench.cell.vision import recall_vision
+    from vlmbench.cell.work import SAVED, batch_variance, build_data, describe_data, predict, preprocessing_of, score
     from vlmbench.modules.callbacks import PredictProgress
     from vlmbench.records.environment import environment
     from vlmbench.tuning.heads import LinearHead
@@ -150,6 +153,17 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
             None,
             deterministic=config.deterministic,
         )
+    with clock.phase("see"):
+        seen = recall_vision(
+            config,
+            data,
+            backbone,
+            ["test"],
+            weights=name_weights(config.model, config.lock),
+            settings=preprocessing_of(backbone),
+            trainer=trainer,
+            label=transfer.label,
+        )
     frame, scored = score(config, predict(module, data, trainer, clock), domain, transfer.folder, clock)
     usage = [(data.tally.counts(), peak_memory())]
     parameters = count_by_part(backbone.model, backbone.part_prefixes, head)
@@ -157,7 +171,7 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
     return {
         **scored,
         "selection": None,
-        "cost": {**cost(clock, parameters, frame, None, saved, usage), **asked(backbone)},
+        "cost": {**cost(clock, parameters, frame, None, saved, usage), "vision_kept": seen, **asked(backbone)},
         "data": describe_data(domain),
         "environment": environment(
             device=getattr(backbone, "place", str(device)), precision=precision, threads=torch.get_num_threads()

@@ -29,6 +29,7 @@ NOT_IDENTITY = (
     "trainer.checkpoint_minutes",
     "trainer.pixel_cache_gib",
     "trainer.feature_cache_gib",
+    "trainer.vision_cache_gib",
     "model.source",
     "model.revision",
     "model.repo_type",
