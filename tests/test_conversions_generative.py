@@ -7,6 +7,7 @@ their `made_by` says which modules, of which commit, with which versions. Here t
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,20 @@ def test_a_batch_answers_as_one_by_one(backbone, golden):
     assert together == [
         backbone.generate(backbone.collate([turn], supervise=False), max_new_tokens=8)[0] for turn in asked
     ]
+
+
+@pytest.mark.parametrize("name", ["llava_med", "vila15", "xraygpt"], indirect=True)
+@torch.no_grad()
+def test_what_the_tower_gave_once_stands_in_for_it(backbone, golden):
+    asked = turns(backbone, golden)
+    loss, logits = backbone.forward(backbone.collate(asked, supervise=True))
+    answers = backbone.generate(backbone.collate(asked, supervise=False), max_new_tokens=4)
+    seen = [replace(turn, pixels=backbone.see(asked[0].pixels), image="one") for turn in asked]
+    for parameter in backbone.tower.of(backbone.model).parameters():
+        parameter.fill_(torch.nan)  # it is not to be run
+    found, same = backbone.forward(backbone.collate(seen, supervise=True))
+    torch.testing.assert_close((found, same), (loss, logits), rtol=1e-5, atol=1e-5)
+    assert backbone.generate(backbone.collate(seen, supervise=False), max_new_tokens=4) == answers
 
 
 # One of each architecture and loader; the others differ in files and text.

@@ -153,7 +153,7 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
             None,
             deterministic=config.deterministic,
         )
-    with clock.phase("see"):
+    with clock.phase("encode"):
         seen = recall_vision(
             config,
             data,

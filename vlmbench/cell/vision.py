@@ -42,7 +42,7 @@ def splits_read(config: schema.CellConfig) -> list[Split]:
     """Return the splits that a cell trains and predicts on."""
     predicted: Split = "val" if config.task.evaluate_on == "val" else "test"
     trains = isinstance(config.finetune, schema.OptimisedConfig)
-    return list(dict.fromkeys(["train", "val", predicted] if trains else [predicted]))  # type: ignore[list-item]
+    return list(dict.fromkeys(["train", "val", predicted] if trains else [predicted]))
 
 
 def recall_vision(
@@ -109,8 +109,8 @@ def recall_vision(
         tower.to(home)
     if lacks:
         log.warning(
-            "%s: %.2f GiB are missing in %s to keep what the vision tower gives for %d images: it runs each time. Raise "
-            "trainer.vision_cache_gib (now %g; %d %% of the free disk at most), or delete what is there.",
+            "%s: %.2f GiB are missing in %s to keep what the vision tower gives for %d images: it runs each time. "
+            "Raise trainer.vision_cache_gib (now %g; %d %% of the free disk at most), or delete what is there.",
             *(label, lacks / 2**30, seen.shelf.root, len(set(digests.values())), limit, 100 * DISK_SHARE),
         )
         return None

@@ -94,7 +94,7 @@ def work(
     tuner.apply(backbone)
     module = build_module(config, domain, backbone, head)
     data.collate = module.collate
-    with clock.phase("see"):
+    with clock.phase("encode"):
         seen = recall_vision(
             config,
             data,

@@ -20,20 +20,19 @@ from vlmbench.backbones.generative.inputs import ImageInputs, join_images
 
 #: Of an image: what goes into the tower, and what came out of it.
 PIXELS, SEEN = "pixel_values", "seen"
-#: Of a batch: for each unit of its rows the place in what the tower gives, and for each image the first row that has it.
+#: Of a batch: for each unit of its rows its place in what the tower gives, and for each image the first row with it.
 PLACES, FIRST = "places", "first"
 #: Attributes by which modules of transformers hold the probability of a dropout that is no module.
 _DROPOUTS = ("dropout", "attention_dropout", "drop_path_rate", "dropout_p")
 
 
 class Boundary(Protocol):
-    """How one kind of model reads its tower. A unit is what the tower computes apart from others: an image, a tile.
+    """How one kind of model reads its tower. A unit is what the tower computes apart from others: an image, a tile."""
 
-    Attributes:
-        path: Of the module that is replaced, in the class of transformers.
-    """
-
-    path: str
+    @property
+    def path(self) -> str:
+        """Path of the module that is replaced, in the class of transformers."""
+        ...
 
     def units(self, image: ImageInputs) -> int:
         """Return how many units an image has."""
