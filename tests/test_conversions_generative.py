@@ -159,6 +159,20 @@ def test_questions_about_one_image_are_read_together(backbone, golden):
         torch.testing.assert_close(value, -loss * (batch["labels"] != IGNORE).sum(), rtol=1e-5, atol=5e-5)
 
 
+@pytest.mark.parametrize("name", ["llava_med", "vila15", "xraygpt"], indirect=True)
+@torch.no_grad()
+def test_what_the_tower_gave_once_stands_in_for_it(backbone, golden):
+    asked = turns(backbone, golden)
+    loss, logits = backbone.forward(backbone.collate(asked, supervise=True))
+    answers = backbone.generate(backbone.collate(asked, supervise=False), max_new_tokens=4)
+    seen = [replace(turn, pixels=backbone.see(asked[0].pixels), image="one") for turn in asked]
+    for parameter in backbone.tower.of(backbone.model).parameters():
+        parameter.fill_(torch.nan)  # it is not to be run
+    found, same = backbone.forward(backbone.collate(seen, supervise=True))
+    torch.testing.assert_close((found, same), (loss, logits), rtol=1e-5, atol=1e-5)
+    assert backbone.generate(backbone.collate(seen, supervise=False), max_new_tokens=4) == answers
+
+
 # One of each architecture and loader; the others differ in files and text.
 KINDS = ("llava_med", "vila15", "xraygpt")
 PARTS = {"V": "vision", "M": "connector", "L": "language"}

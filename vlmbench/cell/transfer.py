@@ -8,6 +8,7 @@ from typing import Any
 
 from vlmbench.cell.domain import audited, build_domain
 from vlmbench.cell.faults import describe
+from vlmbench.cell.naming import name_weights
 from vlmbench.cell.prepared import now
 from vlmbench.cell.recorded import facts_of
 from vlmbench.cell.stopping import Interrupted, end, stoppable
@@ -87,6 +88,7 @@ def prepare_transfer(evaluate: schema.EvaluateConfig) -> PreparedTransfer:
         num_workers=evaluate.trainer.num_workers,
         pixel_cache_gib=evaluate.trainer.pixel_cache_gib,
         feature_cache_gib=evaluate.trainer.feature_cache_gib,
+        vision_cache_gib=evaluate.trainer.vision_cache_gib,
     )
     config = dataclasses.replace(trained, domain=evaluate.domain, trainer=trainer, lock=evaluate.lock)
     domain = build_domain(config.domain, config.task.name)  # type: ignore[arg-type]
@@ -130,21 +132,15 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
     from vlmbench.cell.cost import Clock, asked, cost, peak_memory
     from vlmbench.cell.features import encode_splits
     from vlmbench.cell.trainer import make_trainer
-    from vlmbench.cell.work import (
-        SAVED,
-        batch_variance,
-        build_data,
-        describe_data,
-        predict,
-        preprocessing_of,
-        score,
-    )
+    from vlmbench.cell.vision import recall_vision
+    from vlmbench.cell.work import SAVED, batch_variance, build_data, describe_data, predict, preprocessing_of, score
     from vlmbench.modules.callbacks import PredictProgress
     from vlmbench.records.environment import environment
     from vlmbench.tuning.heads import LinearHead
     from vlmbench.tuning.parameters import count_by_part
 
     config, clock, saved = transfer.config, Clock(), transfer.cell / SAVED
+    weights = name_weights(config.model, config.lock)
     domain = audited(transfer.domain, hashes=config.domain.audit_hashes)
     with clock.phase("setup"):
         trains_all = config.finetune.name == "full"
@@ -171,7 +167,7 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
                 data,
                 backbone,
                 ["test"],
-                weights=transfer.source["hashes"]["weights"],
+                weights=weights,
                 settings=preprocessing_of(backbone),
                 trainer=trainer,
                 label=transfer.label,
@@ -182,6 +178,17 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
         head = LinearHead.load(saved) if uses_linear_head(config) else None
         module = build_module(config, domain, backbone, head)
         data.arrange = module.arrange
+    with clock.phase("encode"):
+        seen = recall_vision(
+            config,
+            data,
+            backbone,
+            ["test"],
+            weights=weights,
+            settings=preprocessing_of(backbone),
+            trainer=trainer,
+            label=transfer.label,
+        )
     frame, scored = score(config, predict(module, data, trainer, clock), domain, transfer.folder, clock)
     usage = [(data.tally.counts(), peak_memory())]
     parameters = count_by_part(backbone.model, backbone.part_prefixes, head)
@@ -189,7 +196,12 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
     return {
         **scored,
         "selection": None,
-        "cost": {**cost(clock, parameters, frame, None, saved, usage), "features_kept": kept, **asked(backbone)},
+        "cost": {
+            **cost(clock, parameters, frame, None, saved, usage),
+            "features_kept": kept,
+            "vision_kept": seen,
+            **asked(backbone),
+        },
         "data": describe_data(domain),
         "environment": environment(
             device=getattr(backbone, "place", str(device)), precision=precision, threads=torch.get_num_threads()

@@ -18,6 +18,7 @@ from vlmbench.cell.cost import Clock, asked, cost, peak_memory
 from vlmbench.cell.features import encode_splits
 from vlmbench.cell.fit import Selection, fit, fit_probe, frozen_head
 from vlmbench.cell.trainer import make_trainer
+from vlmbench.cell.vision import recall_vision, splits_read
 from vlmbench.config import schema
 from vlmbench.config.checks import encoded_splits, frozen_image, uses_linear_head
 from vlmbench.domains.base import Domain, Split
@@ -95,6 +96,17 @@ def work(
     tuner.apply(backbone)
     module = build_module(config, domain, backbone, head)
     data.collate, data.arrange = module.collate, module.arrange
+    with clock.phase("encode"):
+        seen = recall_vision(
+            config,
+            data,
+            backbone,
+            splits_read(config),
+            weights=weights,
+            settings=preprocessing_of(backbone),
+            trainer=trainer,
+            label=label,
+        )
     parameters = count_by_part(backbone.model, backbone.part_prefixes, head)
     if parameters and leads:
         print(f"{label}\n{format_table(parameters)}", file=sys.stderr, flush=True)
@@ -126,6 +138,7 @@ def work(
         "cost": {
             **cost(clock, parameters, frame, train_rate, saved, usage),
             "features_kept": kept,
+            "vision_kept": seen,
             **asked(backbone),
         },
         "data": describe_data(domain),

@@ -62,6 +62,10 @@ class BlobStore:
         with suppress(OSError):  # it then has nothing
             self.refresh()
 
+    def size(self, key: bytes) -> int:
+        """Return the bytes of a blob, 0 where it is not there."""
+        return self._places[key][1] if key in self._places else 0
+
     def get(self, key: bytes) -> bytes | None:
         """Return a blob; None where it is not there, or was damaged: then it counts as missing from here on."""
         place, data = self._places.get(key), self._data

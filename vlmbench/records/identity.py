@@ -33,6 +33,7 @@ NOT_IDENTITY = (
     "trainer.gradient_checkpointing",
     "trainer.compile",
     "trainer.attention",
+    "trainer.vision_cache_gib",
     "model.source",
     "model.revision",
     "model.repo_type",

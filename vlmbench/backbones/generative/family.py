@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import nn
 
+from vlmbench.backbones.generative.vision import Before, Boundary, Within
+
 _LAYERS = r"model\.language_model\.layers\.\d+\."
 _DECODER = _LAYERS + r"(self_attn\.(q|k|v|o)_proj|mlp\.(gate|up|down)_proj)"
 _TOWER = r"model\.vision_tower\."
@@ -39,6 +41,9 @@ class Family:
         type_ids: Input that marks image tokens, where the model takes one.
         end: What closes an answer in the model's own training; empty where it is the tokenizer's end token.
         thought: Pattern of what a model may write before its answer and that is no part of it.
+        tower: Path of the module that is called with the pixels.
+        mergers: Where that module ends in the connector: the names of its parts in it.
+        final: Whether a `vision_feature_layer` of -1 is the tower's final output rather than its last hidden state.
     """
 
     vision: tuple[str, ...] = ("model.vision_tower.",)
@@ -57,6 +62,9 @@ class Family:
     type_ids: str = ""
     end: str = ""
     thought: str = ""
+    tower: str = "model.vision_tower"
+    mergers: tuple[str, ...] = ()
+    final: bool = False
 
     def prefixes(self, model: nn.Module) -> dict[str, tuple[str, ...]]:
         """Return, for each part of a network, the prefixes of its parameters.
@@ -71,6 +79,18 @@ class Family:
 
         parts = {"vision": self.vision, "connector": self.connector, "language": self.language}
         return {part: tuple(one for prefix in own for one in each(prefix)) for part, own in parts.items()}
+
+    def boundary(self, config: Any) -> Boundary:
+        """Return where the connector begins."""
+        vision = config.vision_config
+        if self.mergers:
+            deep = [f"deepstack_merger_list.{i}" for i in range(len(getattr(vision, "deepstack_visual_indexes", [])))]
+            return Within(self.tower, (*self.mergers, *deep), vision.spatial_merge_size**2)
+        layers = getattr(config, "vision_feature_layer", None)
+        if layers is None or (self.final and layers == -1):
+            layers = []
+        chosen = tuple(layers) if isinstance(layers, list | tuple) else (layers,)
+        return Before(self.tower, chosen, vision.num_hidden_layers)
 
     def adapted(self, config: Any) -> dict[str, str]:
         """Return the patterns of the Linear layers that LoRA adapts, those of the vision layers that are read."""
@@ -97,6 +117,8 @@ QWEN2_VL = Family(
     placeholder="<|image_pad|>",
     token="<|image_pad|>",  # noqa: S106 - as above
     type_ids="mm_token_type_ids",
+    tower="model.visual",
+    mergers=("merger",),
 )
 
 FAMILIES: dict[str, Family] = {
@@ -133,6 +155,7 @@ FAMILIES: dict[str, Family] = {
         token="<IMG_CONTEXT>",  # noqa: S106 - as above
         before="<img>",
         after="</img>",
+        final=True,
     ),
     "blip-2": Family(
         vision=("vision_model.",),
@@ -145,6 +168,7 @@ FAMILIES: dict[str, Family] = {
         unread="",
         image_first=True,
         end="\n",
+        tower="vision_model",
     ),
 }
 

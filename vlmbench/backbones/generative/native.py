@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,9 +14,10 @@ from torch import Tensor, nn
 from vlmbench.backbones.base import Backbone, Conversation, Turn, device_of, joined, named
 from vlmbench.backbones.generative.answering import likelihoods, read_prompts, written
 from vlmbench.backbones.generative.family import Family, family_of, room_for_gaps
-from vlmbench.backbones.generative.inputs import ImageInputs, join_images, pad_rows, shared_beginnings
+from vlmbench.backbones.generative.inputs import ImageInputs, pad_rows, shared_beginnings
 from vlmbench.backbones.generative.loss import IGNORE, answer_loss
 from vlmbench.backbones.generative.reading import Reading
+from vlmbench.backbones.generative.vision import Tower
 from vlmbench.weights.processor import load_processor
 from vlmbench.weights.release import CheckpointError, Release, loaded
 
@@ -54,6 +56,7 @@ class HfVlm(nn.Module, Backbone):
         self.config: Any = model.config
         self.family = family or family_of(self.config)
         self.part_prefixes = self.family.prefixes(model)
+        self.tower = Tower(self.family.boundary(self.config))
         self.image_token_id = int(self.tokenizer.convert_tokens_to_ids(self.family.token))
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
@@ -159,7 +162,7 @@ class HfVlm(nn.Module, Backbone):
         batch = {
             "input_ids": pad_rows(rows, self.tokenizer.pad_token_id, left=left),
             "attention_mask": pad_rows([[1] * len(row) for row in rows], 0, left=left),
-            **join_images([turn.pixels.tensors for turn in turns]),
+            **self.tower.join(turns),
         }
         if self.family.type_ids:
             batch[self.family.type_ids] = (batch["input_ids"] == self.image_token_id).long()
@@ -167,8 +170,8 @@ class HfVlm(nn.Module, Backbone):
 
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return the mean cross-entropy over the N supervised tokens, and the logits (N, vocabulary) for them."""
-        inputs = self._placed(batch)
-        return answer_loss(self.model, inputs, inputs.pop("labels"))
+        with self._placed(batch) as inputs:
+            return answer_loss(self.model, inputs, inputs.pop("labels"))
 
     @torch.no_grad()
     def generate(self, batch: Mapping[str, Tensor], *, max_new_tokens: int) -> list[str]:
@@ -194,7 +197,8 @@ class HfVlm(nn.Module, Backbone):
         return self._continued(reading, max_new_tokens), scores
 
     def _read(self, batch: Mapping[str, Tensor]) -> Reading:
-        return read_prompts(self.model, self._placed(batch), pad=self.tokenizer.pad_token_id)
+        with self._placed(batch) as inputs:
+            return read_prompts(self.model, inputs, pad=self.tokenizer.pad_token_id)
 
     def _continued(self, reading: Reading, max_new_tokens: int) -> list[str]:
         texts = written(reading, self.tokenizer, stops=self.stop_ids, ending=self.ending, max_new_tokens=max_new_tokens)
@@ -239,9 +243,20 @@ class HfVlm(nn.Module, Backbone):
         names = named(self.model, self.part_prefixes, (PARTS[letter] for letter in scope))
         return [name for name in names if self.family.reaches(name, self.config)]
 
-    def _placed(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def see(self, image: ImageInputs) -> ImageInputs:
+        """Return an image with what the vision tower makes of it in place of its pixels.
+
+        It may stand in a turn for the image as long as the tower stays as it is.
+        """
+        return self.tower.see(self.model, image)
+
+    @contextmanager
+    def _placed(self, batch: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+        """Give the network's inputs on its device; the tower looks at each image of the batch once, if at all."""
         device, dtype = device_of(self.model), self.model.dtype
-        return {k: v.to(device, dtype) if v.is_floating_point() else v.to(device) for k, v in batch.items()}
+        placed = {k: v.to(device, dtype) if v.is_floating_point() else v.to(device) for k, v in batch.items()}
+        with self.tower.standing_in(self.model, placed) as inputs:
+            yield inputs
 
 
 def load_vlm(release: Release, conversation: Conversation = ITS_OWN) -> HfVlm:

@@ -31,6 +31,9 @@ class TrainerConfig:
         pixel_cache_gib: Most that preprocessed images may take on disk, of all models and domains together and never
             more than 80 % of what is free; 0 keeps none. They lie below VLMBENCH_CACHE (~/.cache/vlmbench).
         feature_cache_gib: Most that frozen features may take there, which cells share; 0 keeps none.
+        vision_cache_gib: Most that what frozen vision towers of generative models give may take there, which cells
+            share too: a LLaVA's takes 1.1 MiB an image in bfloat16, twice that in float32. The tower of a cell whose
+            images do not all find room runs each time; 0 keeps none.
         micro_tokens: Most tokens, padding included, of which gradients are computed at a time; an image of a
             contrastive model counts as one. A batch that has more is computed in parts of similar length, and the step
             is that of the whole batch. 0: on a CPU in parts where that saves much padding; on a GPU whole until memory
@@ -57,6 +60,7 @@ class TrainerConfig:
     checkpoint_minutes: float = number(10.0, 0)
     pixel_cache_gib: float = number(50.0, 0)
     feature_cache_gib: float = number(20.0, 0)
+    vision_cache_gib: float = number(50.0, 0)
     micro_tokens: int = number(0, 0)
     gradient_checkpointing: str = one_of("auto", "on", "off", default="auto")
     compile: bool = False
