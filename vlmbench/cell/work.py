@@ -102,7 +102,7 @@ def work(
     with clock.phase("fit"):
         if isinstance(config.finetune, schema.LinearProbeConfig) and head is not None:
             if leads:  # the others get the head when the trainer predicts
-                selection = fit_probe(config.finetune, domain, features, head, config.task.monitor)
+                selection = fit_probe(config.finetune, domain, features, head, config.task.monitor, device)
         elif isinstance(config.finetune, schema.OptimisedConfig):
             selection, trained = fit(config, module, data, folder, label, dashboard.logger)
     saved, tested = folder / SAVED, config.task.evaluate_on == "test"

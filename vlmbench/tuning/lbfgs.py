@@ -84,78 +84,83 @@ def minimise(
     Returns:
         The end of every problem, solved or not.
     """
-    count = len(start)
-    open_ = torch.arange(count, device=start.device)
-    points, value = start, evaluate(start, open_)
-    ends = Minimum(points.clone(), value.objective.clone(), value.size.clone(), torch.zeros_like(open_))
+    which = torch.arange(len(start), device=start.device)
+    points, value = start, evaluate(start, which)
     objective, gradient, size = value.objective, value.gradient, value.size
-    # A pair whose inverse curvature is zero says nothing: a problem that did not move in a round has one for it.
-    steps = start.new_zeros(history, *start.shape)
-    changes = torch.zeros_like(steps)
-    inverse = start.new_zeros(history, count)
-    scale, length, taken = start.new_ones(count), start.new_ones(count), torch.zeros_like(open_)
-    direction = -precondition(gradient, open_)
-    slope = _dot(direction, gradient)
-    rounds = 0
+    taken, length = torch.zeros_like(which), torch.ones_like(objective)
+    ends = Minimum(points.clone(), objective.clone(), size.clone(), taken.clone())
+    memory = _Memory(start, history)
+    direction = -precondition(gradient, which)
     while True:
+        slope = _dot(direction, gradient)
         # A slope that is not negative is rounding: no step along it helps.
-        left = (size > tolerance) & (taken < max_iter) & (slope < 0) & (length > SHORTEST)
-        if not left.all():
-            gone = open_[~left]
-            for end, own in zip(_fields(ends), (points, objective, size, taken), strict=True):
-                end[gone] = own[~left]
-            open_, points, objective, gradient, size, taken, scale, length, direction, slope = (
-                own[left]
-                for own in (open_, points, objective, gradient, size, taken, scale, length, direction, slope)
+        stays = (size > tolerance) & (taken < max_iter) & (slope < 0) & (length > SHORTEST)
+        if not stays.all():
+            gone = which[~stays]
+            ends.points[gone], ends.objective[gone] = points[~stays], objective[~stays]
+            ends.size[gone], ends.iterations[gone] = size[~stays], taken[~stays]
+            which, points, objective, gradient, size, taken, length, direction, slope = (
+                own[stays] for own in (which, points, objective, gradient, size, taken, length, direction, slope)
             )
-            steps, changes, inverse = steps[:, left], changes[:, left], inverse[:, left]
-        if not len(open_):
+            memory.keep(stays)
+        if not len(which):
             return ends
         step = _each(length) * direction
-        there = evaluate(points + step, open_)
+        there = evaluate(points + step, which)
         slope_there = _dot(direction, there.gradient)
         decreases = there.objective <= objective + DECREASE * length * slope
         level = there.objective <= objective + noise * objective.abs()
         good = decreases | (level & (slope_there <= (2 * DECREASE - 1) * slope))
-        change = there.gradient - gradient
-        curvature = _dot(step, change)
-        tells = good & (curvature > 0)
-        slot = rounds % history
-        steps[slot], changes[slot] = step, change
-        inverse[slot] = torch.where(tells, 1 / curvature, 0.0)
-        rounds += 1
+        memory.add(step, there.gradient - gradient, good, which, precondition)
         points = torch.where(_each(good), points + step, points)
         gradient = torch.where(_each(good), there.gradient, gradient)
-        objective = torch.where(good, there.objective, objective)
-        size = torch.where(good, there.size, size)
+        objective, size = torch.where(good, there.objective, objective), torch.where(good, there.size, size)
         taken = taken + good
         shorter = (slope / (slope - slope_there)).nan_to_num(0.1).clamp(0.1, 0.5)
         length = torch.where(good, 1.0, length * shorter)
-        scale = torch.where(tells, curvature / _dot(change, precondition(change, open_)), scale)
-        newest = [(slot - age) % history for age in range(min(history, rounds))]
-        turned = -_two_loops(gradient, steps, changes, inverse, newest, lambda q: _each(scale) * precondition(q, open_))
-        direction = torch.where(_each(good), turned, direction)
-        slope = _dot(direction, gradient)
+        direction = torch.where(_each(good), -memory.apply(gradient, which, precondition), direction)
 
 
-def _two_loops(
-    gradient: Tensor,
-    steps: Tensor,
-    changes: Tensor,
-    inverse: Tensor,
-    newest: list[int],
-    precondition: Callable[[Tensor], Tensor],
-) -> Tensor:
-    """Return the inverse Hessian that the pairs tell, times the gradient."""
-    result, shares = gradient.clone(), []
-    for slot in newest:
-        share = inverse[slot] * _dot(steps[slot], result)
-        result -= _each(share) * changes[slot]
-        shares.append(share)
-    result = precondition(result)
-    for slot, share in zip(reversed(newest), reversed(shares), strict=True):
-        result += _each(share - inverse[slot] * _dot(changes[slot], result)) * steps[slot]
-    return result
+class _Memory:
+    """The curvature of the last steps of every open problem.
+
+    A pair whose inverse curvature is zero says nothing: a problem that did not move in a round has one for it.
+    """
+
+    def __init__(self, start: Tensor, history: int) -> None:
+        self.steps = start.new_zeros(history, *start.shape)
+        self.changes = torch.zeros_like(self.steps)
+        self.inverse = start.new_zeros(history, len(start))
+        self.scale = start.new_ones(len(start))
+        self.slots: list[int] = []  # the newest first
+
+    def keep(self, stays: Tensor) -> None:
+        """Forget the problems that have left."""
+        self.steps, self.changes = self.steps[:, stays], self.changes[:, stays]
+        self.inverse, self.scale = self.inverse[:, stays], self.scale[stays]
+
+    def add(self, step: Tensor, change: Tensor, good: Tensor, which: Tensor, precondition: Precondition) -> None:
+        """Remember steps (p, R, D), the change of the gradient that they brought, and for which they were taken."""
+        history = len(self.steps)
+        slot = self.slots.pop() if len(self.slots) == history else len(self.slots)
+        self.slots.insert(0, slot)
+        curvature = _dot(step, change)
+        tells = good & (curvature > 0)
+        self.steps[slot], self.changes[slot] = step, change
+        self.inverse[slot] = torch.where(tells, 1 / curvature, 0.0)
+        self.scale = torch.where(tells, curvature / _dot(change, precondition(change, which)), self.scale)
+
+    def apply(self, gradient: Tensor, which: Tensor, precondition: Precondition) -> Tensor:
+        """Return the inverse Hessian that is remembered, times the gradient: the two loops of algorithm 7.4."""
+        result, shares = gradient.clone(), []
+        for slot in self.slots:
+            share = self.inverse[slot] * _dot(self.steps[slot], result)
+            result -= _each(share) * self.changes[slot]
+            shares.append(share)
+        result = _each(self.scale) * precondition(result, which)
+        for slot, share in zip(reversed(self.slots), reversed(shares), strict=True):
+            result += _each(share - self.inverse[slot] * _dot(self.changes[slot], result)) * self.steps[slot]
+        return result
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
@@ -164,7 +169,3 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 
 def _each(numbers: Tensor) -> Tensor:
     return numbers[:, None, None]
-
-
-def _fields(ends: Minimum) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return ends.points, ends.objective, ends.size, ends.iterations

@@ -140,8 +140,8 @@ class _Data:
         mean: Of the features, (F,).
         sums: Features summed over each output's rows, divided by N, (R, F): the part of the gradient that is constant.
         shares: Share of the rows in each output, (R,).
-        variances: Of the features along `axes`, (K,) with K the smaller of N and F.
-        axes: Principal axes (F, K). Every optimum lies in their span.
+        variances: Of the features along `axes`, (K,).
+        axes: Principal axes along which the features vary, (F, K). Every optimum lies in their span.
         reach: Largest root mean square of a feature.
     """
 
@@ -170,10 +170,11 @@ class _Data:
                 centred = block.double() - mean
                 moments.addmm_(centred.T, centred)
         variances, axes = torch.linalg.eigh(moments / rows)
-        if span is not None:
-            axes = span @ axes
-        reach = float((axes.square() @ variances + mean.square()).amax().clamp(min=0).sqrt())
-        return cls(features, mean, sums / rows, wanted.mean(0), variances.clamp(min=0), axes, reach)
+        # Along the other axes nothing varies but rounding, and no optimum has weights there.
+        varies = variances > 1e-14 * variances.amax()
+        variances, axes = variances[varies], axes[:, varies] if span is None else span @ axes[:, varies]
+        reach = float((axes.square() @ variances + mean.square()).amax().sqrt())
+        return cls(features, mean, sums / rows, wanted.mean(0), variances, axes, reach)
 
 
 class _Problem:
@@ -199,9 +200,7 @@ class _Problem:
         ends, iterations = self.start, torch.zeros(len(self.start), dtype=torch.long, device=self.start.device)
         for dtype, goal, noise in ((torch.float32, coarse, 1e-5), (torch.float64, tolerance, 1e-12)):
             self.dtype = dtype
-            found = minimise(
-                self.evaluate, self.precondition, ends, tolerance=goal, max_iter=max_iter, noise=noise
-            )
+            found = minimise(self.evaluate, self.precondition, ends, tolerance=goal, max_iter=max_iter, noise=noise)
             ends, iterations = found.points, iterations + found.iterations
         weight, bias = self._original(ends)
         if mirrored:
