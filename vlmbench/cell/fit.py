@@ -51,9 +51,14 @@ def frozen_head(features: Tensor, classes: int) -> LinearHead:
 
 
 def fit_probe(
-    finetune: schema.LinearProbeConfig, domain: Domain, features: Mapping[Split, Tensor], head: LinearHead, monitor: str
+    finetune: schema.LinearProbeConfig,
+    domain: Domain,
+    features: Mapping[Split, Tensor],
+    head: LinearHead,
+    monitor: str,
+    device: torch.device,
 ) -> Selection:
-    """Solve the linear probe for every strength and put the best on validation into `head`.
+    """Solve the linear probe for all strengths at once and put the best on validation into `head`.
 
     Args:
         finetune: Strengths and tolerance.
@@ -61,16 +66,19 @@ def fit_probe(
         features: Frozen features of `train` (N, F) and `val` (M, F).
         head: Its statistics standardise the features; its weights are replaced.
         monitor: `val/auroc`, `val/accuracy` or `val/loss`.
+        device: Where to solve; a device without float64 is passed over for the CPU.
     """
+    device = torch.device("cpu") if device.type == "mps" else device
 
     def targets(split: Split) -> Any:
         return targets_of([e.labels for e in domain.split(split)], len(domain.label_names), domain.multi_label)
 
-    x, y = (features["train"] - head.mean) / head.std, torch.from_numpy(targets("train"))
+    x = ((features["train"] - head.mean) / head.std).to(device)
+    y = torch.from_numpy(targets("train")).to(device)
     x_val, y_val = ((features["val"] - head.mean) / head.std).double(), targets("val")
 
     def validate(solution: Solution) -> float:
-        logits = x_val @ solution.weight.T + solution.bias
+        logits = x_val @ solution.weight.T.cpu() + solution.bias.cpu()
         if monitor == "val/loss":
             truth = torch.from_numpy(y_val)
             if domain.multi_label:
@@ -79,7 +87,7 @@ def fit_probe(
         scores = logits.sigmoid() if domain.multi_label else logits.softmax(-1)
         return validation_metrics(scores.numpy(), y_val, domain.multi_label)[monitor.removeprefix("val/")]
 
-    best, scores = search(
+    best, scored = search(
         x,
         y,
         len(domain.label_names),
@@ -91,13 +99,17 @@ def fit_probe(
     with torch.no_grad():
         head.linear.weight.copy_(best.weight)
         head.linear.bias.copy_(best.bias)
+    named = [(f"{solution.strength:g}", solution, score) for solution, score in scored]
     chosen = {
         "strength": best.strength,
         "objective": best.objective,
         "gradient": best.gradient,
-        "candidates": {f"{strength:g}": abs(value) for strength, value in scores.items()},
+        "candidates": {name: abs(score) for name, _, score in named},
+        "iterations": {name: solution.iterations for name, solution, _ in named},
+        "converged": {name: solution.converged for name, solution, _ in named},
     }
-    return Selection(monitor, abs(scores[best.strength]), chosen)
+    value = next(score for solution, score in scored if solution is best)
+    return Selection(monitor, abs(value), chosen)
 
 
 def fit(

@@ -117,7 +117,7 @@ def work(
         if isinstance(config.finetune, schema.LinearProbeConfig) and head is not None:
             if leads:  # the others get the head when the trainer predicts
                 features = {split: rows.features for split, rows in encoded.items()}
-                selection = fit_probe(config.finetune, domain, features, head, config.task.monitor)
+                selection = fit_probe(config.finetune, domain, features, head, config.task.monitor, device)
         elif isinstance(config.finetune, schema.OptimisedConfig):
             selection, trained = fit(config, module, data, folder, label, dashboard.logger)
     saved, tested = folder / SAVED, config.task.evaluate_on == "test"

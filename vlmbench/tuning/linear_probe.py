@@ -1,8 +1,12 @@
-"""Multinomial and multi-label logistic regression solved to convergence by full-batch L-BFGS.
+"""Multinomial and multi-label logistic regression, all strengths of the penalty solved as one batch.
 
 The objective is scikit-learn's: C times the sum of the losses plus half the squared norm of the weights, intercepts
 not penalised. It is divided by C and the number of rows here, which changes the scale and not the optimum. Two classes
 are one logit, as there, and are written as two rows of opposite sign so that a softmax reads every probe alike.
+
+Both passes over the features that an evaluation takes are one matrix product for all strengths, over blocks of rows.
+Memory beside the features: a block's logits (`BLOCK` bytes and a few copies), the features' second moments (F x F),
+and 160 bytes for each weight of `TOGETHER` weights at most. The features are never copied whole.
 """
 
 from __future__ import annotations
@@ -14,17 +18,28 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from vlmbench.tuning.lbfgs import Value, minimise
+
+# Bytes of the logits that are worked on at a time: what a core's cache holds, and enough work for a GPU.
+BLOCK = {"cpu": 2**20, "cuda": 2**28}
+# Weights that are solved together at most; more are solved in turn.
+TOGETHER = 4_000_000
+# Gradient entries below this are rounding in float32.
+COARSEST = 1e-7
+
 
 @dataclass(frozen=True)
 class Solution:
     """A solved probe.
 
     Attributes:
-        weight: (C, F), in the standardised features' space.
+        weight: (C, F), for the features that were given, in float64.
         bias: (C,).
         strength: C, the inverse strength of the penalty.
         objective: Value at the solution: mean loss plus penalty divided by (C times rows).
-        gradient: Largest absolute entry of the gradient there.
+        gradient: Largest absolute entry of the gradient there, in float64.
+        iterations: L-BFGS steps taken.
+        converged: Whether `gradient` is at most the tolerance.
     """
 
     weight: Tensor
@@ -32,83 +47,52 @@ class Solution:
     strength: float
     objective: float
     gradient: float
+    iterations: int
+    converged: bool
 
 
 def solve(
     features: Tensor,
     targets: Tensor,
     classes: int,
-    strength: float,
+    strengths: Sequence[float],
     *,
     max_iter: int = 1000,
     tolerance: float = 1e-6,
-    start: Solution | None = None,
-) -> Solution:
-    """Fit one probe.
+) -> list[Solution]:
+    """Fit one probe for each strength, on the features' device.
+
+    Each is solved with products in float32 first, and from there in float64 until its gradient is proved: as that takes
+    a step or two, nearly all the work is done at the speed of float32.
+
+    A class without rows has no optimum, as its intercept falls without end: it keeps zero weights and a share of half
+    the tolerance, and the other classes are solved as if it were not there.
 
     Args:
-        features: Standardised features (N, F).
+        features: (N, F), float32 or float64. Any scale works; standardised ones take the fewest steps.
         targets: (N,) class indices, or (N, C) zeros and ones for multi-label.
         classes: Number of classes C.
-        strength: Inverse strength of the L2 penalty, scikit-learn's C.
-        max_iter: Most L-BFGS iterations.
-        tolerance: Largest absolute gradient entry at which to stop.
-        start: A solution at a nearby strength to start from.
+        strengths: Inverse strengths of the L2 penalty, scikit-learn's C.
+        max_iter: Most L-BFGS steps of a probe.
+        tolerance: Largest absolute gradient entry at which a probe counts as solved.
 
     Returns:
-        The solution, in float64.
+        The solutions in the order of the strengths.
     """
-    x = features.double()
-    binary = classes == 2 and targets.ndim == 1
-    y = targets.double()[:, None] if binary else targets if targets.ndim == 1 else targets.double()
-    rows = 1 if binary else classes
-    ridge = 0.5 / (strength * len(x))
-    scale, unscale = _preconditioner(x, ridge)
-    weight = torch.zeros(rows, x.shape[1], dtype=torch.float64, device=x.device)
-    bias = torch.zeros(rows, dtype=torch.float64, device=x.device)
-    if start is not None:
-        weight += (start.weight[1:] - start.weight[:1] if binary else start.weight) @ unscale
-        bias += start.bias[1:] - start.bias[:1] if binary else start.bias
-    weight.requires_grad_(True)
-    bias.requires_grad_(True)
-    optimiser = torch.optim.LBFGS(
-        [weight, bias],
-        max_iter=max_iter,
-        max_eval=2 * max_iter,
-        history_size=20,
-        tolerance_grad=tolerance,
-        tolerance_change=0.0,
-        line_search_fn="strong_wolfe",
-    )
-    scaled = x @ scale
-
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        loss = _mean_loss(functional.linear(scaled, weight, bias), y) + ridge * (weight @ scale).square().sum()
-        loss.backward()
-        return loss
-
-    optimiser.step(closure)
-    objective = closure()
-    # A gradient by the scaled weights is one by the weights times the scale.
-    gradients = (weight.grad @ unscale, bias.grad)  # type: ignore[operator]
-    gradient = max(float(g.abs().max()) for g in gradients)  # type: ignore[union-attr]
-    w, b = (weight @ scale).detach(), bias.detach()
-    if binary:
-        w, b = torch.cat([-w, w]) / 2, torch.cat([-b, b]) / 2
-    return Solution(w, b, strength, float(objective.detach()), gradient)
-
-
-def _preconditioner(x: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
-    """Return a symmetric change of variables (F, F) that evens out the curvature, and its inverse.
-
-    The Hessian of the loss is at most a quarter (binary) or half (multinomial; Boehning 1992, Ann Inst Stat Math
-    44:197) of the features' second moments. In variables in which that bound plus the penalty is the identity,
-    correlated features cost L-BFGS no more iterations than independent ones.
-    """
-    values, vectors = torch.linalg.eigh(x.T @ x / len(x))
-    curvature = values.clamp(min=0) / 4 + 2 * ridge
-    return (vectors * curvature.rsqrt()) @ vectors.T, (vectors * curvature.sqrt()) @ vectors.T
+    exclusive = targets.ndim == 1 and classes > 2
+    if targets.ndim == 2:
+        wanted = targets.double()
+    elif exclusive:
+        wanted = functional.one_hot(targets.long(), classes).double()
+    else:
+        wanted = targets.double()[:, None]
+    data = _Data.of(features, wanted)
+    together = max(1, TOGETHER // (wanted.shape[1] * features.shape[1]))
+    solutions = []
+    for first in range(0, len(strengths), together):
+        problem = _Problem(data, strengths[first : first + together], exclusive, tolerance)
+        solutions += problem.solve(max_iter, tolerance, mirrored=targets.ndim == 1 and not exclusive)
+    return solutions
 
 
 def search(
@@ -120,11 +104,11 @@ def search(
     *,
     max_iter: int = 1000,
     tolerance: float = 1e-6,
-) -> tuple[Solution, dict[float, float]]:
-    """Solve for every strength, from strong penalty to weak and each from the last, and keep the best on validation.
+) -> tuple[Solution, list[tuple[Solution, float]]]:
+    """Solve for every strength at once and find the best on validation.
 
     Args:
-        features: Standardised training features (N, F).
+        features: As in `solve`.
         targets: As in `solve`.
         classes: Number of classes.
         strengths: Candidates for C.
@@ -133,22 +117,157 @@ def search(
         tolerance: As in `solve`.
 
     Returns:
-        The best solution, of equals the one with the strongest penalty, and the score of each strength.
+        The best solution, of equals the one with the strongest penalty, and all with their scores, from the strongest
+        penalty to the weakest.
     """
-    best: Solution | None = None
-    previous: Solution | None = None
-    scores: dict[float, float] = {}
-    for strength in sorted(strengths):
-        previous = solve(features, targets, classes, strength, max_iter=max_iter, tolerance=tolerance, start=previous)
-        scores[strength] = validate(previous)
-        if best is None or scores[strength] > scores[best.strength]:
-            best = previous
-    if best is None:
+    if not strengths:
         raise ValueError("finetune.strengths is empty; give at least one, for example [0.1, 1, 10].")
-    return best, scores
+    solved = solve(features, targets, classes, sorted(set(strengths)), max_iter=max_iter, tolerance=tolerance)
+    scored = [(solution, validate(solution)) for solution in solved]
+    best, highest = scored[0]
+    for solution, score in scored[1:]:
+        if score > highest:
+            best, highest = solution, score
+    return best, scored
 
 
-def _mean_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    if targets.ndim == 1:
-        return functional.cross_entropy(logits, targets)
-    return functional.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(1).mean()
+@dataclass(frozen=True)
+class _Data:
+    """What all probes on the same rows share.
+
+    Attributes:
+        features: (N, F).
+        mean: Of the features, (F,).
+        sums: Features summed over each output's rows, divided by N, (R, F): the part of the gradient that is constant.
+        shares: Share of the rows in each output, (R,).
+        variances: Of the features along `axes`, (K,).
+        axes: Principal axes along which the features vary, (F, K). Every optimum lies in their span.
+        reach: Largest root mean square of a feature.
+    """
+
+    features: Tensor
+    mean: Tensor
+    sums: Tensor
+    shares: Tensor
+    variances: Tensor
+    axes: Tensor
+    reach: float
+
+    @classmethod
+    def of(cls, features: Tensor, wanted: Tensor) -> _Data:
+        """Gather them from features (N, F) and what each output should be for each row, (N, R)."""
+        rows, width = features.shape
+        mean = features.mean(0, dtype=torch.float64)
+        sums = torch.zeros(wanted.shape[1], width, dtype=torch.float64, device=features.device)
+        moments = sums.new_zeros(width, width)
+        span = None
+        if rows < width:
+            span, triangle = torch.linalg.qr((features.double() - mean).T)
+            moments = triangle @ triangle.T
+        for block, part in zip(features.split(4096), wanted.split(4096), strict=True):
+            sums += part.T @ block.double()
+            if span is None:
+                centred = block.double() - mean
+                moments.addmm_(centred.T, centred)
+        variances, axes = torch.linalg.eigh(moments / rows)
+        # Along the other axes nothing varies but rounding, and no optimum has weights there.
+        varies = variances > 1e-14 * variances.amax()
+        variances, axes = variances[varies], axes[:, varies] if span is None else span @ axes[:, varies]
+        reach = float((axes.square() @ variances + mean.square()).amax().sqrt())
+        return cls(features, mean, sums / rows, wanted.mean(0), variances, axes, reach)
+
+
+class _Problem:
+    """The objective of P probes; a point (R, K + 1) holds the weights along the axes, and last the intercept.
+
+    The intercept is that of centred features. So written, the curvature at the outputs' shares is known: the
+    variances times the share (times one minus it where outputs are independent), plus the penalty.
+    """
+
+    def __init__(self, data: _Data, strengths: Sequence[float], exclusive: bool, tolerance: float) -> None:
+        self.data, self.strengths, self.exclusive = data, strengths, exclusive
+        self.rows, self.width = data.features.shape
+        self.ridge = 1 / (data.mean.new_tensor(strengths) * self.rows)
+        share = data.shares.clamp(tolerance / 2, 1 - tolerance / 2)
+        self.spread = share if exclusive else share * (1 - share)
+        self.start = data.mean.new_zeros(len(strengths), len(share), len(data.variances) + 1)
+        self.start[..., -1] = share.log() if exclusive else share.logit()
+        self.dtype = torch.float64
+
+    def solve(self, max_iter: int, tolerance: float, *, mirrored: bool) -> list[Solution]:
+        """Solve in float32 and then, from there, in float64; `mirrored` writes one logit as two."""
+        coarse = max(0.9 * tolerance, COARSEST * max(1.0, self.data.reach))
+        ends, iterations = self.start, torch.zeros(len(self.start), dtype=torch.long, device=self.start.device)
+        for dtype, goal, noise in ((torch.float32, coarse, 1e-5), (torch.float64, tolerance, 1e-12)):
+            self.dtype = dtype
+            found = minimise(self.evaluate, self.precondition, ends, tolerance=goal, max_iter=max_iter, noise=noise)
+            ends, iterations = found.points, iterations + found.iterations
+        weight, bias = self._original(ends)
+        if mirrored:
+            weight, bias = torch.cat([-weight, weight], 1) / 2, torch.cat([-bias, bias], 1) / 2
+        return [
+            Solution(
+                weight[index],
+                bias[index],
+                strength,
+                float(found.objective[index]),
+                float(found.size[index]),
+                int(iterations[index]),
+                bool(found.size[index] <= tolerance),
+            )
+            for index, strength in enumerate(self.strengths)
+        ]
+
+    def evaluate(self, points: Tensor, which: Tensor) -> Value:
+        """Return the objective of the probes `which` (P,) at points (P, R, K + 1)."""
+        data, ridge = self.data, self.ridge[which]
+        weight, bias = self._original(points)
+        log_sums, by_weight, by_bias = self._expected(weight, bias)
+        objective = log_sums - (weight * data.sums).sum((1, 2)) - (bias * data.shares).sum(1)
+        objective += ridge / 2 * weight.square().sum((1, 2))
+        by_weight += ridge[:, None, None] * weight - data.sums
+        by_bias -= data.shares
+        along = (by_weight - by_bias[..., None] * data.mean) @ data.axes
+        size = torch.maximum(by_weight.abs().amax((1, 2)), by_bias.abs().amax(1))
+        return Value(objective, torch.cat([along, by_bias[..., None]], 2), size)
+
+    def precondition(self, gradient: Tensor, which: Tensor) -> Tensor:
+        """Apply the inverse of the Hessian at zero weights, exact but for how penalty and softmax mix.
+
+        diag(1 / shares) between projections on sum zero inverts the softmax's diag(shares) - shares shares^T, and the
+        weights of an optimum sum to zero over the classes.
+        """
+        curvature = self.spread[:, None] * torch.cat([self.data.variances, self.data.variances.new_ones(1)])
+        penalty = self.ridge[which, None, None].repeat(1, 1, gradient.shape[2])
+        penalty[..., -1] = 0
+        if not self.exclusive:
+            return gradient / (curvature + penalty)
+        result = (gradient - gradient.mean(1, keepdim=True)) / (curvature + penalty)
+        return result - result.mean(1, keepdim=True)
+
+    def _original(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Return weights (P, R, F) and intercepts (P, R) for the features as they are."""
+        weight = points[..., :-1] @ self.data.axes.T
+        return weight, points[..., -1] - weight @ self.data.mean
+
+    def _expected(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the mean log-partition (P,) of the outputs and its gradients (P, R, F) and (P, R)."""
+        probes, outputs = bias.shape
+        flat, offset = weight.reshape(-1, self.width).to(self.dtype), bias.reshape(-1, 1).to(self.dtype)
+        total, by_weight, by_bias = self.ridge.new_zeros(probes), torch.zeros_like(weight), torch.zeros_like(bias)
+        size = BLOCK.get(flat.device.type, BLOCK["cpu"]) // (flat.element_size() * len(flat))
+        for block in self.data.features.split(max(64, size)):
+            x = block.to(self.dtype)
+            logits = torch.addmm(offset, flat, x.T).view(probes, outputs, -1)
+            if self.exclusive:
+                highest = logits.amax(1, keepdim=True)
+                chances = logits.sub_(highest).exp_()
+                sums = chances.sum(1, keepdim=True)
+                chances /= sums
+                total += sums.log_().add_(highest).sum((1, 2), dtype=torch.float64)
+            else:
+                total += functional.softplus(logits).sum((1, 2), dtype=torch.float64)
+                chances = logits.sigmoid_()
+            by_weight += (chances.view(len(flat), -1) @ x).view_as(weight)
+            by_bias += chances.sum(2, dtype=torch.float64)
+        return total / self.rows, by_weight / self.rows, by_bias / self.rows

@@ -104,7 +104,8 @@ class LinearProbeConfig(FinetuneConfig):
 
     Attributes:
         strengths: Candidates for C, the inverse strength of the L2 penalty as in scikit-learn; chosen on validation.
-        max_iter: Most L-BFGS iterations for one candidate.
+        max_iter: Most L-BFGS iterations for one candidate, in float32 and again in float64; the record says which
+            candidates needed more.
         tolerance: Largest absolute gradient entry of the mean loss at which a candidate counts as solved.
     """
 
