@@ -16,22 +16,26 @@ from vlmbench.domains.datamodule import Row
 from vlmbench.modules import across
 from vlmbench.modules.sharding import gathered_whole, shard
 
+MOMENTUM = 0.9  # of SGD
+
 
 @dataclass(frozen=True)
 class Optimisation:
-    """AdamW (Loshchilov and Hutter, ICLR 2019) with linear warm-up.
+    """AdamW (Loshchilov and Hutter, ICLR 2019), or SGD with momentum, with linear warm-up.
 
     Attributes:
         lr: Peak learning rate.
         weight_decay: Decoupled; applied to matrices alone, not to biases, norms and scales.
         warmup: Share of the steps over which the learning rate rises.
         schedule: `cosine` or `linear` to zero, or `constant`.
+        optimiser: `adamw`, or `sgd` with momentum 0.9.
     """
 
     lr: float
     weight_decay: float = 0.0
     warmup: float = 0.05
     schedule: str = "cosine"
+    optimiser: str = "adamw"
 
     def factor(self, step: int, total: int) -> float:
         """Return the learning rate at an optimiser step as a share of the peak, in (0, 1]."""
@@ -80,7 +84,7 @@ class TunedModule(L.LightningModule):
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def configure_optimizers(self) -> Any:
-        """Return AdamW and its schedule over all optimiser steps of the run."""
+        """Return the optimiser and its schedule over all optimiser steps of the run."""
         if self.optimisation is None:
             raise RuntimeError("this module was built without an optimiser: nothing in it trains")
         parameters = list(self.trainable().values())
@@ -88,7 +92,12 @@ class TunedModule(L.LightningModule):
             {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": self.optimisation.weight_decay},
             {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
         ]
-        optimiser = torch.optim.AdamW([g for g in groups if g["params"]], lr=self.optimisation.lr)
+        groups = [group for group in groups if group["params"]]
+        optimiser: torch.optim.Optimizer
+        if self.optimisation.optimiser == "sgd":
+            optimiser = torch.optim.SGD(groups, lr=self.optimisation.lr, momentum=MOMENTUM)
+        else:
+            optimiser = torch.optim.AdamW(groups, lr=self.optimisation.lr)
         total = int(self.trainer.estimated_stepping_batches)
         total = min(total, self.max_steps) if self.max_steps > 0 else total
         settings = self.optimisation
