@@ -29,7 +29,7 @@ def build_domain(config: schema.DomainConfig, task: TaskName) -> Domain:
         return domain
     images = corrupted(domain.images, config.corruption, config.severity, config.corruption_seed)
     fingerprint = hashlib.sha256(f"{domain.fingerprint}|{images.tag}".encode()).hexdigest()
-    return dataclasses.replace(domain, images=images, fingerprint=fingerprint)
+    return dataclasses.replace(domain, images=images, fingerprint=fingerprint, whole=None)
 
 
 def _whole(config: schema.DomainConfig, task: TaskName) -> Domain:

@@ -1,101 +1,197 @@
-"""The frozen features of a cell: taken from the cache where another cell has encoded the same images alike."""
+"""What the frozen image tower makes of a cell's splits: encoded once for all cells that want the same.
+
+Each distinct image of a split is encoded once, into features for a probe and embeddings to stand beside text, in one
+pass. A row's last digits depend on the rows beside it. So that they do not depend on who encoded first, a split is
+always encoded as a whole and in its order; a part of a training split takes its rows out of the whole, see `_source`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import lightning as L
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from vlmbench.backbones.contrastive.dual import EncodedRows, cast
 from vlmbench.config import schema
-from vlmbench.domains.base import Domain, Split, StoredImages
-from vlmbench.domains.codec import Codec, Preprocess, is_random
+from vlmbench.domains.base import Domain, Example, Split, StoredImages
+from vlmbench.domains.codec import Codec, is_random
+from vlmbench.domains.datamodule import DomainDataModule, Row
 from vlmbench.domains.memo import Digests
-from vlmbench.domains.pixels import reader_code
+from vlmbench.domains.pixels import pixel_versions, reader_code
+from vlmbench.modules import across
+from vlmbench.progress import Countdown
 from vlmbench.records.features import kept_features
 from vlmbench.records.identity import RESULT_VERSION, relevant
 from vlmbench.weights.source import cache_dir
 
-#: What decodes, preprocesses and encodes.
-LIBRARIES = ("vlmbench", "torch", "torchvision", "transformers", "open_clip_torch", "timm", "pillow", "numpy")
+#: What encodes, beside what decodes and preprocesses.
+ENCODERS = ("vlmbench", "torch", "transformers", "open_clip_torch", "timm")
+#: A part of a training split with a smaller share of it than this is encoded by itself.
+SMALL_SHARE = 1 / 20
 
 
-def frozen_features(
+def encode_splits(
     config: schema.CellConfig,
-    domain: Domain,
-    split: Split,
+    data: DomainDataModule,
+    backbone: Any,
+    splits: Iterable[Split],
     *,
     weights: str,
-    preprocess: Preprocess,
     settings: str,
-    device: torch.device,
+    trainer: L.Trainer,
     label: str,
-    encode: Callable[[], Tensor],
-) -> tuple[Tensor, bool]:
-    """Return the features (N, F) of a split, and whether they were kept before.
+) -> tuple[dict[Split, EncodedRows], dict[Split, bool]]:
+    """Return the encoded rows of splits, and for each whether they were kept before.
 
     Args:
         config: The cell.
-        domain: Its domain.
-        split: Which rows.
+        data: Its loaders.
+        backbone: The model as it came, in front of any tuner.
+        splits: Which.
         weights: Digest of the pretrained weights.
-        preprocess: The model's own preprocessing.
-        settings: Its configuration.
-        device: Where they would be encoded: a GPU and a CPU differ in the last digits.
+        settings: Configuration of the preprocessing.
+        trainer: Says where and in which precision, as it does for predictions.
         label: The cell, for messages.
-        encode: Makes them.
     """
-    content = _content(domain, split)
-    several = (config.trainer.devices, config.trainer.nodes) != (1, 1)  # they would wait for each other
-    if content is None or several or is_random(preprocess):
-        return encode(), False
-    parts = {
+    encoded: dict[Split, EncodedRows] = {}
+    kept: dict[Split, bool] = {}
+    several = across.world() > 1  # they would wait for each other
+    keeps = config.trainer.feature_cache_gib > 0 and not several and not is_random(backbone.preprocess)
+    parts = _parts(config, data.domain, backbone, weights, settings, trainer) if keeps else {}
+    for split in splits:
+        wanted = data.domain.split(split)
+        source = _source(data.domain, split) if keeps else wanted
+        content = _content(data.domain, source) if keeps else None
+        if content is None:  # an image cannot be read, which its loader says better
+            source = wanted
+        images, places = _distinct(source, content)
+
+        def make(images: Sequence[Example] = images, split: Split = split) -> dict[str, np.ndarray]:
+            return _encode(backbone, data.images(images, split), trainer, f"{label}  encoding {split}, batches")
+
+        if content is None:
+            arrays, kept[split] = make(), False
+        else:
+            digest = hashlib.sha256("".join(content[example.image] for example in images).encode()).hexdigest()
+            arrays, kept[split] = kept_features(
+                cache_dir(),
+                config.trainer.feature_cache_gib * 2**30,
+                {**parts, "images": digest},
+                make,
+                f"{label}  {split}",
+            )
+        if kept[split]:
+            # Each loader draws a seed when it begins. What is initialised next must not depend on who encoded.
+            iter(DataLoader([0]))  # type: ignore[arg-type]
+        encoded[split] = _rows(arrays, [places[example.id] for example in wanted])
+    return encoded, kept
+
+
+def _source(domain: Domain, split: Split) -> list[Example]:
+    """Return the examples among which those of a split are encoded.
+
+    For a part of a training split all of it, so that all parts share one encoding: the fractions and seeds of a
+    learning curve, and the cells on the whole. A part of less than a twentieth is encoded by itself: that costs a curve
+    at most so much more for each such part, and a cell that is alone would else encode twenty times what it needs and
+    more. Nothing but the two sizes decides, never what is kept already, so that results do not depend on the order.
+    """
+    wanted = domain.split(split)
+    if split != "train" or domain.whole is None:
+        return wanted
+    whole = domain.whole.split(split)
+    return whole if len(wanted) >= SMALL_SHARE * len(whole) else wanted
+
+
+def _content(domain: Domain, examples: Sequence[Example]) -> dict[str, str] | None:
+    """Return what each image is, by its key; None where one cannot be read."""
+    keys = list(dict.fromkeys(example.image for example in examples))
+    if not isinstance(domain.images, StoredImages):
+        made_by = (domain.whole or domain).fingerprint
+        return {key: f"{made_by} {key}\n" for key in keys}
+    known = Digests(cache_dir()).learn(domain.images, keys)[0]
+    return {key: known[key].hex() for key in keys} if len(known) == len(keys) else None
+
+
+def _distinct(examples: Sequence[Example], content: dict[str, str] | None) -> tuple[list[Example], dict[str, int]]:
+    """Return the first example of each distinct image, and the place of each example's image among them by its id."""
+    images: dict[str, int] = {}
+    first: list[Example] = []
+    places: dict[str, int] = {}
+    for example in examples:
+        what = example.image if content is None else content[example.image]
+        if what not in images:
+            images[what] = len(first)
+            first.append(example)
+        places[example.id] = images[what]
+    return first, places
+
+
+def _rows(arrays: dict[str, np.ndarray], places: Sequence[int]) -> EncodedRows:
+    """Return the rows at some places; nothing is copied where these are all in order."""
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    if list(places) != list(range(len(tensors["features"]))):
+        tensors = {name: tensor[torch.tensor(places)] for name, tensor in tensors.items()}
+    return EncodedRows(tensors["features"], tensors.get("embeddings", tensors["features"]))
+
+
+@torch.no_grad()
+def _encode(backbone: Any, batches: DataLoader[Row], trainer: L.Trainer, doing: str) -> dict[str, np.ndarray]:
+    """Return `features` (N, F) and, where they are others, `embeddings` of all images.
+
+    Each is encoded once, by one of the cell's processes.
+    """
+    device = trainer.strategy.root_device
+    backbone.to(device).eval()
+    progress = Countdown(doing, len(batches))
+    columns: dict[str, list[Tensor]] = {"index": [], "features": [], "embeddings": []}
+    for done, batch in enumerate(batches, start=1):
+        with trainer.precision_plugin.forward_context():
+            made = backbone.encode(cast(batch["pixels"], backbone.model))
+        columns["index"].append(batch["index"])
+        columns["features"].append(made.features.float().cpu())
+        if made.embeddings is not made.features:
+            columns["embeddings"].append(made.embeddings.float().cpu())
+        if across.rank() == 0:
+            progress.update(done)
+    progress.close()
+    own = {name: torch.cat(column) for name, column in columns.items() if column}
+    everything = across.gathered(own)
+    whole = {name: torch.cat([part[name] for part in everything]) for name in own}
+    index = whole.pop("index")
+    order = index.argsort()[(index < 0).sum() :]  # rows that only kept a process in step come first
+    return {name: column[order].numpy() for name, column in whole.items()}
+
+
+def _parts(
+    config: schema.CellConfig, domain: Domain, backbone: Any, weights: str, settings: str, trainer: L.Trainer
+) -> dict[str, Any]:
+    """Return everything but the images that changes a digit of what is encoded."""
+    device = trainer.strategy.root_device
+    return {
         "version": RESULT_VERSION,
         "model": relevant(dataclasses.asdict(config))["model"],
         "weights": weights,
-        "preprocessing": [settings, Codec(preprocess).fingerprint],
-        "images": content,
-        "precision": config.trainer.precision,
+        "adapter": None,  # the tower as it came
+        "preprocessing": [settings, Codec(backbone.preprocess).fingerprint],
+        "reader": reader_code(domain.images) if isinstance(domain.images, StoredImages) else "",
+        "precision": [config.trainer.precision, str(next(backbone.model.parameters()).dtype)],
         # A row's last digits depend on the rows beside it, and on a CPU on the number of threads.
         "batch": config.trainer.eval_batch_size,
         "device": [device.type, torch.get_num_threads() if device.type == "cpu" else torch.cuda.get_device_name()],
-        "libraries": {name: _version(name) for name in LIBRARIES},
+        "libraries": {**pixel_versions(), **{name: _version(name) for name in ENCODERS}},
     }
-    found, kept = kept_features(
-        cache_dir(),
-        config.trainer.feature_cache_gib * 2**30,
-        parts,
-        lambda: encode().float().cpu().numpy(),
-        f"{label}  {split}",
-    )
-    if kept:
-        # Each loader draws a seed when it begins. What is initialised next must not depend on who encoded.
-        iter(DataLoader([0]))  # type: ignore[arg-type]
-    return torch.from_numpy(found), kept
 
 
-def _content(domain: Domain, split: Split) -> str | None:
-    """Return what the images of a split are, row by row; None where one cannot be read."""
-    keys = [example.image for example in domain.split(split)]
-    if not isinstance(domain.images, StoredImages):
-        digest = hashlib.sha256(f"{domain.fingerprint} {split}".encode())
-    else:
-        known = Digests(cache_dir()).learn(domain.images, list(dict.fromkeys(keys)))[0]
-        if len(known) < len(set(keys)):
-            return None
-        digest = hashlib.sha256(reader_code(domain.images).encode())
-        for key in keys:
-            digest.update(known[key])
-    return digest.hexdigest()
-
-
-def _version(name: str) -> Any:
+def _version(name: str) -> str:
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return None
+        return ""

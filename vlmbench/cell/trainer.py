@@ -1,4 +1,4 @@
-"""The trainer of a cell on its devices, and features encoded by all of them."""
+"""The trainer of a cell on its devices."""
 
 from __future__ import annotations
 
@@ -10,22 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.environments import ClusterEnvironment, LightningEnvironment, SLURMEnvironment
-from torch import Tensor
 
-from vlmbench.backbones.contrastive.dual import cast
 from vlmbench.cell.ranks import Rank, RankError, this_rank
 from vlmbench.cell.sharded import Sharded
 from vlmbench.config import schema
-from vlmbench.domains.base import Split
-from vlmbench.domains.datamodule import DomainDataModule, stack_pixels
 from vlmbench.errors import UserError
-from vlmbench.modules import across
 from vlmbench.modules.base import TunedModule
-from vlmbench.progress import Countdown
 
 # Advice that does not apply: small sets need no workers, and a resumed cell finds its own checkpoints.
 LIGHTNING_CHATTER = (
@@ -152,21 +145,3 @@ def to_train(module: TunedModule, config: schema.TrainerConfig) -> TunedModule:
     if config.devices * config.nodes == 1 or config.strategy == "ddp":
         return module
     return copy.deepcopy(module.cpu())
-
-
-@torch.no_grad()
-def encode(backbone: Any, data: DomainDataModule, split: Split, device: torch.device, label: str) -> Tensor:
-    """Return the frozen features (N, F) of a split, each row encoded once, by one of the cell's processes."""
-    backbone.to(device).eval()
-    batches = data.ordered(split, stack_pixels)
-    progress = Countdown(f"{label}  encoding {split}, batches", len(batches))
-    features, index = [], []
-    for done, batch in enumerate(batches, start=1):
-        features.append(backbone.features(cast(batch["pixels"], backbone.model)).float().cpu())
-        index.append(batch["index"])
-        if across.rank() == 0:
-            progress.update(done)
-    progress.close()
-    everything = across.gathered((torch.cat(index), torch.cat(features)))
-    rows, values = (torch.cat(column) for column in zip(*everything, strict=True))
-    return values[rows.argsort()[(rows < 0).sum() :]]

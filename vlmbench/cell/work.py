@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import re
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import nn
 
+from vlmbench.backbones.contrastive.dual import EncodedRows
 from vlmbench.cell import predictions
-from vlmbench.cell.build import build_backbone, build_module, build_tuner
+from vlmbench.cell.build import build_backbone, build_classifier, build_module, build_tuner
 from vlmbench.cell.cost import Clock, asked, cost, peak_memory
-from vlmbench.cell.features import frozen_features
-from vlmbench.cell.fit import Selection, fit, fit_probe, frozen_head
-from vlmbench.cell.trainer import encode, make_trainer
+from vlmbench.cell.features import encode_splits
+from vlmbench.cell.fit import Selection, fit, fit_lp_text, fit_probe, frozen_head
+from vlmbench.cell.trainer import make_trainer
 from vlmbench.config import schema
-from vlmbench.config.checks import uses_linear_head
+from vlmbench.config.checks import encoded_splits, frozen_image, uses_linear_head
 from vlmbench.domains.base import Domain, Split
 from vlmbench.domains.datamodule import DomainDataModule
 from vlmbench.domains.shares import Share
@@ -33,7 +33,8 @@ from vlmbench.modules.generative import GenerativeModule
 from vlmbench.records.environment import environment
 from vlmbench.records.store import write_predictions
 from vlmbench.reporting.dashboards import Dashboard
-from vlmbench.tuning.heads import LinearHead
+from vlmbench.tuning.heads import LinearHead, save_classifier
+from vlmbench.tuning.lp_text import BlendedClassifier
 from vlmbench.tuning.parameters import count_by_part, format_table
 from vlmbench.weights.source import cache_dir
 
@@ -70,25 +71,27 @@ def work(
         )
         data = build_data(config, domain, backbone)
     device, precision = trainer.strategy.root_device, str(trainer.precision)
-    features: dict[Split, Tensor] = {}
+    encoded: dict[Split, EncodedRows] = {}
     kept: dict[Split, bool] = {}  # whether another cell has encoded the same
-    head = None
-    if uses_linear_head(config):
+    if splits := encoded_splits(config):
         with clock.phase("encode"):
-            splits: list[Split] = ["train", "val"] if config.finetune.name == "linear_probe" else ["train"]
-            for split in splits:
-                features[split], kept[split] = frozen_features(
-                    config,
-                    domain,
-                    split,
-                    weights=weights,
-                    preprocess=backbone.preprocess,
-                    settings=preprocessing_of(backbone),
-                    device=device,
-                    label=label,
-                    encode=partial(encode, backbone, data, split, device, label),
-                )
-        head = frozen_head(features["train"], len(domain.label_names))
+            encoded, kept = encode_splits(
+                config,
+                data,
+                backbone,
+                splits,
+                weights=weights,
+                settings=preprocessing_of(backbone),
+                trainer=trainer,
+                label=label,
+            )
+    if frozen_image(config):
+        data.encoded.update(encoded)
+    head: nn.Module | None = None
+    if uses_linear_head(config):
+        head = frozen_head(encoded["train"].features, len(domain.label_names))
+    elif "train" in encoded:
+        head = build_classifier(config, domain, backbone, encoded["train"].embeddings.shape[-1])
     tuner = build_tuner(config.finetune)
     tuner.apply(backbone)
     module = build_module(config, domain, backbone, head)
@@ -100,9 +103,14 @@ def work(
     selection: Selection | None = None
     trained: dict[str, Any] = {}
     with clock.phase("fit"):
-        if isinstance(config.finetune, schema.LinearProbeConfig) and head is not None:
+        if isinstance(config.finetune, schema.LinearProbeConfig) and isinstance(head, LinearHead):
             if leads:  # the others get the head when the trainer predicts
+                features = {split: rows.features for split, rows in encoded.items()}
                 selection = fit_probe(config.finetune, domain, features, head, config.task.monitor)
+        elif isinstance(config.finetune, schema.LpTextConfig) and isinstance(head, BlendedClassifier):
+            if leads:
+                embeddings = {split: rows.embeddings for split, rows in encoded.items()}
+                selection = fit_lp_text(config.finetune, domain, embeddings, head, config.task.monitor)
         elif isinstance(config.finetune, schema.OptimisedConfig):
             selection, trained = fit(config, module, data, folder, label, dashboard.logger)
     saved, tested = folder / SAVED, config.task.evaluate_on == "test"
@@ -159,12 +167,14 @@ def preprocessing_of(backbone: Any) -> str:
     return getattr(transform, "__qualname__", None) or re.sub(r" at 0x[0-9a-f]+", "", repr(transform))
 
 
-def save(tuner: Any, backbone: Any, head: LinearHead | None, folder: Path) -> Path:
+def save(tuner: Any, backbone: Any, head: nn.Module | None, folder: Path) -> Path:
     """Write what was trained into `folder` and return it."""
     folder.mkdir(parents=True, exist_ok=True)
     tuner.save(backbone, folder)
-    if head is not None:
+    if isinstance(head, LinearHead):
         head.save(folder)
+    elif head is not None:
+        save_classifier(head, folder)
     return folder
 
 

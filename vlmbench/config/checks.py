@@ -6,7 +6,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 from omegaconf import MISSING
 
@@ -36,8 +36,8 @@ DOMAIN_TASKS: dict[str, tuple[str, ...]] = {
     "vqa_jsonl": ("vqa",),
     "captions_jsonl": ("pretrain",),
 }
-#: Methods that tell labels apart and leave the model as it came.
-FOR_LABELS = ("zero_shot", "linear_probe", "lp_text", "coop", "clip_adapter")
+#: Methods that leave the image tower of a dual encoder as it came; tuning the text tower alone does too.
+ON_FROZEN_IMAGES = ("zero_shot", "linear_probe", "coop", "clip_adapter", "lp_text")
 
 
 def check_cell(cell: schema.CellConfig) -> None:
@@ -154,7 +154,7 @@ def check_combination(
             f"task={task.name} does not apply to {model.name}, a {model.kind} model. {reason}"
             f"Valid choices: {', '.join(TASKS[model.kind])}."
         )
-    if task.name == "pretrain" and finetune.name in FOR_LABELS:
+    if task.name == "pretrain" and finetune.name in ON_FROZEN_IMAGES:
         raise ImpossibleCellError(
             f"task=pretrain trains a model: finetune={finetune.name} does not. Valid: lora, full, connector."
         )
@@ -175,6 +175,27 @@ def uses_linear_head(cell: schema.CellConfig) -> bool:
     if cell.task.name != "diagnosis" or cell.model.kind != "contrastive":
         return False
     return cell.finetune.name == "linear_probe" or getattr(cell.finetune, "classifier", "text") == "linear"
+
+
+def frozen_image(cell: schema.CellConfig) -> bool:
+    """Tell whether a diagnosis is made on what a dual encoder's image tower gives as it came, whatever else trains."""
+    if cell.task.name != "diagnosis" or cell.model.kind != "contrastive":
+        return False
+    return cell.finetune.name in ON_FROZEN_IMAGES or getattr(cell.finetune, "scope", "") == "text"
+
+
+def encoded_splits(cell: schema.CellConfig) -> tuple[Literal["train", "val", "test"], ...]:
+    """Return the splits whose images a cell encodes once, before it begins; the cache shares them with other cells.
+
+    All that it reads where the image tower stays as it came. Where the tower trains below a linear head, the training
+    split, for the head's statistics.
+    """
+    if not frozen_image(cell):
+        return ("train",) if uses_linear_head(cell) else ()
+    on_test = cell.task.evaluate_on == "test"
+    if cell.finetune.name == "zero_shot":
+        return ("test",) if on_test else ("val",)
+    return ("train", "val", "test") if on_test else ("train", "val")
 
 
 def _walk(node: object, prefix: str) -> Iterator[tuple[str, Any, dict[str, Any]]]:

@@ -147,6 +147,7 @@ class Domain:
         left_out: Examples dropped by choice, as `{"image": ..., "reason": ..., "examples": ...}`.
         audit: Overlap between splits, as `audit.audit` returns it.
         origin: Where the splits come from, in one sentence; "" where the table gives them or they are made.
+        whole: Where the training split is a part of one: the domain with all of it, of which its images are encoded.
     """
 
     name: str
@@ -162,6 +163,7 @@ class Domain:
     left_out: Sequence[Mapping[str, Any]] = ()
     audit: Mapping[str, Any] = field(default_factory=dict)
     origin: str = ""
+    whole: Domain | None = None
 
     def split(self, name: Split) -> list[Example]:
         """Return the examples of one split, in the domain's order."""

@@ -201,12 +201,25 @@ class DomainDataModule(L.LightningDataModule):
         workers = self._workers(split)
         return self._loader(self.rows(split), collate, batch_size or self.eval_batch_size, workers)
 
+    def images(self, examples: Sequence[Example], what: str) -> DataLoader[Row]:
+        """Return batches of the pixels of some examples, in their order, to encode.
+
+        Args:
+            examples: Of the domain, or of the whole that it is a part of.
+            what: The word for them in messages.
+        """
+        workers = 0 if self._warm(examples, what) else self.num_workers
+        return self._loader(ExampleDataset(examples, self._pixels), stack_pixels, self.eval_batch_size, workers)
+
     def warm(self, split: Split) -> bool:
         """Keep the images of a split on disk that are not there yet; return whether all are there."""
+        return self._warm(self.domain.split(split), split)
+
+    def _warm(self, examples: Sequence[Example], what: str) -> bool:
         if self._pixels.kept is None:
             return False
-        keys = [example.image for example in self.domain.split(split)]
-        return self._pixels.kept.warm(keys, f"{self.domain.name}: preprocessing {split} images")
+        keys = [example.image for example in examples]
+        return self._pixels.kept.warm(keys, f"{self.domain.name}: preprocessing {what} images")
 
     def rows(self, split: Split) -> ExampleDataset:
         """Return one split's rows."""

@@ -74,7 +74,7 @@ class KeptPixels:
             "version": VERSION,
             "outputs": self.codec.fingerprint,
             "settings": settings,
-            "libraries": _versions(),
+            "libraries": pixel_versions(),
             "reader": reader_code(source),
         }
         name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
@@ -198,7 +198,8 @@ class KeptPixels:
         self._writes = False
 
 
-def _versions() -> dict[str, str]:
+def pixel_versions() -> dict[str, str]:
+    """Return the versions of what decodes and resizes, "" of what is absent."""
     found = {f"codec {name}": str(PIL.features.version(name)) for name in CODECS}
     for name in LIBRARIES:
         try:

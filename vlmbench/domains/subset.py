@@ -145,6 +145,7 @@ def few_shot(domain: Domain, *, fraction: float = 1.0, shots: int = 0, seed: int
         examples=[row for row in domain.examples if row.split != "train" or row.id in chosen],
         fingerprint=found.hexdigest(),
         left_out=[*domain.left_out, aside],
+        whole=domain,
     )
 
 

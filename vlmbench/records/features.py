@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import logging
+import math
 import os
 import sys
 import time
@@ -20,8 +21,12 @@ from vlmbench.domains.shelf import Shelf
 
 log = logging.getLogger(__name__)
 
+Arrays = dict[str, np.ndarray]
+
 FEATURES = "features-v1"  # below the cache
 DATA, BUILDING = "features.bin", "building"
+LAYOUT = 2  # of the file
+_ALIGNED = 64  # bytes: where the header and each array end, so that arrays are read in place
 WHAT = "Frozen features that vlmbench keeps; it makes them anew. Safe to delete while no vlmbench runs."
 _LOOK_SECONDS, _TELL_SECONDS = 0.2, 5.0
 
@@ -33,25 +38,27 @@ def key_of(parts: Mapping[str, Any]) -> str:
 
 
 def kept_features(
-    cache: Path, max_bytes: float, parts: Mapping[str, Any], make: Callable[[], np.ndarray], label: str
-) -> tuple[np.ndarray, bool]:
+    cache: Path, max_bytes: float, parts: Mapping[str, Any], make: Callable[[], Arrays], label: str
+) -> tuple[Arrays, bool]:
     """Return features, made where they are not kept; while one process makes them, others that want them wait.
 
     Args:
-        cache: The cache; its folder `features-v1` holds one folder for each array.
+        cache: The cache; its folder `features-v1` holds one folder for all arrays that are made together.
         max_bytes: Most that all of them may take; the longest unused go first. 0 keeps nothing.
         parts: What they are made of, as plain values.
-        make: Returns them as float32 (N, F).
+        make: Returns them by name, as float32 of N rows each.
         label: Who asks, for messages.
 
     Returns:
-        The features, and whether they were kept before.
+        The arrays by name, and whether they were kept before. Those that were are mapped from the disk: nothing but
+        what is looked at is in memory, and what is written to them stays with this process.
 
     Raises:
         Exception: Whatever `make` raises.
     """
     if max_bytes <= 0:
         return make(), False
+    parts = {"layout": LAYOUT, **parts}
     shelf = Shelf(cache / FEATURES, key_of(parts), max_bytes)
     with ExitStack() as held:
         try:
@@ -71,15 +78,15 @@ def kept_features(
         return made, False
 
 
-def _keep(shelf: Shelf, made: np.ndarray, label: str) -> None:
-    blob = _packed(made)
-    shelf.make_room(len(blob))
-    if shelf.room() >= len(blob):
-        _write(shelf.folder / DATA, blob)
+def _keep(shelf: Shelf, made: Arrays, label: str) -> None:
+    wanted = sum(array.nbytes + _ALIGNED for array in made.values()) + 1024
+    shelf.make_room(wanted)
+    if shelf.room() >= wanted:
+        _write(shelf.folder / DATA, made)
         return
     log.warning(
         "%s: features of %.1f MiB find no room in %s. Raise trainer.feature_cache_gib (now %g), or delete some there.",
-        *(label, made.nbytes / 2**20, shelf.root, shelf.max_bytes / 2**30),
+        *(label, wanted / 2**20, shelf.root, shelf.max_bytes / 2**30),
     )
 
 
@@ -100,34 +107,54 @@ def _alone(path: Path, label: str) -> Iterator[None]:
         yield
 
 
-def _read(path: Path) -> np.ndarray | None:
-    """Return an array (N, F), None where there is none or it is damaged."""
+def _read(path: Path) -> Arrays | None:
+    """Return arrays by name, None where there are none or they are damaged: every byte is held against its hash."""
     try:
-        blob = path.read_bytes()
+        blob = np.memmap(path, np.uint8, mode="c")
     except FileNotFoundError:
         return None
-    head, _, data = blob.partition(b"\n")
+    except ValueError:  # an empty file
+        blob = np.empty(0, np.uint8)
     try:
-        about = json.loads(head)
-        if hashlib.sha256(data).hexdigest() != about["sha256"]:
-            raise ValueError("its bytes are not those that were written")
-        return np.frombuffer(data, dtype="<f4").reshape(about["shape"]).copy()
-    except (ValueError, KeyError, TypeError) as error:
+        head = _head(blob)
+        arrays, start = {}, len(head)
+        for name, about in json.loads(head).items():
+            shape = tuple(about["shape"])
+            part = blob[start : start + 4 * math.prod(shape)]
+            if hashlib.sha256(part).hexdigest() != about["sha256"]:
+                raise ValueError("its bytes are not those that were written")
+            arrays[name] = part.view("<f4").reshape(shape)
+            start += _padded(part.nbytes)
+        return arrays
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         log.warning("%s is damaged (%s) and is made anew.", path, error)
         return None
 
 
-def _packed(made: np.ndarray) -> bytes:
-    data = np.ascontiguousarray(made, dtype="<f4").tobytes()
-    head = json.dumps({"shape": list(made.shape), "sha256": hashlib.sha256(data).hexdigest()})
-    return head.encode() + b"\n" + data
+def _head(blob: np.ndarray) -> bytes:
+    """Return the first line of a file, which says what follows."""
+    for size in range(_ALIGNED, len(blob) + 1, _ALIGNED):
+        if blob[size - 1] == ord("\n"):
+            return blob[:size].tobytes()
+    raise ValueError("it has no header")
 
 
-def _write(path: Path, blob: bytes) -> None:
+def _padded(size: int) -> int:
+    return -(-size // _ALIGNED) * _ALIGNED
+
+
+def _write(path: Path, made: Arrays) -> None:
     """Write beside the target and rename: a reader finds all or nothing."""
+    arrays = {name: np.ascontiguousarray(array, "<f4") for name, array in made.items()}
+    about = {name: {"shape": list(a.shape), "sha256": hashlib.sha256(a).hexdigest()} for name, a in arrays.items()}
+    head = json.dumps(about).encode()
     unfinished = path.with_name(f"{path.name}.{os.getpid()}")
     try:
-        unfinished.write_bytes(blob)
+        with unfinished.open("wb") as file:
+            file.write(head.ljust(_padded(len(head) + 1) - 1) + b"\n")
+            for array in arrays.values():
+                file.write(array)
+                file.write(bytes(_padded(array.nbytes) - array.nbytes))
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -114,19 +114,33 @@ def placed_slots(backbone: Any, endings: Sequence[str], length: int) -> tuple[di
         UnpromptableError: No two words are tokens of their own.
         ValueError: A prompt is longer than the context.
     """
-    tried = (backbone.tokenize([" ".join([word] * length + [ending]) for ending in endings]) for word in PLACEHOLDERS)
-    for tokens, others in pairwise(tried):
-        if ids_of(tokens).shape != ids_of(others).shape:
-            continue
-        differs = ids_of(tokens) != ids_of(others)
-        if bool((differs.sum(1) == length).all()):
-            slots = differs.nonzero()[:, 1].view(len(endings), length)
-            if bool((slots.diff(dim=1) == 1).all()):
-                return tokens, slots
+    for pair in pairwise(PLACEHOLDERS):
+        # Two first: words of several tokens could fill the context.
+        if _differing(backbone, endings[:1], 2, pair) and (found := _differing(backbone, endings, length, pair)):
+            return found
     raise UnpromptableError(
         "the tokenizer has no two common words that are one token each, so that context vectors have no place among "
         "its tokens. finetune=coop does not apply to this model; take finetune=clip_adapter."
     )
+
+
+def _differing(
+    backbone: Any, endings: Sequence[str], length: int, words: tuple[str, str]
+) -> tuple[dict[str, Tensor], Tensor] | None:
+    """Return the tokens of prompts of the first word, and where they differ from those of the second.
+
+    None where that is not once for each of the `length` words, one behind the other.
+    """
+    tokens, others = (
+        backbone.tokenize([" ".join([word] * length + [ending]) for ending in endings]) for word in words
+    )
+    if ids_of(tokens).shape != ids_of(others).shape:
+        return None
+    differs = ids_of(tokens) != ids_of(others)
+    if not bool((differs.sum(1) == length).all()):
+        return None
+    slots = differs.nonzero()[:, 1].view(len(endings), length)
+    return (tokens, slots) if bool((slots.diff(dim=1) == 1).all()) else None
 
 
 def ids_of(tokens: Mapping[str, Tensor]) -> Tensor:

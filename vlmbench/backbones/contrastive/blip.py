@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vlmbench.backbones.base import device_of
-from vlmbench.backbones.contrastive.dual import HfDual, hf_loader
+from vlmbench.backbones.contrastive.dual import Encoded, HfDual, hf_loader
 from vlmbench.backbones.contrastive.released import BERT_LINEAR
 
 # Where training starts the temperature (salesforce/BLIP, models/blip_retrieval.py; LAVIS, blip2_qformer.py). The value
@@ -33,6 +33,19 @@ class Itc(HfDual):
     def features(self, pixels: Tensor) -> Tensor:
         """Map (B, 3, H, W) to the class token of the vision tower's output (B, F), before any projection."""
         return self.model.vision_model(pixel_values=pixels).last_hidden_state[:, 0]
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Map (B, 3, H, W) to `encode`'s embeddings."""
+        return self.encode(pixels).embeddings
+
+    def encode(self, pixels: Tensor) -> Encoded:
+        """Map (B, 3, H, W) to the class token, and to what the vision tower's states (B, T, F) are projected to."""
+        states = self.model.vision_model(pixel_values=pixels).last_hidden_state
+        return Encoded(states[:, 0], self.projected(states))
+
+    def projected(self, states: Tensor) -> Tensor:
+        """Map the vision tower's output (B, T, F) to embeddings (B, D) or (B, Q, D)."""
+        raise NotImplementedError
 
 
 class HfBlip(Itc):
@@ -55,9 +68,9 @@ class HfBlip(Itc):
         layers = range(self.model.config.text_config.num_hidden_layers)
         self.unreached = ("itm_head.", *(f"text_encoder.encoder.layer.{i}.crossattention." for i in layers))
 
-    def encode_image(self, pixels: Tensor) -> Tensor:
-        """Map (B, 3, H, W) to projected embeddings (B, D)."""
-        return self.model.vision_proj(self.features(pixels))
+    def projected(self, states: Tensor) -> Tensor:
+        """Map the vision tower's output (B, T, F) to the projected class token (B, D)."""
+        return self.model.vision_proj(states[:, 0])
 
     def encode_text(self, tokens: Mapping[str, Tensor]) -> Tensor:
         """Map tokens (C, T) to projected embeddings (C, D)."""
@@ -97,9 +110,8 @@ class HfBlip2(Itc):
             "head": ("itm_head.",),
         }
 
-    def encode_image(self, pixels: Tensor) -> Tensor:
-        """Map (B, 3, H, W) to the projected embeddings of the queries (B, Q, D)."""
-        states = self.model.vision_model(pixel_values=pixels).last_hidden_state
+    def projected(self, states: Tensor) -> Tensor:
+        """Map the vision tower's output (B, T, F) to the projected embeddings of the queries (B, Q, D)."""
         queries = self.model.query_tokens.expand(len(states), -1, -1)
         # transformers holds the Q-Former in float32 under half-precision weights.
         out = self.model.qformer(query_embeds=queries, encoder_hidden_states=states).last_hidden_state

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vlmbench.backbones.contrastive.dual import DualEncoder, cast
+from vlmbench.backbones.contrastive.dual import DualEncoder, Encoded, cast
 from vlmbench.backbones.contrastive.open_clip import BLOCK
 from vlmbench.weights.release import Release, fill, need, unpickled
 
@@ -43,7 +43,7 @@ class Conch(DualEncoder):
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Map (B, 3, H, W) to projected embeddings (B, D)."""
-        return self.features(pixels) @ self.model.visual.proj_contrast
+        return self.encode(pixels).embeddings
 
     def encode_text(self, tokens: Mapping[str, Tensor]) -> Tensor:
         """Map tokens (C, T) to projected embeddings (C, D)."""
@@ -54,6 +54,11 @@ class Conch(DualEncoder):
         visual = self.model.visual
         states = visual.trunk.forward_features(cast(pixels, visual))
         return visual.ln_contrast(visual.attn_pool_contrast(states)[:, 0])
+
+    def encode(self, pixels: Tensor) -> Encoded:
+        """Map (B, 3, H, W) to the pooled features before and behind the projection."""
+        features = self.features(pixels)
+        return Encoded(features, features @ self.model.visual.proj_contrast)
 
 
 def load_conch(release: Release) -> Conch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,6 +25,25 @@ class Encoded(NamedTuple):
 
     features: Tensor
     embeddings: Tensor
+
+
+@dataclass(frozen=True)
+class EncodedRows(Sequence[Encoded]):
+    """The frozen image tower's outputs for the rows of a split, in its order.
+
+    Attributes:
+        features: (N, F).
+        embeddings: (N, D) or (N, Q, D); the same tensor as `features` where a model's two do not differ.
+    """
+
+    features: Tensor
+    embeddings: Tensor
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __getitem__(self, row: Any) -> Any:
+        return Encoded(self.features[row], self.embeddings[row])
 
 
 class DualEncoder(nn.Module, Backbone):
@@ -109,7 +129,10 @@ class DualEncoder(nn.Module, Backbone):
         return self.encode_image(pixels)
 
     def encode(self, pixels: Tensor) -> Encoded:
-        """Map (B, 3, H, W) to both `features` and `encode_image`; families where they differ run the tower once."""
+        """Map (B, 3, H, W) to both `features` and `encode_image`, one tensor where they are the same.
+
+        Families where they differ say here how to get both from one pass of the tower.
+        """
         embeddings = self.encode_image(pixels)
         same = type(self).features is DualEncoder.features
         return Encoded(embeddings if same else self.features(pixels), embeddings)
