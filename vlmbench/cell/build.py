@@ -23,7 +23,7 @@ from vlmbench.modules.generative import GenerativeModule
 from vlmbench.modules.pretrain import CaptionModule
 from vlmbench.tuning.clip_adapter import AdaptedClassifier
 from vlmbench.tuning.coop import ContextClassifier
-from vlmbench.tuning.heads import LinearHead, class_embeddings, flatten_prompts
+from vlmbench.tuning.heads import class_embeddings, flatten_prompts
 from vlmbench.tuning.lp_text import BlendedClassifier
 from vlmbench.tuning.tuners import Frozen, Full, Lora, Tuner
 from vlmbench.weights.faults import loading

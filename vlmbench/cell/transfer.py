@@ -23,7 +23,6 @@ from vlmbench.records.claim import claim
 from vlmbench.records.identity import digest, relevant
 from vlmbench.records.store import RECORD, read_record, write_record
 
-
 # What of these methods is made for the labels it was trained on.
 _OF_LABELS = {"lp_text": "text-informed probe", "coop": "context for each class"}
 

@@ -39,8 +39,7 @@ class AdaptedClassifier(nn.Module):
 
     def adapted(self, embeddings: Tensor) -> Tensor:
         """Return f* for embeddings (B, D) or (B, Q, D), not normalised."""
-        # In the type of the adapter's own weights: features of a half-precision tower are kept in float32 or less.
-        embeddings = embeddings.to(self.adapter[0].weight.dtype)
+        embeddings = embeddings.float()  # as the adapter's weights are, whatever the tower's
         return self.ratio * self.adapter(embeddings) + (1 - self.ratio) * embeddings
 
     def forward(self, backbone: Any, embeddings: Tensor) -> Tensor:

@@ -23,7 +23,24 @@ from torch import Tensor, nn
 from vlmbench.tuning.heads import class_embeddings, text_logits
 
 # Words that are a single token for most tokenizers, wherever they stand; two that are tell where a placeholder is.
-PLACEHOLDERS = ("x", "a", "the", "of", "in", "on", "with", "and", "is", "or", "no", "to", "image", "photo", "scan", "lung")
+PLACEHOLDERS = (
+    "x",
+    "a",
+    "the",
+    "of",
+    "in",
+    "on",
+    "with",
+    "and",
+    "is",
+    "or",
+    "no",
+    "to",
+    "image",
+    "photo",
+    "scan",
+    "lung",
+)
 STD = 0.02  # of the initial vectors, section 4.1
 
 
@@ -131,9 +148,7 @@ def _differing(
 
     None where that is not once for each of the `length` words, one behind the other.
     """
-    tokens, others = (
-        backbone.tokenize([" ".join([word] * length + [ending]) for ending in endings]) for word in words
-    )
+    tokens, others = (backbone.tokenize([" ".join([word] * length + [ending]) for ending in endings]) for word in words)
     if ids_of(tokens).shape != ids_of(others).shape:
         return None
     differs = ids_of(tokens) != ids_of(others)

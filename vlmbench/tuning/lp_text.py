@@ -5,9 +5,9 @@ over prototypes w and class-wise multipliers alpha, t_k the class's text embeddi
 majorise-minimise: full batches, ten steps on w and one on alpha in turn, each of the length 1 / L of its block.
 
 * L of w: the Hessian is at most (1/N) sum_i (diag p_i - p_i p_i') x f_i f_i', and diag p - p p' at most a half
-  (Boehning, 1992), so that L = lambda_max(F'F) / 2N. L of alpha is max_k sum_i (f_i . t_k)^2 / 2N likewise. Within these
-  no step raises the objective. The authors' code takes steps of 4N / lambda_max for w, twice as long, with momentum, and
-  N / 4 max_k for alpha, an eighth as long; there a step may raise it.
+  (Boehning, 1992), so that L = lambda_max(F'F) / 2N. L of alpha is max_k sum_i (f_i . t_k)^2 / 2N likewise. No step
+  of length 1 / L raises the objective. The authors' code takes steps of 4N / lambda_max for w, twice as long, with
+  momentum, and N / 4 max_k for alpha, an eighth as long; there a step may raise it.
 * Start: w_k = S times the mean embedding of class k, S the examples a class, and all alpha_k = 250 times the mean over
   classes of the mean f . t_k of the class's own examples (their equation 15, and their code). With more than the 16
   examples a class that the papers study, S stays 16: sums over thousands would start from saturated probabilities.
@@ -82,7 +82,9 @@ class Blend:
         return unit @ (self.weight + self.multipliers[:, None] * text).T
 
 
-def iterates(features: Tensor, targets: Tensor, text: Tensor, *, iterations: int, form: str = "lppp") -> Iterator[Blend]:
+def iterates(
+    features: Tensor, targets: Tensor, text: Tensor, *, iterations: int, form: str = "lppp"
+) -> Iterator[Blend]:
     """Yield the start, and the iterate after each cycle of steps on w and one on alpha, in float64.
 
     Args:
