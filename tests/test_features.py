@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vlmbench.records.features import DATA, FEATURES, kept_features, key_of
+from vlmbench.records.features import DATA, FEATURES, Arrays, kept_features
 
 SMALL = ["domain.patients=20", "trainer.max_epochs=2", "trainer.batch_size=8", "task.resamples=100"]
 
 
-def made(value: float, calls: list[int] | None = None) -> np.ndarray:
+def made(value: float, calls: list[int] | None = None) -> Arrays:
     if calls is not None:
         calls.append(1)
-    return np.full((5, 3), value, dtype=np.float32)
+    return {"features": np.full((5, 3), value, np.float32), "embeddings": np.full((5, 2, 4), value + 1, np.float32)}
 
 
 def test_features_are_made_once_and_given_back_as_they_were(tmp_path):
@@ -27,20 +27,34 @@ def test_features_are_made_once_and_given_back_as_they_were(tmp_path):
     first, kept = kept_features(tmp_path, 2**20, {"a": 1}, lambda: made(0.1, calls), "x")
     again, kept_now = kept_features(tmp_path, 2**20, {"a": 1}, lambda: made(0.2, calls), "x")
     assert (kept, kept_now, len(calls)) == (False, True, 1)
-    assert np.array_equal(first, again)
+    assert first.keys() == again.keys() == {"features", "embeddings"}
+    assert all(np.array_equal(first[name], again[name]) for name in first)
     other, kept_other = kept_features(tmp_path, 2**20, {"a": 2}, lambda: made(0.2, calls), "x")
     assert not kept_other
-    assert other[0, 0] == np.float32(0.2)
+    assert other["features"][0, 0] == np.float32(0.2)
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b'{"shape": [5, 3], "sha256": "0"}\n' + b"\0" * 60])
+def test_what_is_kept_is_mapped_from_the_disk_and_stays_as_it_is(tmp_path):
+    kept_features(tmp_path, 2**20, {}, lambda: made(1.0), "x")
+    found, _ = kept_features(tmp_path, 2**20, {}, lambda: made(2.0), "x")
+    assert isinstance(found["embeddings"], np.memmap)
+    assert found["embeddings"].flags.aligned
+    found["features"][:] = 9.0  # as a tensor over it might
+    again, kept = kept_features(tmp_path, 2**20, {}, lambda: made(2.0), "x")
+    assert kept
+    assert (again["features"] == 1.0).all()
+
+
+@pytest.mark.parametrize("damage", ["empty", "header", "short", "flipped"])
 def test_damaged_features_are_made_anew(tmp_path, damage, caplog):
     kept_features(tmp_path, 2**20, {}, lambda: made(0.1), "x")
-    path = tmp_path / FEATURES / key_of({}) / DATA
-    path.write_bytes(damage)
+    (path,) = (tmp_path / FEATURES).glob(f"*/{DATA}")
+    whole = path.read_bytes()
+    flipped = whole[:-100] + bytes([whole[-100] ^ 1]) + whole[-99:]
+    path.write_bytes({"empty": b"", "header": b"{" * 300, "short": whole[:-300], "flipped": flipped}[damage])
     found, kept = kept_features(tmp_path, 2**20, {}, lambda: made(0.3), "x")
     assert not kept
-    assert found[0, 0] == np.float32(0.3)
+    assert found["features"][0, 0] == np.float32(0.3)
     assert "damaged" in caplog.text
     assert kept_features(tmp_path, 2**20, {}, lambda: made(0.4), "x")[1]
 
@@ -51,17 +65,19 @@ def test_what_finds_no_room_or_no_disk_is_made_for_the_cell_alone(tmp_path, capl
     assert not kept_features(tmp_path, 10, {}, lambda: made(1.0), "x")[1]
     assert not kept_features(tmp_path, 0, {}, lambda: made(1.0), "x")[1]
     (tmp_path / "file").write_text("no folder")
-    assert kept_features(tmp_path / "file", 2**20, {}, lambda: made(1.0), "x")[0].shape == (5, 3)
+    assert kept_features(tmp_path / "file", 2**20, {}, lambda: made(1.0), "x")[0]["features"].shape == (5, 3)
 
 
 def test_the_longest_unused_make_room(tmp_path):
     process = multiprocessing.get_context("spawn").Process(target=_fill, args=(tmp_path,))
     process.start()
     process.join()
-    kept_features(tmp_path, 400, {"name": 9}, lambda: made(1.0), "x")
+    before = {path.parent.name for path in (tmp_path / FEATURES).glob(f"*/{DATA}")}
+    assert len(before) == 4
+    kept_features(tmp_path, 3000, {"name": 9}, lambda: made(1.0), "x")
     left = sorted((tmp_path / FEATURES).glob(f"*/{DATA}"))
-    assert sum(path.stat().st_size for path in left) <= 400
-    assert (tmp_path / FEATURES / key_of({"name": 9}) / DATA) in left
+    assert sum(path.stat().st_size for path in left) <= 3000
+    assert len({path.parent.name for path in left} - before) == 1
 
 
 def _fill(root: Path) -> None:
@@ -70,7 +86,7 @@ def _fill(root: Path) -> None:
 
 
 def _slow(root: Path, log: Path) -> None:
-    def slowly() -> np.ndarray:
+    def slowly() -> Arrays:
         with log.open("a") as handle:
             handle.write("made\n")
         time.sleep(0.5)
@@ -94,7 +110,7 @@ def test_cells_of_one_model_and_domain_encode_once_and_end_as_without_the_cache(
     environment = {**os.environ, "VLMBENCH_CACHE": str(tmp_path / "cache")}
     train = [sys.executable, "-m", "vlmbench.train", "-m"]
     for output, gib in (("with", 1), ("without", 0)):
-        words = ["finetune=linear_probe,lora", "seed=0,1", f"trainer.feature_cache_gib={gib}"]
+        words = ["finetune=zero_shot,linear_probe,lora", "seed=0,1", f"trainer.feature_cache_gib={gib}"]
         subprocess.run([*train, *words, *SMALL, f"output={tmp_path / output}"], env=environment, check=True)
     kept = {}
     for path in sorted((tmp_path / "with").rglob("record.json")):
@@ -104,6 +120,6 @@ def test_cells_of_one_model_and_domain_encode_once_and_end_as_without_the_cache(
         assert json.loads(twin.read_text())["metrics"] == record["metrics"]
         predictions = [(one.parent / "predictions.parquet").read_bytes() for one in (path, twin)]
         assert predictions[0] == predictions[1]
-    assert len(kept) == 3  # a probe of another seed is the same one
-    assert sum(not was for splits in kept.values() for was in splits.values()) == 2  # train and val, once each
-    assert len(list((tmp_path / "cache" / FEATURES).glob(f"*/{DATA}"))) == 2
+    assert len(kept) == 4  # a probe of another seed is the same one, and zero shots are
+    assert sum(not was for splits in kept.values() for was in splits.values()) == 3  # each split once
+    assert len(list((tmp_path / "cache" / FEATURES).glob(f"*/{DATA}"))) == 3

@@ -16,7 +16,7 @@ from spied_cells import cell, notes, spied_child
 
 from vlmbench.cell.naming import Namer
 from vlmbench.config import schema
-from vlmbench.config.checks import uses_linear_head
+from vlmbench.config.checks import encoded_splits, frozen_image, uses_linear_head
 from vlmbench.config.restore import cell_from_dict
 from vlmbench.grid import launch, processes
 from vlmbench.grid.local import run_cells, stop_all
@@ -151,7 +151,7 @@ def test_the_first_of_a_group_encodes_and_its_siblings_wait():
     cells = [few, *(probe("a", method, seed) for seed in (0, 1) for method in (SHOT, LORA, PROBE))]
     order = turns(cells)
     assert [turn.index for turn in order] == [3, 0, 1, 2, 4, 5, 6]
-    assert {turn.index: turn.after for turn in order} == {3: None, 0: 3, 1: None, 2: 3, 4: None, 5: 3, 6: 3}
+    assert {turn.index: turn.after for turn in order} == {3: None, 0: 3, 1: 3, 2: 3, 4: 3, 5: 3, 6: 3}
     assert turns(cells) == order
 
 
@@ -165,15 +165,26 @@ def test_other_models_and_domains_are_groups_of_their_own_and_the_longest_comes_
     assert [turn.index for turn in long_lora] == [1, 2, 0, 3]  # the probe before the LoRA that waits for it
 
 
-def test_what_encodes_is_what_has_a_linear_head():
+def test_cells_that_encode_other_splits_wait_for_nobody():
+    order = turns([probe("a", LORA), probe("a", SHOT), probe("a", LORA, seed=1)])
+    assert [(turn.index, turn.after) for turn in order] == [(0, None), (1, None), (2, 0)]
+
+
+def test_images_are_encoded_before_a_linear_head_and_where_their_tower_is_frozen():
     vqa = schema.CellConfig(
         model=schema.GenerativeModelConfig(name="g", source="package:g", role="generalist", architecture="llava"),
         task=schema.VqaTaskConfig(),
         finetune=schema.ZeroShotConfig(),
         domain=schema.PhantomDomainConfig(name="p", modality="oct", modalities=["oct"]),
     )
-    cells = [vqa, *(probe("a", method) for method in (SHOT, PROBE, LORA, TEXT))]
-    assert [uses_linear_head(config) for config in cells] == [False, False, True, True, False]
+    words = schema.LoraConfig(lr=1e-3, scope="text", classifier="text")
+    cells = [vqa, *(probe("a", method) for method in (SHOT, PROBE, LORA, TEXT, words))]
+    assert [uses_linear_head(config) for config in cells] == [False, False, True, True, False, False]
+    assert [frozen_image(config) for config in cells] == [False, True, True, False, False, True]
+    everything = ("train", "val", "test")
+    assert [encoded_splits(config) for config in cells] == [(), ("test",), everything, ("train",), (), everything]
+    trial = dataclasses.replace(cells[2], task=schema.DiagnosisTaskConfig(evaluate_on="val"))
+    assert encoded_splits(trial) == ("train", "val")
 
 
 def test_the_time_left_counts_cells_that_run_side_by_side():

@@ -123,6 +123,23 @@ def test_it_loads_and_a_batch_is_its_rows(loaded, name):
     assert {part_of(parameter, backbone.part_prefixes) for parameter in parameters} <= {*PARTS}
 
 
+@pytest.mark.parametrize("name", MAKERS)
+def test_both_outputs_come_from_one_pass_of_the_image_tower(loaded, name):
+    backbone, passes = loaded(name), []
+    for module in backbone.model.modules():
+        module.register_forward_hook(lambda *_: passes.append(1))
+    pixels, _ = batch_of(backbone)
+    with torch.no_grad():
+        images, features = backbone.encode_image(pixels), backbone.features(pixels)
+        passes.clear()
+        backbone.encode_image(pixels)
+        alone = len(passes)
+        both = backbone.encode(pixels)
+    assert len(passes) == 2 * alone > 0
+    assert torch.equal(both.embeddings, images)
+    assert torch.equal(both.features, features)
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_half_precision_weights_compute(loaded, name):
     backbone = loaded(name, dtype=torch.bfloat16)

@@ -2,7 +2,8 @@
 
 Each distinct image of a split is encoded once, into features for a probe and embeddings to stand beside text, in one
 pass. A row's last digits depend on the rows beside it. So that they do not depend on who encoded first, a split is
-always encoded as a whole and in its order; a part of a training split takes its rows out of the whole, see `_source`.
+always encoded as a whole and in its order; a part of a training split takes its rows out of the whole, see
+`encoded_with`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from vlmbench.domains.codec import Codec, is_random
 from vlmbench.domains.datamodule import DomainDataModule, Row
 from vlmbench.domains.memo import Digests
 from vlmbench.domains.pixels import pixel_versions, reader_code
+from vlmbench.domains.subset import encoded_with
 from vlmbench.modules import across
 from vlmbench.progress import Countdown
 from vlmbench.records.features import kept_features
@@ -34,8 +36,6 @@ from vlmbench.weights.source import cache_dir
 
 #: What encodes, beside what decodes and preprocesses.
 ENCODERS = ("vlmbench", "torch", "transformers", "open_clip_torch", "timm")
-#: A part of a training split with a smaller share of it than this is encoded by itself.
-SMALL_SHARE = 1 / 20
 
 
 def encode_splits(
@@ -68,7 +68,7 @@ def encode_splits(
     parts = _parts(config, data.domain, backbone, weights, settings, trainer) if keeps else {}
     for split in splits:
         wanted = data.domain.split(split)
-        source = _source(data.domain, split) if keeps else wanted
+        source = encoded_with(data.domain, split) if keeps else wanted
         content = _content(data.domain, source) if keeps else None
         if content is None:  # an image cannot be read, which its loader says better
             source = wanted
@@ -93,21 +93,6 @@ def encode_splits(
             iter(DataLoader([0]))  # type: ignore[arg-type]
         encoded[split] = _rows(arrays, [places[example.id] for example in wanted])
     return encoded, kept
-
-
-def _source(domain: Domain, split: Split) -> list[Example]:
-    """Return the examples among which those of a split are encoded.
-
-    For a part of a training split all of it, so that all parts share one encoding: the fractions and seeds of a
-    learning curve, and the cells on the whole. A part of less than a twentieth is encoded by itself: that costs a curve
-    at most so much more for each such part, and a cell that is alone would else encode twenty times what it needs and
-    more. Nothing but the two sizes decides, never what is kept already, so that results do not depend on the order.
-    """
-    wanted = domain.split(split)
-    if split != "train" or domain.whole is None:
-        return wanted
-    whole = domain.whole.split(split)
-    return whole if len(wanted) >= SMALL_SHARE * len(whole) else wanted
 
 
 def _content(domain: Domain, examples: Sequence[Example]) -> dict[str, str] | None:

@@ -15,13 +15,15 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 
-from vlmbench.domains.base import Domain, Example
+from vlmbench.domains.base import Domain, Example, Split
 
 log = logging.getLogger(__name__)
 
 Labels = tuple[Hashable, ...]
 #: What an example without any label is counted as: where several labels may be absent, their absence is learned too.
 _NO_LABEL: Labels = ("",)
+#: A part of a training split with a smaller share of it than this is encoded by itself.
+SMALL_SHARE = 1 / 20
 
 
 def take_fraction(groups: Sequence[str], labels: Sequence[Labels], fraction: float, seed: int) -> list[int]:
@@ -147,6 +149,21 @@ def few_shot(domain: Domain, *, fraction: float = 1.0, shots: int = 0, seed: int
         left_out=[*domain.left_out, aside],
         whole=domain,
     )
+
+
+def encoded_with(domain: Domain, split: Split) -> list[Example]:
+    """Return the examples whose images are encoded together where those of a split are wanted.
+
+    For a part of a training split all of it, so that all parts share one encoding: the fractions and seeds of a
+    learning curve, and the cells on the whole. A part of less than a twentieth is encoded by itself: each such part
+    costs a curve at most a twentieth more, while a cell that is alone would encode twenty times what it needs and more.
+    Nothing but the two sizes decides, never what is encoded already, so that results do not depend on the order.
+    """
+    wanted = domain.split(split)
+    if split != "train" or domain.whole is None:
+        return wanted
+    whole = domain.whole.split(split)
+    return whole if len(wanted) >= SMALL_SHARE * len(whole) else wanted
 
 
 def _labels(row: Example) -> Labels:

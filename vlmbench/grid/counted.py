@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 
 from vlmbench.config import schema
-from vlmbench.config.checks import uses_linear_head
+from vlmbench.config.checks import encoded_splits, frozen_image
+from vlmbench.domains.subset import SMALL_SHARE
 from vlmbench.grid.devices import CORE, Device
 from vlmbench.grid.workload import OPTIONS, PROMPT, TEXT, Rows, Sized, sized
 
@@ -27,7 +28,7 @@ class Phases:
 
     Attributes:
         fixed: Starting, loading, saving, scoring.
-        encode: Frozen features of train and val.
+        encode: Images that are encoded once, before anything else, see `encoding`.
         fit: One epoch with its validation, or solving a probe as a whole.
         epochs: How often `fit` is passed; 1 for a probe, 0 where nothing is fitted.
         predict: The test split.
@@ -63,12 +64,9 @@ def phases(config: schema.CellConfig, rows: Rows, device: Device) -> Phases | No
     answer = _answer(config, rows, size) / speed
     evaluations = math.ceil(rows.test / trainer.eval_batch_size)
     predict = rows.test * answer + evaluations * device.step + _writing(config, rows.test, size, device, parameter)
+    encode = sum(encoding(config, rows, device).values())
     if config.finetune.name == "zero_shot":
-        return Phases(fixed, 0.0, 0.0, 0.0, predict)
-    encoded = rows.train + (rows.val if config.finetune.name == "linear_probe" else 0)
-    encode = 0.0
-    if uses_linear_head(config):
-        encode = encoded * _vision(size) / speed + math.ceil(encoded / trainer.eval_batch_size) * device.step
+        return Phases(fixed, encode, 0.0, 0.0, predict)
     if isinstance(config.finetune, schema.LinearProbeConfig):
         classes, strengths = max(2, rows.labels), len(config.finetune.strengths)
         solved = 4.0 * rows.train * _WIDTH * classes * _SOLVE * strengths / CORE
@@ -78,6 +76,28 @@ def phases(config: schema.CellConfig, rows: Rows, device: Device) -> Phases | No
     fit = (rows.train * _training(config, rows, size) + steps * _prompts(config, rows, size)) / speed
     fit += (rows.val * _validation(config, rows, size)) / speed + (steps + validations) * device.step
     return Phases(fixed, encode, fit, epochs_of(config, steps), predict)
+
+
+def encoding(config: schema.CellConfig, rows: Rows, device: Device) -> dict[str, float]:
+    """Return the seconds in which the images of each split are encoded, for this cell and others that share them.
+
+    Args:
+        config: The cell.
+        rows: Examples of its splits.
+        device: What it runs on.
+    """
+    size = sized(config.model)
+    if size is None:
+        return {}
+    speed = device.flops(config.trainer.precision) * config.trainer.devices * config.trainer.nodes
+    seconds: dict[str, float] = {}
+    for split in encoded_splits(config):
+        count = float(getattr(rows, split))
+        if split == "train" and config.domain.fraction >= SMALL_SHARE:
+            count /= config.domain.fraction  # the whole, which other fractions share
+        batches = math.ceil(count / config.trainer.eval_batch_size)
+        seconds[split] = count * _vision(size) / speed + batches * device.step
+    return seconds
 
 
 def epochs_of(config: schema.CellConfig, batches: int) -> float:
@@ -98,9 +118,10 @@ def _text(size: Sized) -> float:
 
 
 def _forward(config: schema.CellConfig, size: Sized) -> float:
-    """Return the operations of one forward pass over one example."""
+    """Return the operations of one forward pass over one example, none where its image is encoded already."""
     both = size.shape.generative or config.task.name == "pretrain"
-    return _vision(size) + (_text(size) if both else 0.0)
+    image = 0.0 if frozen_image(config) else _vision(size)
+    return image + (_text(size) if both else 0.0)
 
 
 def _asked(config: schema.CellConfig, rows: Rows) -> int:
@@ -118,7 +139,8 @@ def _training(config: schema.CellConfig, rows: Rows, size: Sized) -> float:
     finetune, scope = config.finetune, getattr(config.finetune, "scope", "")
     weights = 2 if finetune.name == "full" else 1  # of a tower that trains: its activations' gradients, and weights'
     if not size.shape.generative:
-        forward, vision, text = _forward(config, size), _vision(size), _forward(config, size) - _vision(size)
+        forward, vision = _forward(config, size), _vision(size)
+        text = _text(size) if config.task.name == "pretrain" else 0.0
         return forward + weights * (vision * ("vision" in scope) + text * ("text" in scope))
     backward = _text(size) * (weights if "L" in scope else 1)  # what stands behind the connector passes gradients on
     backward += _vision(size) * weights * ("V" in scope)

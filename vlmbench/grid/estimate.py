@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Literal
 
 from vlmbench.config import schema
-from vlmbench.grid.counted import READ, Phases, epochs_of, phases
+from vlmbench.config.checks import encoded_splits
+from vlmbench.grid.counted import READ, Phases, encoding, epochs_of, phases
 from vlmbench.grid.devices import Device, device_of
 from vlmbench.grid.measured import Measured, Sample
 from vlmbench.grid.workload import Rows, rows_of
@@ -30,6 +31,8 @@ class Estimate:
         devices: GPUs that the cell holds meanwhile, 1 on a CPU.
         reading: Seconds among them in which images are decoded; the pixel cache spares them to the next cell of the
             same model and domain.
+        encoding: Seconds among them in which images are encoded, by split; the feature cache spares them to the next
+            cell of the same model and domain.
         likely: Of cells that stop early: how many epochs finished ones came to; 0 where all are counted.
     """
 
@@ -38,6 +41,7 @@ class Estimate:
     kind: str
     devices: int = 1
     reading: float = 0.0
+    encoding: Mapping[str, float] = field(default_factory=dict)
     likely: float = 0.0
 
     @property
@@ -83,7 +87,8 @@ def estimate(
         return Estimate(UNKNOWN_SECONDS, "unknown", runs_on.kind, devices)
     images = rows.test + (rows.train + rows.val if config.finetune.name != "zero_shot" else 0)
     reading = images * READ / max(1, config.trainer.num_workers) if _reads(config) else 0.0
-    return Estimate(counted.total + reading, "counted", runs_on.kind, devices, reading)
+    shared = encoding(config, rows, runs_on)
+    return Estimate(counted.total + reading, "counted", runs_on.kind, devices, reading, shared)
 
 
 def _reads(config: schema.CellConfig) -> bool:
@@ -95,13 +100,14 @@ def _scaled(config: schema.CellConfig, rows: Rows, samples: Sequence[Sample], ki
     devices = config.trainer.devices * config.trainer.nodes if kind == "gpu" else 1
     early = [sample.epochs for sample in samples if 0 < sample.epochs < sample.max_epochs]
     likely = median(early) if early and config.trainer.max_epochs > min(early) else 0.0
-    return Estimate(median(one.total for one in each), "measured", kind, devices, 0.0, likely)
+    return Estimate(median(one.total for one in each), "measured", kind, devices, likely=likely)
 
 
 def _like(config: schema.CellConfig, rows: Rows, sample: Sample) -> Phases:
     """Return the phases of a cell that goes as a finished one went, with other rows and epochs."""
     was, took = sample.rows, sample.phases
-    encoded = _ratio(rows.train + rows.val, was.train + was.val)
+    splits = encoded_splits(config)
+    encoded = _ratio(sum(getattr(rows, split) for split in splits), sum(getattr(was, split) for split in splits))
     fitted = _ratio(rows.train + rows.val, was.train + was.val)
     epochs = took.epochs
     if sample.epochs:

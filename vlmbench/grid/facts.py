@@ -111,10 +111,11 @@ def states(planned: Iterable[PlannedCell]) -> dict[str, int]:
 def hours(cells: Iterable[PlannedCell]) -> dict[str, Any]:
     """Return GPU and CPU hours of some cells, and how many of them are measured, counted, and of unknown cost.
 
-    Cells of one model and domain decode its images once.
+    Cells of one model and domain decode its images once, and those on its frozen image tower encode them once.
     """
     total = {"gpu": 0.0, "cpu": 0.0}
     read: set[tuple[str, str]] = set()
+    encoded: set[tuple[str, str, str]] = set()
     bases: Counter[str] = Counter()
     for one in cells:
         guess = one.estimate
@@ -122,9 +123,11 @@ def hours(cells: Iterable[PlannedCell]) -> dict[str, Any]:
         if guess.basis == "unknown":
             continue
         pixels = one.cell.config.model.name, one.cell.config.domain.name
-        spared = guess.reading * guess.devices / 3600 if pixels in read else 0.0
+        spared = guess.reading if pixels in read else 0.0
+        spared += sum(seconds for split, seconds in guess.encoding.items() if (*pixels, split) in encoded)
         read.add(pixels)
-        total[guess.kind] += guess.hours - spared
+        encoded.update((*pixels, split) for split in guess.encoding)
+        total[guess.kind] += guess.hours - spared * guess.devices / 3600
     return {
         **{f"{kind}_hours": rounded(value, MEASURED) for kind, value in total.items()},
         **{basis: bases[basis] for basis in ("measured", "counted", "unknown")},

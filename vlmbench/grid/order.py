@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from vlmbench.config import schema
-from vlmbench.config.checks import uses_linear_head
+from vlmbench.config.checks import encoded_splits
 
 Seconds = Callable[[schema.CellConfig], float]
 
@@ -38,8 +38,8 @@ def turns(configs: Sequence[schema.CellConfig], seconds: Seconds | None = None) 
     """Order cells: groups that share features one behind the other, the longest group first.
 
     The first cell of a group that encodes is the one that encodes most and is done soonest, a linear probe on the whole
-    training split where there is one; the others of its group that encode wait for it. The order depends on nothing but
-    the arguments.
+    training split where there is one; the others of its group that encode some of the same wait for it. The order
+    depends on nothing but the arguments.
 
     Args:
         configs: The cells that are to run.
@@ -54,16 +54,18 @@ def turns(configs: Sequence[schema.CellConfig], seconds: Seconds | None = None) 
 
 
 def _group(group: Sequence[int], configs: Sequence[schema.CellConfig], took: Sequence[float]) -> list[Turn]:
-    encoding = [index for index in group if uses_linear_head(configs[index])]
+    encoded = {index: set(encoded_splits(configs[index])) for index in group}
+    encoding = [index for index in group if encoded[index]]
     first = min(encoding, key=lambda index: _rank(configs[index], took[index])) if encoding else None
     others = sorted((index for index in group if index != first), key=lambda index: -took[index])
-    ordered = [] if first is None else [Turn(first)]
-    return ordered + [Turn(index, first if index in encoding else None) for index in others]
+    if first is None:
+        return [Turn(index) for index in others]
+    return [Turn(first), *(Turn(index, first if encoded[index] & encoded[first] else None) for index in others)]
 
 
-def _rank(config: schema.CellConfig, took: float) -> tuple[bool, bool, float]:
+def _rank(config: schema.CellConfig, took: float) -> tuple[bool, int, float]:
     whole = config.domain.fraction == 1.0 and config.domain.shots == 0
-    return not whole, config.finetune.name != "linear_probe", took
+    return not whole, -len(encoded_splits(config)), took
 
 
 def seconds_left(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vlmbench.domains.shelf import Shelf
 
@@ -109,19 +110,16 @@ def _alone(path: Path, label: str) -> Iterator[None]:
 
 def _read(path: Path) -> Arrays | None:
     """Return arrays by name, None where there are none or they are damaged: every byte is held against its hash."""
+    if not path.exists():
+        return None
     try:
         blob = np.memmap(path, np.uint8, mode="c")
-    except FileNotFoundError:
-        return None
-    except ValueError:  # an empty file
-        blob = np.empty(0, np.uint8)
-    try:
         head = _head(blob)
         arrays, start = {}, len(head)
         for name, about in json.loads(head).items():
             shape = tuple(about["shape"])
             part = blob[start : start + 4 * math.prod(shape)]
-            if hashlib.sha256(part).hexdigest() != about["sha256"]:
+            if hashlib.sha256(part.data).hexdigest() != about["sha256"]:
                 raise ValueError("its bytes are not those that were written")
             arrays[name] = part.view("<f4").reshape(shape)
             start += _padded(part.nbytes)
@@ -131,7 +129,7 @@ def _read(path: Path) -> Arrays | None:
         return None
 
 
-def _head(blob: np.ndarray) -> bytes:
+def _head(blob: NDArray[np.uint8]) -> bytes:
     """Return the first line of a file, which says what follows."""
     for size in range(_ALIGNED, len(blob) + 1, _ALIGNED):
         if blob[size - 1] == ord("\n"):
@@ -146,14 +144,14 @@ def _padded(size: int) -> int:
 def _write(path: Path, made: Arrays) -> None:
     """Write beside the target and rename: a reader finds all or nothing."""
     arrays = {name: np.ascontiguousarray(array, "<f4") for name, array in made.items()}
-    about = {name: {"shape": list(a.shape), "sha256": hashlib.sha256(a).hexdigest()} for name, a in arrays.items()}
+    about = {name: {"shape": list(a.shape), "sha256": hashlib.sha256(a.data).hexdigest()} for name, a in arrays.items()}
     head = json.dumps(about).encode()
     unfinished = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         with unfinished.open("wb") as file:
             file.write(head.ljust(_padded(len(head) + 1) - 1) + b"\n")
             for array in arrays.values():
-                file.write(array)
+                file.write(array.data)
                 file.write(bytes(_padded(array.nbytes) - array.nbytes))
         unfinished.replace(path)
     finally:
