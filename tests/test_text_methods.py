@@ -112,7 +112,7 @@ def test_kept_class_embeddings_follow_the_context(loaded):
 
 def test_where_a_context_has_no_place_it_is_refused(loaded):
     # This tokenizer's vocabulary is of a few hundred pieces across words; the published one has the words.
-    with pytest.raises(UnpromptableError, match="one token each.*clip_adapter"):
+    with pytest.raises(UnpromptableError, match=r"one token each.*clip_adapter"):
         ContextClassifier(loaded("siglip2"), NAMES, OWNERS)
     with pytest.raises(UnpromptableError, match="'an electroencephalogram of': a word of it is more than one token"):
         ContextClassifier(loaded("tiny_clip"), NAMES, OWNERS, words="an electroencephalogram of")

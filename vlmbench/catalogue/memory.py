@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 OVERHEAD = 2**30
 FROZEN, TRAINED, FULL_FROZEN, AUTOCAST = 2, 16, 4, 2
-ACTIVATION = {"lora": 88, "full": 56, "connector": 34}
+ACTIVATION = {"lora": 88, "full": 56, "connector": 34, "coop": 34}
 LOGIT = 12
 _ASPECT = 100  # width / layers
 _PATCH = 14
@@ -88,16 +88,16 @@ def memory(
     Args:
         parts: Parameters of vision, connector, text and language.
         shape: The model's shape.
-        finetune: `zero_shot`, `linear_probe`, `lora`, `full`, `connector`.
+        finetune: `zero_shot`, `linear_probe`, `lp_text`, `coop`, `clip_adapter`, `lora`, `full`, `connector`.
         trained: Parameters that train, by part.
         scope: What the method touches, in the letters or words of `finetune.scope`.
-        batch: Examples of one step.
+        batch: Examples of one step; for `coop` prompts, which are what gradients pass through.
     """
     total, training = sum(parts.values()), sum(trained.values())
     full = finetune == "full"
     weights = total * (FULL_FROZEN + AUTOCAST if full else FROZEN)
     weights += training * (TRAINED - FULL_FROZEN if full else TRAINED)
-    if finetune in ("zero_shot", "linear_probe"):
+    if finetune in ("zero_shot", "linear_probe", "lp_text", "clip_adapter"):
         kept = _cache(parts, shape)
         return weights + batch * kept + OVERHEAD
     vision, text = _reached(shape, finetune, scope)
@@ -111,7 +111,7 @@ def memory(
 def _reached(shape: Shape, finetune: str, scope: str) -> tuple[bool, bool]:
     """Return whether gradients pass through the vision tower and through the text side."""
     if not shape.generative:
-        return "vision" in scope, "text" in scope
+        return "vision" in scope, "text" in scope or finetune == "coop"
     # What stands behind the connector passes its gradient on, trained or not.
     return "V" in scope and finetune != "connector", True
 
