@@ -30,7 +30,7 @@ from vlmbench.cell.features import encode_splits
 from vlmbench.cell.fit import fit_probe, frozen_head
 from vlmbench.cell.trainer import make_trainer
 from vlmbench.config import schema
-from vlmbench.domains.base import Domain, Example
+from vlmbench.domains.base import SPLITS, Domain, Example, Split
 from vlmbench.domains.datamodule import DomainDataModule
 from vlmbench.domains.folder_images import FolderImages
 from vlmbench.domains.phantom.build import build_phantom
@@ -38,7 +38,7 @@ from vlmbench.domains.phantom.build import build_phantom
 EPOCHS, BATCH, LR = 10, 8, 5e-5  # the study's
 
 
-def rendered(folder: Path, patients: dict[str, int], side: int) -> Domain:
+def rendered(folder: Path, patients: dict[Split, int], side: int) -> Domain:
     """Return a phantom domain of radiographs as JPEG files in a folder."""
     made = build_phantom(
         "phantom", "radiograph", "diagnosis", target="binary", n_patients=patients, seed=0, image_size=side
@@ -107,7 +107,7 @@ def ours(domain: Domain, backbone: HfClip, cache: Path) -> dict[str, Any]:
         )
         trainer = make_trainer(config.trainer, Path(empty), [], None, deterministic=True)
         rows, _ = encode_splits(
-            *(config, data, backbone, ("train", "val", "test")),
+            *(config, data, backbone, SPLITS),
             weights="random",
             settings="",
             trainer=trainer,
@@ -150,12 +150,12 @@ def main() -> None:
         files, cache = Path(scratch, "files"), Path(scratch, "cache")
         files.mkdir()
         cache.mkdir()
-        domain = rendered(files, {split: getattr(asked, split) for split in ("train", "val", "test")}, asked.side)
+        domain = rendered(files, {split: getattr(asked, split) for split in SPLITS}, asked.side)
         timed = in_turn(
             lambda: ours(domain, backbone, cache), lambda: study(domain, backbone), asked.repetitions, check
         )
     one, other = pairs[-1]
-    counts = {split: len(domain.split(split)) for split in ("train", "val", "test")}
+    counts = {split: len(domain.split(split)) for split in SPLITS}
     row = Row(
         number=1,
         ours="probe on features encoded once",
