@@ -141,7 +141,7 @@ def test_an_image_that_changes_is_encoded_anew(domain, tmp_path):
 def test_cells_and_transfers_after_the_first_decode_no_image(train, command, tmp_path, monkeypatch):
     monkeypatch.setenv("VLMBENCH_CACHE", str(tmp_path / "cache"))
     here, none = ["domain=phantom_oct", "domain.patients=20", "task.resamples=100"], {"cached": 0, "decoded": 0}
-    records = []
+    records: list[dict[str, Any]] = []
     for words in (["finetune=linear_probe"], ["finetune=zero_shot"], ["finetune=linear_probe", "domain.fraction=0.5"]):
         records.append(train(*here, *words, output=tmp_path / f"{len(records)}", small=False).record)
     splits = records[0]["data"]["splits"]
