@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+BF16 = "trainer.precision=bf16-mixed"
 CONTRASTIVE = [
     ("zero_shot", []),
     ("linear_probe", ["finetune.strengths=[0.01,1]"]),
@@ -14,8 +15,8 @@ CONTRASTIVE = [
     ("lp_text", []),
     ("lp_text", ["finetune.form=medical", "domain.target=multiclass"]),
     ("coop", []),
-    ("coop", ["finetune.class_specific=true", "finetune.words=x in the", "domain.target=multilabel"]),
-    ("clip_adapter", ["trainer.precision=bf16-mixed", "finetune.optimiser=adamw"]),
+    ("coop", ["finetune.class_specific=true", "finetune.words=x in the", "domain.target=multilabel", BF16]),
+    ("clip_adapter", [BF16, "finetune.optimiser=adamw"]),
     ("clip_adapter", ["domain.target=multilabel"]),
     ("lora", []),
     ("lora", ["finetune.classifier=text"]),

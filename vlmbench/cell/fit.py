@@ -31,7 +31,6 @@ from vlmbench.modules.stopping import LastCheckpoint
 from vlmbench.records.state import CHECKPOINTS
 from vlmbench.tuning.heads import LinearHead
 from vlmbench.tuning.linear_probe import Solution, search
-from vlmbench.tuning.lp_text import Blend, BlendedClassifier, choose, iterates
 from vlmbench.tuning.parameters import UntrainedError
 
 
@@ -97,46 +96,6 @@ def fit_probe(
         "candidates": {f"{strength:g}": abs(value) for strength, value in scores.items()},
     }
     return Selection(monitor, abs(scores[best.strength]), chosen)
-
-
-def fit_lp_text(
-    finetune: schema.LpTextConfig,
-    domain: Domain,
-    embeddings: Mapping[Split, Tensor],
-    classifier: BlendedClassifier,
-    monitor: str,
-) -> Selection:
-    """Solve the text-informed linear probe and put the iterate that is best on validation into `classifier`.
-
-    Args:
-        finetune: Form and number of iterations.
-        domain: Gives the targets; of one label each.
-        embeddings: Frozen image embeddings of `train` (N, D) and `val` (M, D).
-        classifier: Has the classes' text embeddings; its prototypes and multipliers are replaced.
-        monitor: `val/auroc`, `val/accuracy` or `val/loss`.
-    """
-    y, y_val = (
-        targets_of([example.labels for example in domain.split(split)], len(domain.label_names), multi_label=False)
-        for split in ("train", "val")
-    )
-    text = classifier.text.double().cpu()
-    unit = torch.nn.functional.normalize(embeddings["val"].double(), dim=-1)
-
-    def validate(blend: Blend) -> float:
-        logits = blend.logits(unit, text)
-        if monitor == "val/loss":
-            return -float(torch.nn.functional.cross_entropy(logits, torch.from_numpy(y_val)))
-        return validation_metrics(logits.softmax(-1).numpy(), y_val, False)[monitor.removeprefix("val/")]
-
-    found = iterates(
-        *(embeddings["train"], torch.from_numpy(y), text), iterations=finetune.iterations, form=finetune.form
-    )
-    best, score = choose(found, validate)
-    with torch.no_grad():
-        classifier.weight.copy_(best.weight)
-        classifier.multipliers.copy_(best.multipliers)
-    chosen = {"iteration": best.iteration, "objective": best.objective, "gradient": best.gradient}
-    return Selection(monitor, abs(score), chosen)
 
 
 def fit(

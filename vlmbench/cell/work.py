@@ -17,7 +17,8 @@ from vlmbench.cell import predictions
 from vlmbench.cell.build import build_backbone, build_classifier, build_module, build_tuner
 from vlmbench.cell.cost import Clock, asked, cost, peak_memory
 from vlmbench.cell.features import encode_splits
-from vlmbench.cell.fit import Selection, fit, fit_lp_text, fit_probe, frozen_head
+from vlmbench.cell.fit import Selection, fit, fit_probe, frozen_head
+from vlmbench.cell.text_probe import fit_lp_text
 from vlmbench.cell.trainer import make_trainer
 from vlmbench.config import schema
 from vlmbench.config.checks import encoded_splits, frozen_image, uses_linear_head
