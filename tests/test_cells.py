@@ -6,11 +6,18 @@ import numpy as np
 import pytest
 import torch
 
+BF16 = "trainer.precision=bf16-mixed"
 CONTRASTIVE = [
     ("zero_shot", []),
     ("linear_probe", ["finetune.strengths=[0.01,1]"]),
     ("linear_probe", ["finetune.strengths=[0.01,1]", "domain.target=multiclass"]),
     ("linear_probe", ["finetune.strengths=[0.01,1]", "domain.target=multilabel"]),
+    ("lp_text", []),
+    ("lp_text", ["finetune.form=medical", "domain.target=multiclass"]),
+    ("coop", []),
+    ("coop", ["finetune.class_specific=true", "finetune.words=x in the", "domain.target=multilabel", BF16]),
+    ("clip_adapter", [BF16, "finetune.optimiser=adamw"]),
+    ("clip_adapter", ["domain.target=multilabel"]),
     ("lora", []),
     ("lora", ["finetune.classifier=text"]),
     ("lora", ["finetune.classifier=text", "finetune.scope=vision+text", "domain.target=multilabel"]),
@@ -64,12 +71,21 @@ def test_diagnosis_by_a_contrastive_model(train, method, extra):
     trainable = {part: row["trainable"] for part, row in record["cost"]["parameters"].items()}
     assert (trainable.get("vision", 0) > 0) == (method in ("lora", "full") and "finetune.scope=text" not in extra)
     assert (trainable.get("text", 0) > 0) == any("text" in item for item in extra if item.startswith("finetune.scope"))
-    if method in ("lora", "full"):
+    if method in ("lora", "full", "coop", "clip_adapter"):
         assert record["training"]["output_change"] > 0
         assert record["selection"]["metric"] == "val/auroc"
     if method == "linear_probe":
         assert record["selection"]["strength"] in (0.01, 1)
         assert record["selection"]["gradient"] < 1e-5
+    if method == "lp_text":
+        assert record["selection"]["iteration"] in range(0, 301, 10)
+    # Of `tiny_clip`, with embeddings of width 128: vectors; two matrices; prototypes and multipliers.
+    classes = len(columns)
+    light = {"lp_text": 129 * classes, "coop": 16 * 128, "clip_adapter": 2 * 128 * 32}
+    if "finetune.class_specific=true" in extra:
+        light["coop"] = 2 * classes * 3 * 128  # of both sides
+    if method in light:
+        assert trainable["head"] == light[method]
 
 
 @pytest.mark.parametrize(("method", "extra"), GENERATIVE, ids=ids(GENERATIVE))

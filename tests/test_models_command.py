@@ -172,7 +172,9 @@ def test_show_in_json_has_patterns_counts_and_memory(models):
     # Query, key, value, output: 4 x (768 + 768); the two of the MLP: 2 x (768 + 3072).
     assert row["trainable"] == 16 * 12 * (4 * 2 * 768 + 2 * (768 + 3072))
     assert row["pattern"].startswith("(vision_model")
-    assert set(told["memory_gib"]) == {"zero_shot", "linear_probe", "lora", "full"}
+    taken = {method: row["gib"] for method, row in told["memory_gib"].items()}
+    assert set(taken) == {"zero_shot", "linear_probe", "lp_text", "coop", "clip_adapter", "lora", "full"}
+    assert taken["linear_probe"] == taken["lp_text"] == taken["clip_adapter"] < taken["coop"] < taken["lora"]
     assert told["cached"] == "absent"
 
 

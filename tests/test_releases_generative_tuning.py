@@ -5,7 +5,7 @@ import torch
 from released import backbone_of, turns_of
 from test_releases_generative import KINDS
 
-from vlmbench.config.checks import GENERATIVE_SCOPES
+from vlmbench.config.method_checks import GENERATIVE_SCOPES
 from vlmbench.tuning.lora import targeted
 from vlmbench.tuning.parameters import without_gradient
 from vlmbench.tuning.tuners import Full, Lora

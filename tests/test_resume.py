@@ -25,6 +25,7 @@ CELLS = {
     "clip-workers": ("finetune=full", "trainer.num_workers=1"),
     "llava": (*LLAVA, "finetune=lora", "finetune.scope=ML", "task.monitor=val/accuracy"),
     "connector": (*LLAVA, "finetune=connector", "trainer.accumulate_grad_batches=2", "trainer.max_epochs=1"),
+    "coop": ("finetune=coop", "finetune.context_length=4"),
     "captions": ("task=pretrain", "finetune=full", "finetune.scope=text", "domain=phantom_shapes"),
     "budget": ("finetune=lora", "trainer.max_steps=10"),
 }

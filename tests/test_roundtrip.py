@@ -95,6 +95,39 @@ def test_text_prompts_go_to_any_labels(train, command):
     assert record["data"]["labels"][0] == "nevus"
 
 
+# Whose learned part goes to any labels; and what the message calls that which does not.
+LIGHT = {
+    "coop": (["finetune=coop", "finetune.context_length=4"], ""),
+    "clip_adapter": (["finetune=clip_adapter"], ""),
+    "lp_text": (["finetune=lp_text"], "text-informed probe"),
+    "class_specific": (["finetune=coop", "finetune.class_specific=true"], "context for each class"),
+}
+
+
+@pytest.mark.parametrize(("method", "bound"), LIGHT.values(), ids=LIGHT)
+def test_what_was_learned_on_encoded_images_is_put_back_and_goes_where_it_has_a_meaning(train, command, method, bound):
+    ran = train(*method, "trainer.max_epochs=1", *DIAGNOSIS)
+    (cell,) = ran.cells
+    status, _, err = command("evaluate", f"cell={cell}", *DIAGNOSIS)
+    assert status == 0, err
+    pd.testing.assert_frame_equal(transferred(cell)[1], ran.predictions, check_exact=True)
+    target = ["domain=phantom_dermoscopy", "domain.patients=24", "domain.target=multiclass"]
+    status, _, err = command("evaluate", f"cell={cell}", *target)
+    if bound:
+        assert status == 2
+        assert f"the cell's {bound} has the labels ['normal', 'abnormal']" in err
+    else:
+        assert status == 0, err
+        assert len(list(cell.glob("transfer/*/record.json"))) == 2
+
+
+def test_a_context_for_one_label_an_image_goes_to_no_domain_with_several(train, command):
+    (cell,) = train(*LIGHT["coop"][0], "trainer.max_epochs=1", *DIAGNOSIS).cells
+    status, _, err = command("evaluate", f"cell={cell}", "domain=phantom_oct", "domain.target=multilabel")
+    assert status == 2
+    assert "trained with one label an image, and phantom_oct has several" in err
+
+
 def test_an_external_test_set_is_for_predicting_and_not_for_training(train, command, tmp_path):
     world = build_phantom("w", "fundus", "diagnosis", n_patients=12, seed=9)
     rows = ["image,label,split,patient_id"]

@@ -30,7 +30,7 @@ from vlmbench.cell.features import encode_splits
 from vlmbench.cell.fit import fit_probe, frozen_head
 from vlmbench.cell.trainer import make_trainer
 from vlmbench.config import schema
-from vlmbench.domains.base import Domain, Example, Split
+from vlmbench.domains.base import SPLITS, Domain, Example, Split
 from vlmbench.domains.datamodule import DomainDataModule
 from vlmbench.domains.folder_images import FolderImages
 from vlmbench.domains.phantom.build import build_phantom
@@ -107,7 +107,7 @@ def ours(domain: Domain, backbone: HfClip, cache: Path) -> dict[str, Any]:
         )
         trainer = make_trainer(config.trainer, Path(empty), [], None, deterministic=True)
         rows, _ = encode_splits(
-            *(config, data, backbone, ("train", "val", "test")),
+            *(config, data, backbone, SPLITS),
             weights="random",
             settings="",
             trainer=trainer,
@@ -115,7 +115,7 @@ def ours(domain: Domain, backbone: HfClip, cache: Path) -> dict[str, Any]:
         )
         head = frozen_head(rows["train"].features, 2)
         features = {split: encoded.features for split, encoded in rows.items()}
-        fit_probe(schema.LinearProbeConfig(), domain, features, head, "val/auroc")
+        fit_probe(schema.LinearProbeConfig(), domain, features, head, "val/auroc", torch.device("cpu"))
         with torch.no_grad():
             return metrics(domain, head(rows["test"].features))
 
@@ -150,12 +150,12 @@ def main() -> None:
         files, cache = Path(scratch, "files"), Path(scratch, "cache")
         files.mkdir()
         cache.mkdir()
-        domain = rendered(files, {split: getattr(asked, split) for split in ("train", "val", "test")}, asked.side)
+        domain = rendered(files, {split: getattr(asked, split) for split in SPLITS}, asked.side)
         timed = in_turn(
             lambda: ours(domain, backbone, cache), lambda: study(domain, backbone), asked.repetitions, check
         )
     one, other = pairs[-1]
-    counts = {split: len(domain.split(split)) for split in ("train", "val", "test")}
+    counts = {split: len(domain.split(split)) for split in SPLITS}
     row = Row(
         number=1,
         ours="probe on features encoded once",

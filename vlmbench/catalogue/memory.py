@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 OVERHEAD = 2**30
 FROZEN, TRAINED, FULL_FROZEN, AUTOCAST, FOUR_BITS = 2, 16, 4, 2, 0.516
-ACTIVATION = {"lora": 88, "qlora": 88, "full": 56, "connector": 34}
+ACTIVATION = {"lora": 88, "qlora": 88, "full": 56, "connector": 34, "coop": 34}
 LOGIT = 12
 _ASPECT = 100  # width / layers
 _PATCH = 14
@@ -89,10 +89,10 @@ def memory(
     Args:
         parts: Parameters of vision, connector, text and language.
         shape: The model's shape.
-        finetune: `zero_shot`, `linear_probe`, `lora`, `qlora`, `full`, `connector`.
+        finetune: `zero_shot`, `linear_probe`, `lp_text`, `coop`, `clip_adapter`, `lora`, `qlora`, `full`, `connector`.
         trained: Parameters that train, by part.
         scope: What the method touches, in the letters or words of `finetune.scope`.
-        batch: Examples of one step.
+        batch: Examples of one step; for `coop` prompts, which are what gradients pass through.
     """
     total, training = sum(parts.values()), sum(trained.values())
     full = finetune == "full"
@@ -100,7 +100,7 @@ def memory(
     weights += training * (TRAINED - FULL_FROZEN if full else TRAINED)
     if finetune == "qlora":
         weights -= (FROZEN - FOUR_BITS) * _blocks(parts.get("language", 0), shape.vocabulary)
-    if finetune in ("zero_shot", "linear_probe"):
+    if finetune in ("zero_shot", "linear_probe", "lp_text", "clip_adapter"):
         kept = _cache(parts, shape)
         return weights + batch * kept + OVERHEAD
     vision, text = _reached(shape, finetune, scope)
@@ -120,7 +120,7 @@ def _blocks(language: float, vocabulary: int) -> float:
 def _reached(shape: Shape, finetune: str, scope: str) -> tuple[bool, bool]:
     """Return whether gradients pass through the vision tower and through the text side."""
     if not shape.generative:
-        return "vision" in scope, "text" in scope
+        return "vision" in scope, "text" in scope or finetune == "coop"
     # What stands behind the connector passes its gradient on, trained or not.
     return "V" in scope and finetune != "connector", True
 

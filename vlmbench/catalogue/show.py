@@ -20,6 +20,8 @@ from vlmbench.weights.lock import Lock
 BATCH = {"contrastive": 32, "generative": 1}
 PARTS = {"V": "vision", "M": "connector", "L": "language"}
 _SINGLE = {"vision", "text", "V", "L"}
+#: Methods that train less than a thousandth of a model, and nothing in it.
+LIGHT = ("zero_shot", "linear_probe", "lp_text", "coop", "clip_adapter")
 _LORA_SHARE = 0.005  # of the adapted parts; rank 8 on every Linear layer of a 7B model is 0.003
 
 
@@ -154,16 +156,15 @@ def _memory(model: schema.ModelConfig, lora: list[Target]) -> dict[str, dict[str
     shape, batch = shape_of(model.kind, model.image_size, architecture), BATCH[model.kind]
     told = {}
     for method in METHODS[model.kind]:
-        if method in ("zero_shot", "linear_probe", "lora", "qlora", "full", "connector"):
-            scope = "M" if method == "connector" else model.default_scope
-            trained = _trained(method, scope, parts, lora)
-            peak = memory(parts, shape, method, trained=trained, scope=scope, batch=batch)
-            told[method] = {"gib": round(peak / 2**30, 2), "batch": batch, "scope": scope}
+        scope = "M" if method == "connector" else "" if method in LIGHT else model.default_scope
+        trained = _trained(method, scope, parts, lora)
+        peak = memory(parts, shape, method, trained=trained, scope=scope, batch=batch)
+        told[method] = {"gib": round(peak / 2**30, 2), "batch": batch, "scope": scope}
     return told
 
 
 def _trained(method: str, scope: str, parts: Mapping[str, float], lora: list[Target]) -> dict[str, float]:
-    if method in ("zero_shot", "linear_probe"):
+    if method in LIGHT:
         return {}
     named = [PARTS[letter] for letter in scope] if scope.isupper() else scope.split("+")
     touched = {part: parts.get(part, 0.0) for part in named}

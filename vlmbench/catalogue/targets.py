@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from vlmbench.config.checks import CONTRASTIVE_SCOPES, GENERATIVE_SCOPES
+from vlmbench.config.method_checks import CONTRASTIVE_SCOPES, GENERATIVE_SCOPES
 from vlmbench.weights.source import ASSETS, PACKAGE
 
 ARCHITECTURES = ASSETS / "architectures"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from vlmbench.backbones.attention import set_attention
 from vlmbench.backbones.loaders import load
@@ -21,7 +22,10 @@ from vlmbench.modules.base import Optimisation, TunedModule
 from vlmbench.modules.contrastive import ContrastiveModule, TextClassifier
 from vlmbench.modules.generative import GenerativeModule
 from vlmbench.modules.pretrain import CaptionModule
-from vlmbench.tuning.heads import LinearHead
+from vlmbench.tuning.clip_adapter import AdaptedClassifier
+from vlmbench.tuning.coop import ContextClassifier
+from vlmbench.tuning.heads import class_embeddings, flatten_prompts
+from vlmbench.tuning.lp_text import BlendedClassifier
 from vlmbench.tuning.tuners import Frozen, Full, Lora, Qlora, Tuner
 from vlmbench.weights.faults import loading
 from vlmbench.weights.locate import MAIN, locate_all
@@ -105,18 +109,50 @@ def optimisation_of(finetune: schema.FinetuneConfig) -> Optimisation | None:
     """Return the optimiser's settings, None for methods without gradient steps."""
     if not isinstance(finetune, schema.OptimisedConfig) or finetune.lr is None:
         return None
-    paged = getattr(finetune, "optimiser", "") == "paged_adamw"
-    return Optimisation(finetune.lr, finetune.weight_decay, finetune.warmup, finetune.schedule, paged)
+    optimiser = getattr(finetune, "optimiser", "adamw")
+    return Optimisation(finetune.lr, finetune.weight_decay, finetune.warmup, finetune.schedule, optimiser)
 
 
-def build_module(config: schema.CellConfig, domain: Domain, backbone: Any, head: LinearHead | None) -> TunedModule:
+def build_classifier(config: schema.CellConfig, domain: Domain, backbone: Any, width: int) -> nn.Module | None:
+    """Return the classifier that a method trains on embeddings of a frozen image tower, as it is at first.
+
+    None for methods that have none, or a linear head.
+
+    Args:
+        config: The cell.
+        domain: Whose labels it tells apart.
+        backbone: A contrastive backbone.
+        width: Of the image embeddings, D.
+    """
+    finetune = config.finetune
+    if isinstance(finetune, schema.CoopConfig):
+        names, owners = flatten_prompts(domain.prompts.phrases, domain.label_names)
+        return ContextClassifier(
+            *(backbone, names, owners),
+            length=finetune.context_length,
+            words=finetune.words,
+            class_specific=finetune.class_specific,
+            multi_label=domain.multi_label,
+        )
+    if isinstance(finetune, schema.ClipAdapterConfig):
+        text = TextClassifier(backbone, domain, trained=False)
+        return AdaptedClassifier(text, width, reduction=finetune.reduction, ratio=finetune.ratio)
+    if isinstance(finetune, schema.LpTextConfig):
+        texts, owners = flatten_prompts(domain.prompts.positive, domain.label_names)
+        with torch.no_grad():
+            classes = class_embeddings(backbone.encode_text(backbone.tokenize(texts)), owners).cpu()
+        return BlendedClassifier(torch.zeros_like(classes), torch.zeros(len(classes)), classes)
+    return None
+
+
+def build_module(config: schema.CellConfig, domain: Domain, backbone: Any, head: nn.Module | None) -> TunedModule:
     """Return the LightningModule of a cell.
 
     Args:
         config: The cell.
         domain: What it is trained or evaluated on.
         backbone: Already prepared by the tuner.
-        head: For cells with a linear head.
+        head: The classifier, for cells that train one.
     """
     optimisation = optimisation_of(config.finetune)
     if config.model.kind == "contrastive":

@@ -25,6 +25,9 @@ from vlmbench.records.claim import claim
 from vlmbench.records.identity import digest, relevant
 from vlmbench.records.store import RECORD, read_record, write_record
 
+# What of these methods is made for the labels it was trained on.
+_OF_LABELS = {"lp_text": "text-informed probe", "coop": "context for each class"}
+
 
 @dataclasses.dataclass(frozen=True)
 class PreparedTransfer:
@@ -92,7 +95,7 @@ def prepare_transfer(evaluate: schema.EvaluateConfig) -> PreparedTransfer:
     )
     config = dataclasses.replace(trained, domain=evaluate.domain, trainer=trainer, lock=evaluate.lock)
     domain = build_domain(config.domain, config.task.name)  # type: ignore[arg-type]
-    _check_labels(source, domain, cell)
+    _check_labels(source, trained.finetune, domain, cell)
     asked = relevant({"domain": dataclasses.asdict(config.domain)})
     name = digest({"cell": source["identity"], "data": domain.fingerprint, **asked})
     folder = cell / "transfer" / f"{domain.name}-{name[:10]}"
@@ -127,8 +130,9 @@ def run_transfer(transfer: PreparedTransfer) -> dict[str, Any]:
 
 def _work(transfer: PreparedTransfer) -> dict[str, Any]:
     import torch
+    from torch import nn
 
-    from vlmbench.cell.build import build_backbone, build_module, build_tuner
+    from vlmbench.cell.build import build_backbone, build_classifier, build_module, build_tuner
     from vlmbench.cell.cost import Clock, asked, cost, peak_memory
     from vlmbench.cell.features import encode_splits
     from vlmbench.cell.trainer import make_trainer
@@ -136,7 +140,7 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
     from vlmbench.cell.work import SAVED, batch_variance, build_data, describe_data, predict, preprocessing_of, score
     from vlmbench.modules.callbacks import PredictProgress
     from vlmbench.records.environment import environment
-    from vlmbench.tuning.heads import LinearHead
+    from vlmbench.tuning.heads import LinearHead, load_classifier
     from vlmbench.tuning.parameters import count_by_part
 
     config, clock, saved = transfer.config, Clock(), transfer.cell / SAVED
@@ -175,7 +179,13 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
         data.encoded.update(encoded)
     with clock.phase("setup"):
         build_tuner(config.finetune, trainer.strategy.root_device).load(backbone, saved)
-        head = LinearHead.load(saved) if uses_linear_head(config) else None
+        head: nn.Module | None = None
+        if uses_linear_head(config):
+            head = LinearHead.load(saved)
+        elif frozen_image(config):
+            head = build_classifier(config, domain, backbone, data.encoded["test"][0].embeddings.shape[-1])
+            if head is not None:
+                load_classifier(head, saved)
         module = build_module(config, domain, backbone, head)
         data.arrange = module.arrange
     with clock.phase("encode"):
@@ -227,12 +237,24 @@ def _header(transfer: PreparedTransfer) -> dict[str, Any]:
     }
 
 
-def _check_labels(source: dict[str, Any], domain: Domain, cell: Path) -> None:
-    trained = source["data"]["labels"]
-    fixed = (cell / "saved" / "head.safetensors").exists()
-    if fixed and (trained != list(domain.label_names) or source["data"]["multi_label"] != domain.multi_label):
+def _check_labels(source: dict[str, Any], finetune: schema.FinetuneConfig, domain: Domain, cell: Path) -> None:
+    """Check that what was trained has a meaning on another domain.
+
+    Raises:
+        ConfigError: It belongs to labels that the domain does not have, or decides them in another way.
+    """
+    trained, several = source["data"]["labels"], source["data"]["multi_label"]
+    what = "linear head" if (cell / "saved" / "head.safetensors").exists() else _OF_LABELS.get(finetune.name, "")
+    if isinstance(finetune, schema.CoopConfig) and not finetune.class_specific:
+        what = ""
+        if several != domain.multi_label:
+            raise ConfigError(
+                f"the cell's context was trained with {'several labels' if several else 'one label'} an image, and "
+                f"{domain.name} has {'several' if domain.multi_label else 'one'}. Train one for it."
+            )
+    if what and (trained != list(domain.label_names) or several != domain.multi_label):
         raise ConfigError(
-            f"the cell's linear head has the labels {trained}, {domain.name} has {list(domain.label_names)}. "
-            "A head goes only to a domain with the same labels in the same order (domain.labels, domain.label_map); "
+            f"the cell's {what} has the labels {trained}, {domain.name} has {list(domain.label_names)}. "
+            "It goes only to a domain with the same labels in the same order (domain.labels, domain.label_map); "
             "a cell with text prompts as classifier goes to any."
         )

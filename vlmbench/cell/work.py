@@ -10,13 +10,15 @@ from typing import Any
 import lightning as L
 import pandas as pd
 import torch
+from torch import nn
 
 from vlmbench.backbones.contrastive.dual import EncodedRows
 from vlmbench.cell import predictions
-from vlmbench.cell.build import build_backbone, build_module, build_tuner
+from vlmbench.cell.build import build_backbone, build_classifier, build_module, build_tuner
 from vlmbench.cell.cost import Clock, asked, cost, peak_memory
 from vlmbench.cell.features import encode_splits
 from vlmbench.cell.fit import Selection, fit, fit_probe, frozen_head
+from vlmbench.cell.text_probe import fit_lp_text
 from vlmbench.cell.trainer import make_trainer
 from vlmbench.cell.vision import recall_vision, splits_read
 from vlmbench.config import schema
@@ -33,7 +35,8 @@ from vlmbench.modules.generative import GenerativeModule
 from vlmbench.records.environment import environment
 from vlmbench.records.store import write_predictions
 from vlmbench.reporting.dashboards import Dashboard
-from vlmbench.tuning.heads import LinearHead
+from vlmbench.tuning.heads import LinearHead, save_classifier
+from vlmbench.tuning.lp_text import BlendedClassifier
 from vlmbench.tuning.parameters import count_by_part, format_table
 from vlmbench.weights.source import cache_dir
 
@@ -91,7 +94,11 @@ def work(
             )
     if frozen_image(config):
         data.encoded.update(encoded)
-    head = frozen_head(encoded["train"].features, len(domain.label_names)) if uses_linear_head(config) else None
+    head: nn.Module | None = None
+    if uses_linear_head(config):
+        head = frozen_head(encoded["train"].features, len(domain.label_names))
+    elif "train" in encoded:
+        head = build_classifier(config, domain, backbone, encoded["train"].embeddings.shape[-1])
     tuner = build_tuner(config.finetune, device)
     tuner.apply(backbone)
     module = build_module(config, domain, backbone, head)
@@ -114,10 +121,14 @@ def work(
     selection: Selection | None = None
     trained: dict[str, Any] = {}
     with clock.phase("fit"):
-        if isinstance(config.finetune, schema.LinearProbeConfig) and head is not None:
+        if isinstance(config.finetune, schema.LinearProbeConfig) and isinstance(head, LinearHead):
             if leads:  # the others get the head when the trainer predicts
                 features = {split: rows.features for split, rows in encoded.items()}
                 selection = fit_probe(config.finetune, domain, features, head, config.task.monitor, device)
+        elif isinstance(config.finetune, schema.LpTextConfig) and isinstance(head, BlendedClassifier):
+            if leads:
+                embeddings = {split: rows.embeddings for split, rows in encoded.items()}
+                selection = fit_lp_text(config.finetune, domain, embeddings, head, config.task.monitor)
         elif isinstance(config.finetune, schema.OptimisedConfig):
             selection, trained = fit(config, module, data, folder, label, dashboard.logger)
     saved, tested = folder / SAVED, config.task.evaluate_on == "test"
@@ -175,12 +186,14 @@ def preprocessing_of(backbone: Any) -> str:
     return getattr(transform, "__qualname__", None) or re.sub(r" at 0x[0-9a-f]+", "", repr(transform))
 
 
-def save(tuner: Any, backbone: Any, head: LinearHead | None, folder: Path) -> Path:
+def save(tuner: Any, backbone: Any, head: nn.Module | None, folder: Path) -> Path:
     """Write what was trained into `folder` and return it."""
     folder.mkdir(parents=True, exist_ok=True)
     tuner.save(backbone, folder)
-    if head is not None:
+    if isinstance(head, LinearHead):
         head.save(folder)
+    elif head is not None:
+        save_classifier(head, folder)
     return folder
 
 

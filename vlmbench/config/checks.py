@@ -15,12 +15,13 @@ from vlmbench.config.domain_checks import check_corruption, check_domain_form
 from vlmbench.config.endpoint import endpoint_fault
 from vlmbench.config.exposure import hint_at
 from vlmbench.config.faults import ConfigError, ImpossibleCellError, unknown
+from vlmbench.config.method_checks import check_method
 from vlmbench.config.presence import check_present, key_present
 from vlmbench.config.prompts import VQA_PROMPTS, prompt_fault
 from vlmbench.config.trainer_checks import check_trainer
 
 METHODS: dict[str, tuple[str, ...]] = {
-    "contrastive": ("zero_shot", "linear_probe", "lora", "full"),
+    "contrastive": ("zero_shot", "linear_probe", "lp_text", "coop", "clip_adapter", "lora", "full"),
     "generative": ("zero_shot", "connector", "lora", "qlora", "full"),
     "hosted": ("zero_shot",),
 }
@@ -37,8 +38,6 @@ DOMAIN_TASKS: dict[str, tuple[str, ...]] = {
 }
 #: Methods that leave the image tower of a dual encoder as it came; tuning the text tower alone does too.
 ON_FROZEN_IMAGES = ("zero_shot", "linear_probe", "coop", "clip_adapter", "lp_text")
-CONTRASTIVE_SCOPES = ("vision", "text", "vision+text")
-GENERATIVE_SCOPES = ("V", "M", "L", "VM", "VL", "ML", "VML")
 
 
 def check_cell(cell: schema.CellConfig) -> None:
@@ -155,9 +154,9 @@ def check_combination(
             f"task={task.name} does not apply to {model.name}, a {model.kind} model. {reason}"
             f"Valid choices: {', '.join(TASKS[model.kind])}."
         )
-    if task.name == "pretrain" and finetune.name in ("zero_shot", "linear_probe"):
+    if task.name == "pretrain" and finetune.name in ON_FROZEN_IMAGES:
         raise ImpossibleCellError(
-            f"task=pretrain trains: finetune={finetune.name} does not. Valid: lora, qlora, full, connector."
+            f"task=pretrain trains a model: finetune={finetune.name} does not. Valid: lora, qlora, full, connector."
         )
     served = domain.tasks if isinstance(domain, schema.PublishedDomainConfig) else DOMAIN_TASKS[domain.source]
     if task.name not in served:
@@ -168,38 +167,7 @@ def check_combination(
             f"finetune.lr is not set: the model {model.name} declares learning rates for "
             f"{', '.join(model.learning_rates) or 'no method'}. Set finetune.lr=... ."
         )
-    if isinstance(finetune, schema.LoraConfig | schema.FullConfig):
-        scopes = CONTRASTIVE_SCOPES if model.kind == "contrastive" else GENERATIVE_SCOPES
-        if finetune.scope not in scopes:
-            raise ImpossibleCellError(unknown("finetune.scope", finetune.scope, scopes))
-        if isinstance(finetune, schema.QloraConfig) and "L" not in finetune.scope:
-            raise ImpossibleCellError(
-                f"finetune.scope={finetune.scope}: finetune=qlora adapts the language model that it holds in 4 bits. "
-                "Set a scope with L, for example finetune.scope=ML, or finetune=lora."
-            )
-        _check_classifier(model, task, finetune, domain)
-
-
-def _check_classifier(
-    model: schema.ModelConfig,
-    task: schema.TaskConfig,
-    finetune: schema.LoraConfig | schema.FullConfig,
-    domain: schema.DomainConfig,
-) -> None:
-    if model.kind != "contrastive":
-        return
-    if task.name == "diagnosis" and finetune.classifier == "linear" and "text" in finetune.scope:
-        raise ImpossibleCellError(
-            f"finetune.scope={finetune.scope} trains the text tower, which a linear head does not use. "
-            "Set finetune.classifier=text, or finetune.scope=vision."
-        )
-    multi_label = getattr(domain, "multi_label", False) or getattr(domain, "target", "") == "multilabel"
-    said = domain.rule() if isinstance(domain, schema.PublishedDomainConfig) else domain
-    if task.name == "diagnosis" and finetune.classifier == "text" and multi_label and not said.negative_templates:
-        raise ImpossibleCellError(
-            f"domain={domain.name} is multi-label: text prompts as classifier need domain.negative_templates, "
-            "for example ['no sign of {label}']."
-        )
+    check_method(model, task, finetune, domain)
 
 
 def uses_linear_head(cell: schema.CellConfig) -> bool:

@@ -98,7 +98,7 @@ def read_search(options: Mapping[str, Any], cells: Sequence[schema.CellConfig]) 
         if not isinstance(cell.finetune, schema.OptimisedConfig):
             raise ConfigError(
                 f"finetune={cell.finetune.name} has nothing to search for: it takes no gradient steps. A search is for "
-                "lora, qlora, full and connector."
+                "coop, clip_adapter, lora, qlora, full and connector."
             )
         if cell.task.evaluate_on != "test":
             raise ConfigError("task.evaluate_on=val is what a search sets for its trials: leave it out.")

@@ -8,14 +8,15 @@ from dataclasses import replace
 from vlmbench.config import schema
 
 # What nothing is drawn in: a probe is solved to convergence from zero, and off the shelf nothing is trained.
-SEEDLESS = ("zero_shot", "linear_probe")
+SEEDLESS = ("zero_shot", "linear_probe", "lp_text")
 
 
 def twins(cells: Sequence[schema.CellConfig]) -> dict[int, str]:
     """Return which cells of a grid another one stands for, as position to reason.
 
-    `zero_shot` trains on nothing, so that `domain.fraction`, `domain.shots` and the seed decide nothing; a linear probe
-    does not depend on the seed. The cell on the whole train split is kept where there is one, else the first.
+    `zero_shot` trains on nothing, so that `domain.fraction`, `domain.shots` and the seed decide nothing; a linear
+    probe, informed by text or not, does not depend on the seed. The cell on the whole train split is kept where there
+    is one, else the first.
     A grid over seeds and fractions is a plain product all the same.
 
     Args:

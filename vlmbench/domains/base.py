@@ -121,10 +121,12 @@ class Prompts:
     Attributes:
         positive: Per label, the complete prompts that say it is present; ensembled by averaging embeddings.
         negative: Per label, the complete prompts that say it is absent; used by multi-label domains alone.
+        phrases: Per label, the ways of saying it, for prompts whose other words are learned.
     """
 
     positive: Mapping[str, tuple[str, ...]]
     negative: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    phrases: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,8 @@ def build_prompts(
             for label, texts in said.items()
         }
 
-    return Prompts(fill("templates", templates), fill("negative_templates", negative_templates) if multi_label else {})
+    negative = fill("negative_templates", negative_templates) if multi_label else {}
+    return Prompts(fill("templates", templates), negative, said)
 
 
 def _texts(value: str | Sequence[str]) -> tuple[str, ...]:

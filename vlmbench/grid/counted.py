@@ -71,6 +71,9 @@ def phases(config: schema.CellConfig, rows: Rows, device: Device) -> Phases | No
         classes, strengths = max(2, rows.labels), len(config.finetune.strengths)
         solved = 4.0 * rows.train * _WIDTH * classes * _SOLVE * strengths / CORE
         return Phases(fixed, encode, solved, 1.0, predict)
+    if isinstance(config.finetune, schema.LpTextConfig):
+        solved = 4.0 * rows.train * _WIDTH * max(2, rows.labels) * config.finetune.iterations / CORE
+        return Phases(fixed, encode, solved, 1.0, predict)
     steps = math.ceil(rows.train / trainer.batch_size)
     validations = math.ceil(rows.val / trainer.eval_batch_size)
     fit = (rows.train * _training(config, rows, size) + steps * _prompts(config, rows, size)) / speed
@@ -148,10 +151,12 @@ def _training(config: schema.CellConfig, rows: Rows, size: Sized) -> float:
 
 
 def _prompts(config: schema.CellConfig, rows: Rows, size: Sized) -> float:
-    """Return the operations of encoding all prompts in each step, where the text tower trains."""
+    """Return the operations of encoding all prompts in each step, where the text tower trains or its input does."""
+    sides = 2 if _multi_label(config) else 1
+    if isinstance(config.finetune, schema.CoopConfig):
+        return 2.0 * max(2, rows.labels) * sides * _text(size)
     if size.shape.generative or "text" not in getattr(config.finetune, "scope", "") or config.task.name == "pretrain":
         return 0.0
-    sides = 2 if _multi_label(config) else 1
     prompts = max(2, rows.labels) * max(1, len(config.domain.templates)) * sides
     return 3.0 * prompts * _text(size)
 

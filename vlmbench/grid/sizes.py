@@ -68,8 +68,13 @@ def trained_parameters(config: schema.CellConfig, size: Sized, labels: int) -> f
     finetune, scope = config.finetune, getattr(config.finetune, "scope", "")
     head = float(_FEATURES * max(2, labels)) if config.task.name == "diagnosis" else 0.0
     towers = {"vision": size.vision - size.connector, "text": size.text}
-    if isinstance(finetune, schema.LinearProbeConfig):
+    if isinstance(finetune, schema.LinearProbeConfig | schema.LpTextConfig):
         return head
+    if isinstance(finetune, schema.CoopConfig):
+        vectors = len(finetune.words.split()) or finetune.context_length
+        return float(_FEATURES * vectors * (max(2, labels) if finetune.class_specific else 1))
+    if isinstance(finetune, schema.ClipAdapterConfig):
+        return 2.0 * _FEATURES * max(1, _FEATURES // finetune.reduction)
     if isinstance(finetune, schema.ConnectorConfig):
         return size.connector
     if size.shape.generative:

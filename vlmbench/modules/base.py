@@ -17,27 +17,27 @@ from vlmbench.domains.datamodule import Row
 from vlmbench.modules import across
 from vlmbench.modules.layers import checkpoint_layers
 from vlmbench.modules.micro import STATE, MicroBatches
-from vlmbench.modules.optimiser import adamw, can_be_fused, paged_adamw
+from vlmbench.modules.optimiser import optimiser_of
 from vlmbench.modules.sharding import gathered_whole, shard
 
 
 @dataclass(frozen=True)
 class Optimisation:
-    """AdamW (Loshchilov and Hutter, ICLR 2019) with linear warm-up.
+    """AdamW (Loshchilov and Hutter, ICLR 2019), or SGD with momentum, with linear warm-up.
 
     Attributes:
         lr: Peak learning rate.
         weight_decay: Decoupled; applied to matrices alone, not to biases, norms and scales.
         warmup: Share of the steps over which the learning rate rises.
         schedule: `cosine` or `linear` to zero, or `constant`.
-        paged: Whether its moments may go to the host's memory (Dettmers et al., NeurIPS 2023, section 3).
+        optimiser: `adamw`; `sgd` with momentum 0.9; or `paged_adamw`, whose moments may go to the host's memory.
     """
 
     lr: float
     weight_decay: float = 0.0
     warmup: float = 0.05
     schedule: str = "cosine"
-    paged: bool = False
+    optimiser: str = "adamw"
 
     def factor(self, step: int, total: int) -> float:
         """Return the learning rate at an optimiser step as a share of the peak, in (0, 1]."""
@@ -91,7 +91,7 @@ class TunedModule(L.LightningModule):
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def configure_optimizers(self) -> Any:
-        """Return AdamW and its schedule over all optimiser steps of the run."""
+        """Return the optimiser and its schedule over all optimiser steps of the run."""
         if self.optimisation is None:
             raise RuntimeError("this module was built without an optimiser: nothing in it trains")
         parameters = list(self.trainable().values())
@@ -99,12 +99,10 @@ class TunedModule(L.LightningModule):
             {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": self.optimisation.weight_decay},
             {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
         ]
-        kept = [g for g in groups if g["params"]]
-        if self.optimisation.paged:
-            optimiser = paged_adamw(kept, self.optimisation.lr, self.device)
-        else:
-            fused = can_be_fused(parameters, str(self.trainer.precision))
-            optimiser = adamw(kept, self.optimisation.lr, fused=fused)
+        groups = [group for group in groups if group["params"]]
+        optimiser = optimiser_of(
+            self.optimisation.optimiser, groups, self.optimisation.lr, precision=str(self.trainer.precision)
+        )
         total = int(self.trainer.estimated_stepping_batches)
         total = min(total, self.max_steps) if self.max_steps > 0 else total
         settings = self.optimisation

@@ -56,7 +56,7 @@ class ContrastiveModule(TunedModule):
 
     Args:
         backbone: A contrastive backbone, prepared by a tuner.
-        classifier: `LinearHead` or `TextClassifier`.
+        classifier: A `LinearHead` on features; any other takes the backbone and the image embeddings.
         label_count: Number of labels C.
         multi_label: Sigmoid for each label instead of a softmax over them.
         optimisation: None where nothing is trained by gradient steps.
@@ -65,7 +65,7 @@ class ContrastiveModule(TunedModule):
     def __init__(
         self,
         backbone: Any,
-        classifier: LinearHead | TextClassifier,
+        classifier: torch.nn.Module,
         *,
         label_count: int,
         multi_label: bool,

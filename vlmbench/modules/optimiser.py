@@ -1,4 +1,4 @@
-"""AdamW by the kernel that does a whole step at once, where there is one, or with moments that a GPU pages out."""
+"""The optimisers: AdamW by the kernel that does a whole step at once, where there is one, and others."""
 
 from __future__ import annotations
 
@@ -12,6 +12,27 @@ from torch.distributed.tensor import DTensor
 from vlmbench.errors import UserError
 
 FUSED_ON = ("cpu", "cuda")
+MOMENTUM = 0.9  # of SGD
+
+
+def optimiser_of(name: str, groups: Sequence[dict[str, Any]], lr: float, *, precision: str) -> torch.optim.Optimizer:
+    """Return an optimiser by its name: `adamw`, `paged_adamw`, or `sgd` with momentum.
+
+    Args:
+        name: Which.
+        groups: Parameters, on their device, and their weight decay.
+        lr: Learning rate.
+        precision: Lightning's name.
+
+    Raises:
+        UserError: The device has no memory that is paged.
+    """
+    if name == "sgd":
+        return torch.optim.SGD(groups, lr=lr, momentum=MOMENTUM)
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    if name == "paged_adamw":
+        return paged_adamw(groups, lr, parameters[0].device)
+    return adamw(groups, lr, fused=can_be_fused(parameters, precision))
 
 
 def can_be_fused(parameters: Iterable[Tensor], precision: str) -> bool:

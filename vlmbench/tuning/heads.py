@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-HEAD = "head.safetensors"
+HEAD, CLASSIFIER = "head.safetensors", "classifier.safetensors"
 
 
 class LinearHead(nn.Module):
@@ -52,6 +52,16 @@ class LinearHead(nn.Module):
         head = cls(tensors["mean"], tensors["std"], tensors["linear.bias"].numel())
         head.load_state_dict(tensors)
         return head
+
+
+def save_classifier(classifier: nn.Module, folder: Path) -> None:
+    """Write what a classifier other than a linear head has learned to `classifier.safetensors`."""
+    save_file({name: value.cpu().contiguous() for name, value in classifier.state_dict().items()}, folder / CLASSIFIER)
+
+
+def load_classifier(classifier: nn.Module, folder: Path) -> None:
+    """Put back what `save_classifier` wrote."""
+    classifier.load_state_dict(load_file(folder / CLASSIFIER))
 
 
 def class_embeddings(encoded: Tensor, owners: Sequence[int]) -> Tensor:

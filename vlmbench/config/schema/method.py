@@ -88,7 +88,9 @@ class PretrainTaskConfig(TaskConfig):
 class FinetuneConfig:
     """How a model is adapted."""
 
-    name: str = one_of("zero_shot", "linear_probe", "lora", "qlora", "full", "connector")
+    name: str = one_of(
+        *("zero_shot", "linear_probe", "lp_text", "coop", "clip_adapter", "lora", "qlora", "full", "connector"),
+    )
 
 
 @dataclass
@@ -113,6 +115,21 @@ class LinearProbeConfig(FinetuneConfig):
     strengths: list[float] = field(default_factory=lambda: [10.0**k for k in range(-4, 3)])
     max_iter: int = number(1000, 1)
     tolerance: float = number(1e-6, 1e-12, 1e-2)
+
+
+@dataclass
+class LpTextConfig(FinetuneConfig):
+    """A linear probe informed by text, on frozen embeddings; nothing is drawn (see `vlmbench.tuning.lp_text`).
+
+    Attributes:
+        form: `lppp` is LP++ (Huang et al., CVPR 2024, arXiv 2404.02285); `medical` its form of Shakeri et al.,
+            MICCAI 2024, arXiv 2409.03868, which differs in the steps that the prototypes take.
+        iterations: Steps on the prototypes; validation chooses among the iterates.
+    """
+
+    name: str = one_of("lp_text", default="lp_text")
+    form: str = one_of("lppp", "medical", default="lppp")
+    iterations: int = number(300, 1, 100_000)
 
 
 @dataclass
@@ -185,3 +202,43 @@ class ConnectorConfig(OptimisedConfig):
     """Only the connector between vision tower and language model is trained."""
 
     name: str = one_of("connector", default="connector")
+
+
+@dataclass
+class CoopConfig(OptimisedConfig):
+    """Learned context vectors in the prompts (CoOp, Zhou et al., IJCV 2022, arXiv 2109.01134).
+
+    The paper trains by SGD with momentum 0.9 and weight decay 5e-4, at 0.002 falling by a cosine, after one epoch at
+    1e-5; here the learning rate rises over `warmup` instead.
+
+    Attributes:
+        context_length: Number of context vectors.
+        words: What the context says at first, for example `a photo of a`, and its length with it; empty draws
+            `context_length` vectors.
+        class_specific: A context for each class instead of one for all; it goes to no domain with other labels.
+        optimiser: `sgd`, or `adamw` as the other methods have it.
+    """
+
+    name: str = one_of("coop", default="coop")
+    context_length: int = number(16, 1, 64)
+    words: str = ""
+    class_specific: bool = False
+    weight_decay: float = number(5e-4, 0, 1)
+    optimiser: str = one_of("sgd", "adamw", default="sgd")
+
+
+@dataclass
+class ClipAdapterConfig(OptimisedConfig):
+    """A bottleneck on the image embedding (CLIP-Adapter, Gao et al., IJCV 2024, arXiv 2110.04544).
+
+    Attributes:
+        reduction: The bottleneck's width is the embedding's divided by this.
+        ratio: How much of the adapter's output is mixed into the embedding.
+        optimiser: `sgd` with momentum 0.9 as in the authors' code, or `adamw` as the other methods have it.
+    """
+
+    name: str = one_of("clip_adapter", default="clip_adapter")
+    reduction: int = number(4, 1, 1024)
+    ratio: float = number(0.2, 1e-6, 1)
+    weight_decay: float = number(5e-4, 0, 1)
+    optimiser: str = one_of("sgd", "adamw", default="sgd")
