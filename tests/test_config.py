@@ -16,7 +16,10 @@ MISTAKES = [
     (["finetune.rank=0"], ["finetune.rank=0", "between 1 and 1024"]),
     (["finetune.schedule=cosin"], ["'cosine'", "linear", "constant"]),
     (["trainer.precision=fp16"], ["16-mixed", "32-true", "bf16-mixed"]),
-    (["model=tiny_llava", "finetune=linear_probe"], ["linear_probe", "generative", "zero_shot, connector, lora, full"]),
+    (
+        ["model=tiny_llava", "finetune=linear_probe"],
+        ["linear_probe", "generative", "zero_shot, connector, lora, qlora, full"],
+    ),
     (["task=vqa"], ["task=vqa", "contrastive", "diagnosis"]),
     (["finetune.scope=ML"], ["finetune.scope='ML'", "vision+text"]),
     (["finetune.scope=text"], ["text tower", "finetune.classifier=text"]),

@@ -26,6 +26,7 @@ from vlmbench.hosted import endpoint as endpoint_module
 from vlmbench.hosted.answers import Answer, AnswerCache, parse
 from vlmbench.hosted.endpoint import Endpoint, HostedError, read_answer, retry_after
 from vlmbench.hosted.model import HostedVlm
+from vlmbench.tuning.tuners import Lora
 from vlmbench.weights.source import ASSETS
 
 KEY = "sk-test-3f9c1e77d2b84a06"
@@ -41,6 +42,7 @@ class Server(ThreadingHTTPServer):
         most: Most requests that were there at the same time.
         delay: Seconds that each answer takes.
         model: Answers; None says `yes` to everything.
+        adapted: Answers in its place to other names, as vLLM's `--lora-modules NAME=FOLDER` does.
         answer_with: Put over the completion's JSON of every answer.
     """
 
@@ -51,6 +53,7 @@ class Server(ThreadingHTTPServer):
         self.faults, self.asked, self.times, self.bodies, self.keys = [], [], [], [], []
         self.now = self.most = self.answered = 0
         self.delay, self.model, self.answer_with = 0.0, model, {}
+        self.adapted = {}
         self.lock, self.thinking = threading.Lock(), threading.Lock()
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
@@ -116,16 +119,17 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def answer_of(server, body):
-    if server.model is None:
+    model = server.adapted.get(body["model"], server.model)
+    if model is None:
         return "yes"
     (content,) = (message["content"] for message in body["messages"] if message["role"] == "user")
     parts = {part["type"]: part for part in content}
     encoded = parts["image_url"]["image_url"]["url"].removeprefix("data:image/png;base64,")
     image = Image.open(io.BytesIO(base64.b64decode(encoded)))
     with server.thinking:
-        turn = Turn(server.model.preprocess(image), parts["text"]["text"])
-        batch = server.model.collate([turn], supervise=False)
-        (text,) = server.model.generate(batch, max_new_tokens=body["max_completion_tokens"])
+        turn = Turn(model.preprocess(image), parts["text"]["text"])
+        batch = model.collate([turn], supervise=False)
+        (text,) = model.generate(batch, max_new_tokens=body["max_completion_tokens"])
     return text
 
 
@@ -220,6 +224,27 @@ def test_the_cell_of_a_hosted_model_is_that_of_the_same_model_here(server, llava
     status, _, err = command("report", f"records={tmp_path}", f"output={tmp_path / 'report'}")
     assert status == 0, err
     assert "hosted_local" in (tmp_path / "report" / "report.html").read_text()
+
+
+def test_an_adapter_that_is_served_by_its_name_answers_as_the_cell_that_trained_it(server, train, tmp_path):
+    settings = ["finetune=lora", "finetune.scope=L", "finetune.lr=0.01", "trainer.precision=32-true"]
+    tuned = train("model=tiny_llava", *settings, output=tmp_path / "tuned")
+    assert tuned.status == 0, tuned.err
+    saved = tuned.cells[0] / "saved"
+    described = json.loads((saved / "adapter" / "adapter_config.json").read_text())
+    # What vLLM refuses to serve; with finetune.scope=ML the connector is in modules_to_save.
+    assert not described["modules_to_save"]
+    assert not described["use_dora"]
+    assert described["bias"] == "none"
+    served = load("hf_vlm", str(ASSETS / "tiny_llava"), dtype=torch.float32, answer_prefix=" ", max_length=256)
+    Lora("L", 8, 16.0, 0.0).load(served, saved)
+    server.adapted["tuned"] = served.eval()
+    theirs = train(*arguments(server, tmp_path), "model.source=tuned", "model.name=served", output=tmp_path / "theirs")
+    assert theirs.status == 0, theirs.err
+    columns = ["example_id", "question", "prediction"]
+    assert theirs.predictions[columns].equals(tuned.predictions[columns])
+    assert theirs.predictions["prediction"].nunique() > 3
+    assert {body["model"] for body in server.bodies} == {"tuned"}
 
 
 def test_a_cell_killed_in_the_middle_goes_on_without_asking_twice(server, train, tmp_path):
