@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 STATE = "vlmbench_micro_batches"  # key in a checkpoint
 #: Tokens whose work on a CPU is worth the calls that one more part costs; on a GPU the calls alone would cost more.
 PART_COST = 256
+#: Most numbers of gradients that are set aside: those of adapters, not of whole models.
+MOST_HELD = 2**28
 #: Least share of a batch's tokens, padding included, that parts must save on a CPU to be worth their calls.
 WORTHWHILE = 0.1
 
@@ -109,18 +111,19 @@ class MicroBatches:
             the loss of the batch, of which nothing is left.
 
         Raises:
-            torch.OutOfMemoryError: Memory does not suffice for a single row, or another process waits for this one.
+            torch.OutOfMemoryError: Memory does not suffice for a single row, another process waits for this one, or
+                the gradients of an accumulation are too many to be set aside in case of it.
         """
         lengths = module.lengths(batch)
         # Only a process that is alone can begin again: others would be left waiting within the step.
         alone = across.world() == 1
-        held = _gradients(module) if alone else {}
+        held = _gradients(module) if alone else None
         while True:
             parts = self.split(lengths, module.device.type)
             try:
                 loss = self._sum(module, batch, parts)
             except torch.OutOfMemoryError as error:
-                if not alone or not self.enabled:
+                if held is None or not self.enabled:
                     error.add_note("Set trainer.micro_tokens, trainer.gradient_checkpointing=on, or both.")
                     raise
                 self._shrink(module, lengths, parts, error)
@@ -202,9 +205,15 @@ class MicroBatches:
             raise error
 
 
-def _gradients(module: Any) -> dict[Tensor, Tensor]:
-    """Return copies, in the host's memory, of the gradients that earlier batches of an accumulation have left."""
-    return {p: p.grad.to("cpu", copy=True) for p in module.trainable().values() if p.grad is not None}
+def _gradients(module: Any) -> dict[Tensor, Tensor] | None:
+    """Return copies, in the host's memory, of the gradients that earlier batches of an accumulation have left.
+
+    None where they are so many that copying them for each batch would cost more than it may save.
+    """
+    left = {p: p.grad for p in module.trainable().values() if p.grad is not None}
+    if sum(gradient.numel() for gradient in left.values()) > MOST_HELD:
+        return None
+    return {parameter: gradient.to("cpu", copy=True) for parameter, gradient in left.items()}
 
 
 def _restore(module: Any, held: dict[Tensor, Tensor]) -> None:

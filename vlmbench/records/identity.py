@@ -12,7 +12,7 @@ from vlmbench.config.schema.method import VqaTaskConfig
 from vlmbench.config.schema.published import rule_in_force
 
 # Raised when the same configuration would give another result than before.
-RESULT_VERSION = 1
+RESULT_VERSION = 2
 
 # Where things are, how fast they go, what is shown, and what is computed from the predictions afterwards.
 NOT_IDENTITY = (
