@@ -30,7 +30,8 @@ class TrainerConfig:
         eval_batch_size: Batch size of validation, prediction and encoding.
         pixel_cache_gib: Most that preprocessed images may take on disk, of all models and domains together and never
             more than 80 % of what is free; 0 keeps none. They lie below VLMBENCH_CACHE (~/.cache/vlmbench).
-        feature_cache_gib: Most that frozen features may take there, which cells share; 0 keeps none.
+        feature_cache_gib: Most that images encoded by frozen towers may take there, which cells share; 0 keeps none,
+            and encodes a part of a training split by itself.
         vision_cache_gib: Most that what frozen vision towers of generative models give may take there, which cells
             share too: a LLaVA's takes 1.1 MiB an image in bfloat16, twice that in float32. The tower of a cell whose
             images do not all find room runs each time; 0 keeps none.
