@@ -88,9 +88,7 @@ class PretrainTaskConfig(TaskConfig):
 class FinetuneConfig:
     """How a model is adapted."""
 
-    name: str = one_of(
-        *("zero_shot", "linear_probe", "lp_text", "coop", "clip_adapter", "lora", "full", "connector"),
-    )
+    name: str = one_of("zero_shot", "linear_probe", "lp_text", "coop", "clip_adapter", "lora", "full", "connector")
 
 
 @dataclass
@@ -133,7 +131,7 @@ class LpTextConfig(FinetuneConfig):
 
 @dataclass
 class OptimisedConfig(FinetuneConfig):
-    """What every method trained by gradient steps has: AdamW with warm-up and decay.
+    """What every method trained by gradient steps has: AdamW, unless it says otherwise, with warm-up and decay.
 
     Attributes:
         lr: Peak learning rate; the YAML files take it from the model's `learning_rates`.
