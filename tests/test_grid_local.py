@@ -19,6 +19,7 @@ from vlmbench.config import schema
 from vlmbench.config.checks import encoded_splits, frozen_image, uses_linear_head
 from vlmbench.config.restore import cell_from_dict
 from vlmbench.grid import launch, local, processes
+from vlmbench.grid.estimate import estimate
 from vlmbench.grid.local import run_cells, stop_all
 from vlmbench.grid.order import seconds_left, turns
 from vlmbench.grid.outcome import Outcome, told
@@ -185,6 +186,14 @@ def test_images_are_encoded_before_a_linear_head_and_where_their_tower_is_frozen
     assert [encoded_splits(config) for config in cells] == [(), ("test",), everything, ("train",), (), everything]
     trial = dataclasses.replace(cells[2], task=schema.DiagnosisTaskConfig(evaluate_on="val"))
     assert encoded_splits(trial) == ("train", "val")
+
+
+def test_what_is_encoded_once_is_counted_once():
+    few, whole = (estimate(probe("tiny_clip", PROBE, fraction=share)) for share in (0.5, 1.0))
+    assert few.encoding.keys() == {"train", "val", "test"}
+    assert few.encoding["train"] == pytest.approx(whole.encoding["train"], rel=0.1)  # that of the whole
+    assert 0 < estimate(probe("tiny_clip", SHOT)).encoding["test"] == whole.encoding["test"] < whole.seconds
+    assert not estimate(probe("tiny_clip", TEXT)).encoding
 
 
 def test_the_time_left_counts_cells_that_run_side_by_side():

@@ -75,7 +75,8 @@ def encode_splits(
         images, places = _distinct(source, content)
 
         def make(images: Sequence[Example] = images, split: Split = split) -> dict[str, np.ndarray]:
-            return _encode(backbone, data.images(images, split), trainer, f"{label}  encoding {split}, batches")
+            batches = data.images(images, split)
+            return _encode(backbone, batches, len(images), trainer, f"{label}  encoding {split}, batches")
 
         if content is None:
             arrays, kept[split] = make(), False
@@ -128,31 +129,38 @@ def _rows(arrays: dict[str, np.ndarray], places: Sequence[int]) -> EncodedRows:
 
 
 @torch.no_grad()
-def _encode(backbone: Any, batches: DataLoader[Row], trainer: L.Trainer, doing: str) -> dict[str, np.ndarray]:
-    """Return `features` (N, F) and, where they are others, `embeddings` of all images.
+def _encode(
+    backbone: Any, batches: DataLoader[Row], count: int, trainer: L.Trainer, doing: str
+) -> dict[str, np.ndarray]:
+    """Return `features` (N, F) and, where they are others, `embeddings` of N = `count` images.
 
-    Each is encoded once, by one of the cell's processes.
+    Each image is encoded once, by one of the cell's processes.
     """
     device = trainer.strategy.root_device
     backbone.to(device).eval()
     progress = Countdown(doing, len(batches))
-    columns: dict[str, list[Tensor]] = {"index": [], "features": [], "embeddings": []}
+    columns: dict[str, Tensor] = {}
+    own: list[Tensor] = []
     for done, batch in enumerate(batches, start=1):
         with trainer.precision_plugin.forward_context():
             made = backbone.encode(cast(batch["pixels"], backbone.model))
-        columns["index"].append(batch["index"])
-        columns["features"].append(made.features.float().cpu())
-        if made.embeddings is not made.features:
-            columns["embeddings"].append(made.embeddings.float().cpu())
+        index = batch["index"]
+        own.append(index[index >= 0])  # others only keep a process in step
+        for name, values in made._asdict().items():
+            if name == "embeddings" and made.embeddings is made.features:
+                continue
+            if name not in columns:  # in place: all of it is as large as what stays
+                columns[name] = torch.empty(count, *values.shape[1:])
+            columns[name][index[index >= 0]] = values.float().cpu()[index >= 0]
         if across.rank() == 0:
             progress.update(done)
     progress.close()
-    own = {name: torch.cat(column) for name, column in columns.items() if column}
-    everything = across.gathered(own)
-    whole = {name: torch.cat([part[name] for part in everything]) for name in own}
-    index = whole.pop("index")
-    order = index.argsort()[(index < 0).sum() :]  # rows that only kept a process in step come first
-    return {name: column[order].numpy() for name, column in whole.items()}
+    if across.world() > 1:
+        rows = torch.cat(own)
+        for theirs, part in across.gathered((rows, {name: column[rows] for name, column in columns.items()})):
+            for name, column in columns.items():
+                column[theirs] = part[name]
+    return {name: column.numpy() for name, column in columns.items()}
 
 
 def _parts(

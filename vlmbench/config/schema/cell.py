@@ -30,7 +30,8 @@ class TrainerConfig:
         eval_batch_size: Batch size of validation, prediction and encoding.
         pixel_cache_gib: Most that preprocessed images may take on disk, of all models and domains together and never
             more than 80 % of what is free; 0 keeps none. They lie below VLMBENCH_CACHE (~/.cache/vlmbench).
-        feature_cache_gib: Most that frozen features may take there, which cells share; 0 keeps none.
+        feature_cache_gib: Most that images encoded by frozen towers may take there, which cells share; 0 keeps none,
+            and encodes a part of a training split by itself.
     """
 
     max_epochs: int = number(20, 1)
