@@ -23,7 +23,10 @@ from torch import Tensor, nn
 from vlmbench.tuning.heads import class_embeddings, text_logits
 
 # Words that are a single token for most tokenizers, wherever they stand; two that are tell where a placeholder is.
-PLACEHOLDERS = tuple("x a the of in on with and is or no to image photo scan lung".split())
+PLACEHOLDERS = (
+    *("x", "a", "the", "of", "in", "on", "with", "and", "is", "or", "no", "to"),
+    *("image", "photo", "scan", "lung"),
+)
 STD = 0.02  # of the initial vectors, section 4.1
 
 
