@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from vlmbench.catalogue.memory import memory, shape_of
+from vlmbench.catalogue.memory import ACTIVATION, memory, shape_of
 from vlmbench.catalogue.presence import presence
 from vlmbench.catalogue.sources import sources_of
 from vlmbench.catalogue.table import columns, download_gib, source_text
@@ -156,6 +156,8 @@ def _memory(model: schema.ModelConfig, lora: list[Target]) -> dict[str, dict[str
     shape, batch = shape_of(model.kind, model.image_size, architecture), BATCH[model.kind]
     told = {}
     for method in METHODS[model.kind]:
+        if method not in LIGHT and method not in ACTIVATION:
+            continue
         scope = "M" if method == "connector" else "" if method in LIGHT else model.default_scope
         trained = _trained(method, scope, parts, lora)
         peak = memory(parts, shape, method, trained=trained, scope=scope, batch=batch)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from vlmbench.config import schema
 
-# What nothing is drawn in: a probe is solved to convergence from zero, and off the shelf nothing is trained.
+# What nothing is drawn in: probes start from zero or from means, and off the shelf nothing is trained.
 SEEDLESS = ("zero_shot", "linear_probe", "lp_text")
 
 

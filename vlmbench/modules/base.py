@@ -27,7 +27,8 @@ class Optimisation:
 
     Attributes:
         lr: Peak learning rate.
-        weight_decay: Decoupled; applied to matrices alone, not to biases, norms and scales.
+        weight_decay: Decoupled in AdamW, a penalty of the loss in SGD; of matrices alone, not of biases, norms and
+            scales.
         warmup: Share of the steps over which the learning rate rises.
         schedule: `cosine` or `linear` to zero, or `constant`.
         optimiser: `adamw`; `sgd` with momentum 0.9; or `paged_adamw`, whose moments may go to the host's memory.

@@ -24,22 +24,8 @@ from vlmbench.tuning.heads import class_embeddings, text_logits
 
 # Words that are a single token for most tokenizers, wherever they stand; two that are tell where a placeholder is.
 PLACEHOLDERS = (
-    "x",
-    "a",
-    "the",
-    "of",
-    "in",
-    "on",
-    "with",
-    "and",
-    "is",
-    "or",
-    "no",
-    "to",
-    "image",
-    "photo",
-    "scan",
-    "lung",
+    *("x", "a", "the", "of", "in", "on", "with", "and", "is", "or", "no", "to"),
+    *("image", "photo", "scan", "lung"),
 )
 STD = 0.02  # of the initial vectors, section 4.1
 
@@ -55,7 +41,7 @@ class ContextClassifier(nn.Module):
         contexts: (S, G, M, E): sides (present, absent), one group or one a class, vectors, width.
 
     Args:
-        backbone: A contrastive backbone; its towers are frozen here.
+        backbone: A contrastive backbone, frozen.
         names: Every way of saying a class, all classes behind each other.
         owners: For each name the class it belongs to, 0..C-1; the embeddings of a class's names are averaged.
         length: Number of context vectors M; not used where `words` are given.

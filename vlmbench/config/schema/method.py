@@ -134,7 +134,7 @@ class LpTextConfig(FinetuneConfig):
 
 @dataclass
 class OptimisedConfig(FinetuneConfig):
-    """What every method trained by gradient steps has: AdamW with warm-up and decay.
+    """What every method trained by gradient steps has: AdamW, unless it says otherwise, with warm-up and decay.
 
     Attributes:
         lr: Peak learning rate; the YAML files take it from the model's `learning_rates`.
