@@ -139,7 +139,7 @@ def test_a_cell_is_trained_and_taken_to_another_domain(train, command, tmp_path)
     ran = train("model=tiny_llava", "finetune=qlora", "trainer.precision=bf16-mixed")
     assert ran.status == 0, ran.err
     assert ran.record["training"]["output_change"] > 0
-    assert ran.record["config"]["finetune"]["lr"] == 2e-3  # that of LoRA, where a model names none of its own
+    assert ran.record["config"]["finetune"]["lr"] == 2e-3  # the model's for LoRA
     trainable = {part for part, row in ran.record["cost"]["parameters"].items() if row["trainable"]}
     assert trainable == {"connector", "language"}
     (cell,) = ran.cells
