@@ -243,7 +243,7 @@ def test_an_adapter_that_is_served_by_its_name_answers_as_the_cell_that_trained_
     assert theirs.status == 0, theirs.err
     columns = ["example_id", "question", "prediction"]
     assert theirs.predictions[columns].equals(tuned.predictions[columns])
-    assert theirs.predictions["prediction"].nunique() > 3
+    assert theirs.predictions["prediction"].nunique() > 1
     assert {body["model"] for body in server.bodies} == {"tuned"}
 
 

@@ -139,7 +139,7 @@ def test_a_cell_is_trained_and_taken_to_another_domain(train, command, tmp_path)
     ran = train("model=tiny_llava", "finetune=qlora", "trainer.precision=bf16-mixed")
     assert ran.status == 0, ran.err
     assert ran.record["training"]["output_change"] > 0
-    assert ran.record["config"]["finetune"]["lr"] == 2e-3  # that of LoRA, where a model names none of its own
+    assert ran.record["config"]["finetune"]["lr"] == 2e-3  # the model's for LoRA
     trainable = {part for part, row in ran.record["cost"]["parameters"].items() if row["trainable"]}
     assert trainable == {"connector", "language"}
     (cell,) = ran.cells
@@ -162,11 +162,31 @@ def test_what_cannot_be_is_refused(command, words, said):
     assert said in err
 
 
-def test_a_missing_package_is_told_with_its_remedy(monkeypatch):
+def test_a_missing_package_is_told_with_its_remedy(command, monkeypatch, tmp_path):
     monkeypatch.setattr(presence, "find_spec", lambda _: None)
+    where = ["model=tiny_llava", "finetune=lora,qlora", "domain.patients=12", f"output={tmp_path}"]
+    _, plan, _ = command("grid.__main__", "plan", *where)
+    assert "package of qlora (1 cells): pip install 'vlmbench[qlora]'" in plan
+    assert "weights of" not in plan
     presence.package_present(schema.LoraConfig())
     with pytest.raises(AbsentError, match=r"pip install 'vlmbench\[qlora\]'.*GPUs and, slowly, on CPUs"):
         presence.package_present(schema.QloraConfig())
+
+
+@extra
+def test_the_paged_optimiser_steps_as_adamw():
+    import bitsandbytes as bnb
+
+    torch.manual_seed(0)
+    ours, theirs = (nn.Parameter(torch.ones(20, 30)) for _ in range(2))
+    # Small tensors are not paged: these steps need no GPU.
+    paged = bnb.optim.PagedAdamW32bit([{"params": [ours], "weight_decay": 0.1}], lr=1e-2)
+    plain = torch.optim.AdamW([{"params": [theirs], "weight_decay": 0.1}], lr=1e-2)
+    for _ in range(4):
+        ours.grad = torch.randn(20, 30)
+        theirs.grad = ours.grad.clone()
+        paged.step(), plain.step()
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_pages_are_those_of_a_gpu():

@@ -64,7 +64,7 @@ def facts(
         "disk": {"kept_gib": rounded(sizes.kept / GIB, 2), "passing_gib": rounded(sizes.passing / GIB, 2)},
         "downloads": {
             "gib": rounded(sum(row["gib"] for row in missing), 2),
-            "complete": all(row["sized"] for row in missing if row["kind"] != "key"),
+            "complete": all(row["sized"] for row in missing if row["kind"] in ("data", "weights")),
         },
         "tables": {name: table(planned, key, trials) for name, key in TABLES.items()},
     }
@@ -166,7 +166,7 @@ def _impossible(grid: Grid) -> list[dict[str, Any]]:
 def _missing(planned: Iterable[PlannedCell]) -> list[dict[str, Any]]:
     found = Counter(missing for one in planned for missing in one.missing)
     rows = [{**vars(missing), "cells": count} for missing, count in found.items()]
-    return sorted(rows, key=lambda row: ("data", "weights", "key").index(row["kind"]))
+    return sorted(rows, key=lambda row: ("data", "weights", "key", "package").index(row["kind"]))
 
 
 def _speeds(cells: Iterable[PlannedCell], chosen: Device | None) -> list[str]:

@@ -26,8 +26,8 @@ class Missing:
     """One thing that is not here.
 
     Attributes:
-        kind: `data`, `weights`, or the `key` of a hosted model.
-        what: Of which domain or model.
+        kind: `data`, `weights`, the `key` of a hosted model, or a `package`.
+        what: Of which domain, model or method.
         reason: Why it is not usable.
         command: What brings it; empty where no command can.
         gib: Size of the download in GiB, as far as it is known.
@@ -86,6 +86,15 @@ def missing_weights(cell: GridCell, reason: str) -> Missing:
         all(source.download_gib for source in absent),
         model.how_to_get if gated else "",
     )
+
+
+def missing_else(cell: GridCell) -> Missing:
+    """Return what a cell lacks that has its data and weights: a hosted model its key, another a method's package."""
+    config = cell.config
+    if isinstance(config.model, schema.HostedModelConfig):
+        return Missing("key", config.model.name, cell.absent)
+    name = config.finetune.name
+    return Missing("package", name, cell.absent, f"pip install 'vlmbench[{name}]'")
 
 
 def fetch(cell: GridCell, group: str, name: str) -> str:

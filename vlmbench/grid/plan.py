@@ -16,7 +16,7 @@ from vlmbench.grid.cells import Grid, GridCell
 from vlmbench.grid.devices import Device
 from vlmbench.grid.estimate import Estimate, estimate
 from vlmbench.grid.measured import Measured
-from vlmbench.grid.missing import Missing, fetch, missing_data, missing_weights
+from vlmbench.grid.missing import Missing, fetch, missing_data, missing_else, missing_weights
 from vlmbench.grid.workload import Rows, rows_of
 from vlmbench.progress import Countdown
 from vlmbench.records.state import State, state_of
@@ -131,8 +131,8 @@ def look_up(grid: Grid, folders: Folders | None = None) -> Iterator[Looked]:
             missing.append(known.get(key) or known.setdefault(key, missing_weights(cell, str(error))))
         if not missing:
             name = namer.name(config)
-            if cell.absent:  # a hosted model has no weights that could be missing
-                missing.append(Missing("key", config.model.name, cell.absent))
+            if cell.absent:  # neither data nor weights
+                missing.append(missing_else(cell))
         state = folders.state(name.folder) if name else folders.nameless(config)
         yield Looked(cell, name, state, rows, tuple(missing))
         progress.update(done)
