@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,7 +101,7 @@ class MicroBatches:
         """Compute the gradient of a batch part by part, and log the loss of the whole.
 
         Args:
-            module: Gives `lengths`, `part`, `part_loss`, `supervised`, `counted_rows` and `log` of its batches.
+            module: A `TunedModule`: gives lengths, parts and losses of its batches, and has a trainer.
             batch: Of the loader, the part of this process.
 
         Returns:
@@ -114,7 +114,7 @@ class MicroBatches:
         lengths = module.lengths(batch)
         # Only a process that is alone can begin again: others would be left waiting within the step.
         alone = across.world() == 1
-        held = _gradients(module) if alone else {}
+        held = _gradients(module.trainer) if alone else {}
         while True:
             parts = self.split(lengths, module.device.type)
             try:
@@ -127,7 +127,7 @@ class MicroBatches:
             else:
                 break
             # Outside the handler: its error holds the tensors of the step.
-            _restore(module, held)
+            _restore(module.trainer, held)
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
@@ -202,13 +202,20 @@ class MicroBatches:
             raise error
 
 
-def _gradients(module: Any) -> dict[Tensor, Tensor]:
+def _parameters(trainer: Any) -> Iterator[Tensor]:
+    """Yield what trains; from the optimiser, as walking through all modules takes as long as a small step."""
+    for optimiser in trainer.optimizers:
+        for group in optimiser.param_groups:
+            yield from group["params"]
+
+
+def _gradients(trainer: Any) -> dict[Tensor, Tensor]:
     """Return copies, in the host's memory, of the gradients that earlier batches of an accumulation have left."""
-    return {p: p.grad.to("cpu", copy=True) for p in module.trainable().values() if p.grad is not None}
+    return {p: p.grad.to("cpu", copy=True) for p in _parameters(trainer) if p.grad is not None}
 
 
-def _restore(module: Any, held: dict[Tensor, Tensor]) -> None:
-    for parameter in module.trainable().values():
+def _restore(trainer: Any, held: Mapping[Tensor, Tensor]) -> None:
+    for parameter in _parameters(trainer):
         parameter.grad = held[parameter].to(parameter.device, copy=True) if parameter in held else None
 
 
