@@ -24,6 +24,7 @@ from torch.utils.data import BatchSampler, DataLoader
 
 from vlmbench.backbones.contrastive.dual import HfDual
 from vlmbench.cell.build import build_backbone, build_module, build_tuner, optimisation_of
+from vlmbench.cell.domain import build_domain
 from vlmbench.cell.fit import fit, frozen_head
 from vlmbench.cell.work import build_data
 from vlmbench.config import schema
@@ -87,10 +88,8 @@ def configured(folder: str, epochs: int, patients: int) -> schema.CellConfig:
 
 def cell(config: schema.CellConfig, *, tiny: bool) -> tuple[TunedModule, DomainDataModule]:
     """Return the module of a cell and its data, as a cell makes them."""
-    from vlmbench.cell.domain import build_domain
-
     torch.manual_seed(0)
-    domain = build_domain(config.domain, config.task.name)
+    domain = build_domain(config.domain, "diagnosis")
     backbone = build_backbone(config.model, precision="32-true", trains_all=False, lock=config.lock)
     if not tiny:
         backbone = larger(backbone)
@@ -122,7 +121,7 @@ def loop(config: schema.CellConfig, module: Any, data: DomainDataModule) -> list
     """Train by hand, and return the mean loss of each epoch."""
     backbone, head = module.backbone, module.classifier
     optimisation = optimisation_of(config.finetune)
-    assert optimisation is not None  # noqa: S101 - LoRA has one
+    assert optimisation is not None  # LoRA has one
     trained = [p for p in module.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": optimisation.weight_decay},
