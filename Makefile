@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: help install demo test lint format unit report tiny pictures clean
+.PHONY: help install demo test lint format unit report bench tiny pictures clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,9 @@ unit: install  ## the tests, with line coverage
 
 report: install  ## report every record under runs/
 	$(BIN)/python -m vlmbench.report records=runs output=report
+
+bench: install  ## time ours beside what people use instead, and write docs/benchmarks.md
+	$(BIN)/python scripts/bench/benchmarks.py
 
 tiny: install  ## make the shipped tiny checkpoints anew (an hour)
 	$(BIN)/python scripts/make_tiny.py

@@ -59,7 +59,7 @@ def holder(tmp_path):
     assert ours.recv() == "held"
     yield process
     ours.send("enough")
-    process.join(60)
+    process.join(180)
 
 
 def test_a_held_directory_is_refused_and_its_holder_named(holder, tmp_path):
@@ -89,10 +89,10 @@ def hold_with_worker(folder, workers):
     with claim(folder):
         worker = os.fork()
         if worker == 0:
-            time.sleep(60)
+            time.sleep(600)
             os._exit(0)
         workers.put(worker)
-        time.sleep(60)
+        time.sleep(600)
 
 
 def test_a_worker_that_outlives_its_killed_parent_does_not_keep_the_cell(tmp_path):
@@ -132,7 +132,7 @@ def test_leaving_the_block_frees_it_though_a_child_lives_on(tmp_path):
     with claim(tmp_path):
         pid = os.fork()
         if pid == 0:
-            time.sleep(60)
+            time.sleep(600)
             os._exit(0)
     try:
         with claim(tmp_path) as held:
@@ -144,13 +144,13 @@ def test_leaving_the_block_frees_it_though_a_child_lives_on(tmp_path):
 
 def contend(folder, rounds, barrier, wins):
     for number in range(rounds):
-        barrier.wait(60)
+        barrier.wait(180)
         with contextlib.suppress(ClaimedError), claim(folder / str(number)) as held:
             wins.put((number, os.getpid()))
-            barrier.wait(60)  # held until all have tried
+            barrier.wait(180)  # held until all have tried
             assert not held.lost
             continue
-        barrier.wait(60)
+        barrier.wait(180)
 
 
 @pytest.mark.parametrize("left", ["nothing", "dead here", "lapsed elsewhere", "given back", "dead successor"])
@@ -171,9 +171,9 @@ def test_of_several_who_take_it_at_once_one_wins(tmp_path, left):
     processes = [FORK.Process(target=contend, args=(tmp_path, rounds, barrier, wins)) for _ in range(takers)]
     for process in processes:
         process.start()
-    won = [wins.get(timeout=60)[0] for _ in range(rounds)]
+    won = [wins.get(timeout=180)[0] for _ in range(rounds)]
     for process in processes:
-        process.join(60)
+        process.join(180)
     assert [process.exitcode for process in processes] == [0] * takers
     assert wins.empty()
     assert sorted(won) == list(range(rounds))
@@ -261,7 +261,7 @@ def test_without_locks_the_lease_alone_counts(tmp_path, monkeypatch, code):
 def test_a_holder_gives_signs_of_life(tmp_path):
     with claim(tmp_path, beat=0.05):
         os.utime(tmp_path / LOCK, (time.time() - 1000,) * 2)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while (tmp_path / LOCK).stat().st_mtime < time.time() - 500:
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -273,7 +273,7 @@ def test_who_was_taken_over_notices_and_touches_nothing_of_the_others(tmp_path):
         held.check()
         other = foreign(tmp_path / "other", old=10)
         other.rename(tmp_path / LOCK)
-        assert told.wait(20)
+        assert told.wait(60)
         assert held.lost
         with pytest.raises(LostClaimError, match="taken over by process 1 on node7"):
             held.check()
@@ -310,17 +310,22 @@ def test_a_cell_that_was_taken_over_stops_in_the_middle_and_records_no_failure(t
     import vlmbench.cell.run
     import vlmbench.cell.work
 
+    slept = []
+
     def long(_config, _domain, _weights, folder, *_):
         steal(folder)
-        time.sleep(60)
+        begun = time.monotonic()
+        try:
+            time.sleep(60)
+        finally:
+            slept.append(time.monotonic() - begun)
         raise RuntimeError("was not stopped")
 
     monkeypatch.setattr(vlmbench.cell.work, "work", long)
     monkeypatch.setattr(vlmbench.cell.run, "claim", functools.partial(claim, beat=0.05))
-    begun = time.monotonic()
     ran = train("finetune=zero_shot")
     assert (ran.status, ran.cells) == (3, [])
-    assert time.monotonic() - begun < 50
+    assert slept[0] < 50
 
 
 def test_a_directory_that_cannot_be_made_is_told_with_what_to_do(tmp_path):

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import ListConfig
 
 MISTAKES = [
     (["finetune.rnk=4"], ["'rnk'", "'rank'", "alpha", "dropout"]),
@@ -48,6 +49,20 @@ def test_a_mistake_is_one_message_with_the_valid_choices(command, arguments, exp
     assert out == ""
     for word in expected:
         assert word in err
+
+
+@pytest.mark.parametrize("arguments", [["model=tiny_clip"], ["-m", "seed=0,1"]])
+def test_ctrl_c_is_no_mistake_where_omegaconf_makes_one_of_it(command, monkeypatch, arguments):
+    def torn(*_):  # in whatever list comes first
+        try:
+            raise KeyboardInterrupt
+        finally:  # as its own tidying up does with what is half made
+            None.tidy_up()  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(ListConfig, "_set_value_impl", torn)
+    status, out, err = command("train", *arguments)
+    assert (status, out) == (130, "")
+    assert err == "vlmbench: interrupted; the same command goes on where it stopped.\n"
 
 
 @pytest.mark.parametrize(

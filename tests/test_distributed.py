@@ -106,7 +106,7 @@ def test_a_fault_in_one_rank_is_the_cells_fault_at_once(monkeypatch, tmp_path):
     words = [*BASE, *ONE_LEFT, "finetune=lora", "trainer=ddp", f"output={tmp_path}"]
     start = time.monotonic()
     assert run_ranks(composed(monkeypatch, *words), faulty) == 1
-    assert time.monotonic() - start < 60  # gloo itself would give up after the hour that a rank may take
+    assert time.monotonic() - start < 180  # gloo itself would give up after the hour that a rank may take
     (path,) = tmp_path.rglob("record.json")
     record = read_record(path.parent)
     assert record["status"] == "failed"

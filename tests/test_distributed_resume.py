@@ -31,7 +31,7 @@ LLAVA = [*BASE, "model=tiny_llava", "finetune.scope=ML", "domain.patients=15"]
 DDP, FSDP = ["trainer=ddp"], ["trainer=fsdp", "trainer.precision=32-true"]
 KILL, TERM = signal.SIGKILL, signal.SIGTERM
 LAUNCHER, ALL = -1, -2
-ENDS = 3 * KILL_AFTER  # seconds: what a loaded machine takes for the cell itself is in it
+ENDS = 12 * KILL_AFTER  # seconds: what a loaded machine takes for the cell itself is in it
 
 
 def disturbed_rank(config, at, whom):

@@ -7,8 +7,10 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 
 import pytest
 from synthetic_records import make_record
@@ -246,7 +248,7 @@ def test_watch_in_a_terminal_ends_with_q(mixed, tmp_path):
     os.write(master, b"q")
     drain = threading.Thread(target=_drain, args=(master,), daemon=True)
     drain.start()
-    assert process.wait(60) == 0
+    assert process.wait(180) == 0
 
 
 def _drain(handle: int) -> None:
@@ -339,49 +341,54 @@ def test_clean_and_a_launcher_at_once_lose_no_result(tmp_path, monkeypatch):
         return sizes(path)
 
     monkeypatch.setattr(clean, "size_of", slow)
-    removed = 0
-    for number in range(20):  # until the two have met
-        removed += _race(tmp_path / f"round-{number}")
-        if removed:
-            break
-    assert removed > 0
-
-
-def _race(folder: Path) -> int:
-    """Clean directories while a launcher takes them; returns how many were removed before it came."""
     names = [f"clip-lora-x-s{seed}-abcdef0123" for seed in range(60)]
     for name in names:
-        leave(folder / name, "interrupted")
-    faults: list[BaseException] = []
-    at = [0]
+        leave(tmp_path / name, "interrupted")
+    # The two meet at every directory, and who comes first there is drawn.
+    meeting, launched = threading.Barrier(2, timeout=180), {name: threading.Event() for name in names}
 
     def launch() -> None:
         try:
-            for at[0], name in enumerate(names):
-                while True:
-                    try:
-                        with claim(folder / name):
-                            time.sleep(0.002)
-                            write_record(folder / name, make_record(identity="abcdef0123" + "0" * 54))
-                        break
-                    except ClaimedError:
-                        time.sleep(0.001)
-        except BaseException as error:  # noqa: BLE001 - told by the test
-            faults.append(error)
+            for name in names:
+                meeting.wait()
+                time.sleep(Random(f"launcher {name}").uniform(0, 0.04))
+                _take(tmp_path / name)
+                launched[name].set()
+        except BaseException:
+            meeting.abort()  # nobody shall wait for one that has failed
+            raise
 
-    launcher = threading.Thread(target=launch)
-    launcher.start()
-    removed = 0
-    while launcher.is_alive():
-        for name in names[at[0] : at[0] + 4]:
-            found = clean.inspect(folder / name)
-            if isinstance(found, clean.Removal) and found.paths == (found.cell,):
-                removed += clean.remove(found)
-    launcher.join()
-    assert not faults
-    assert [read_record(folder / name)["status"] for name in names] == ["done"] * len(names)
-    assert not list(folder.glob(".removed-*"))
-    return removed
+    removed = set()
+    with ThreadPoolExecutor(1) as pool:
+        launcher = pool.submit(launch)
+        try:
+            for name in names:
+                meeting.wait()
+                time.sleep(Random(f"clean {name}").uniform(0, 0.02))
+                while not launched[name].is_set() and not launcher.done():
+                    found = clean.inspect(tmp_path / name)
+                    if isinstance(found, clean.Removal) and found.paths == (found.cell,) and clean.remove(found):
+                        removed.add(name)
+        except threading.BrokenBarrierError:
+            pass  # the fault is the launcher's, and is told below
+        finally:
+            meeting.abort()
+        launcher.result()
+    assert [read_record(tmp_path / name)["status"] for name in names] == ["done"] * len(names)
+    assert not list(tmp_path.glob(".removed-*"))
+    assert 0 < len(removed) < len(names)
+
+
+def _take(folder: Path) -> None:
+    """Run a cell as a launcher does that waits while another process holds the directory."""
+    while True:
+        try:
+            with claim(folder):
+                time.sleep(0.002)
+                write_record(folder, make_record(identity="abcdef0123" + "0" * 54))
+            return
+        except ClaimedError:
+            time.sleep(0.001)
 
 
 def test_retry_runs_the_failed_cells_alone(grid, tmp_path):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from stopped import SMALL, At, result, run
 
-from vlmbench.cell import stopping
+from vlmbench.cell import fit, stopping
 from vlmbench.domains.epochs import EpochSampler, UnseenBatches
 from vlmbench.modules.checkpoints import AtomicCheckpointIO
 from vlmbench.modules.stopping import LastCheckpoint
@@ -178,7 +178,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path):
 
 def python(code):
     script = f"import os, signal, sys, time\nfrom vlmbench.cell import stopping\n{code}"
-    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=180)
 
 
 def test_a_second_signal_ends_at_once_but_not_its_echo():
@@ -207,6 +207,18 @@ def test_handlers_of_a_launcher_stay_and_all_are_put_back():
         assert (stop.value.code, stop.value.reason) == (75, "the launcher")
     finally:
         signal.signal(signal.SIGUSR2, own)
+
+
+def test_ctrl_c_within_training_leaves_ctrl_c_to_what_comes_after(train, monkeypatch):
+    before = signal.getsignal(signal.SIGINT)
+    assert before is not signal.SIG_IGN
+    with monkeypatch.context() as patch:
+        patch.setattr(fit.GradientGuard, "on_train_end", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        ran = train("finetune=lora")
+    assert (ran.status, ran.cells) == (130, [])
+    assert signal.getsignal(signal.SIGINT) is before
+    child = "import signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    assert subprocess.run([sys.executable, "-c", child], capture_output=True, text=True).stdout == "True\n"
 
 
 def test_a_worker_leaves_the_request_to_its_parent_and_can_be_ended():

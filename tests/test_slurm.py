@@ -187,7 +187,7 @@ def test_what_is_queued_is_not_submitted_again_and_ctrl_c_leaves_it_there(slurm,
     assert "3 cells: 0 done already, 3 submitted before, 0 to submit" in out
     for process in (one, two):
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=180)
         assert process.returncode == 130
         assert "3 cells go on in SLURM. squeue --jobs=" in err
         assert "scancel" in err

@@ -80,7 +80,7 @@ class Cluster:
             self._start_munge()
             self._daemon("slurmctld", "-f", str(self.conf))
             self._daemon("slurmd", "-f", str(self.conf))
-            _until(self.running, 30, lambda: f"the node does not come up (state {self._state()!r}).\n{self._logs()}")
+            _until(self.running, 120, lambda: f"the node does not come up (state {self._state()!r}).\n{self._logs()}")
         except BaseException:
             self.stop()
             raise
@@ -147,7 +147,7 @@ class Cluster:
             )
         if ended.returncode:
             raise ClusterError(f"{program} does not start (exit status {ended.returncode}).\n{self._logs()}")
-        _until(lambda: bool(self._pid(program)), 10, lambda: f"{program} ended at once.\n{self._logs()}")
+        _until(lambda: bool(self._pid(program)), 60, lambda: f"{program} ended at once.\n{self._logs()}")
 
     def _run(self, *words: str) -> str:
         try:

@@ -53,7 +53,8 @@ _request = _Request()
 def stoppable() -> Iterator[None]:
     """Take the signals while the block runs; may be nested.
 
-    A launcher with handlers of its own for them keeps these and calls `request`. SIGINT stays as it is.
+    A launcher with handlers of its own for them keeps these and calls `request`. SIGINT stays as it is, and is put back
+    after the block: Lightning ignores it from the first Ctrl-C on, and so would this process and all that it starts.
     """
     outermost = not _request.process
     if outermost:
@@ -61,6 +62,8 @@ def stoppable() -> Iterator[None]:
         if threading.current_thread() is threading.main_thread():
             free = [number for number in SIGNALS if signal.getsignal(number) == signal.SIG_DFL]
             _request.taken = {number: signal.signal(number, _handle) for number in free}
+            if (own := signal.getsignal(signal.SIGINT)) is not None:  # None: not of Python, which cannot put it back
+                _request.taken[signal.SIGINT] = own
     try:
         yield
     finally:

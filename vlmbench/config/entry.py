@@ -6,7 +6,8 @@ import argparse
 import dataclasses
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +61,15 @@ def compose(
 
     Raises:
         ConfigError: The command line or a YAML file is wrong.
+        KeyboardInterrupt: Ctrl-C, also where a library makes an error of it.
         Exception: Whatever `sweep` raises.
     """
     # Hydra's own --help copies its whole registry for each group and takes seconds.
     if {"--help", "-h"} & set(sys.argv[1:]):
         print(help_text(usage, config_name))
         return Composed()
-    register()
+    with _ctrl_c_as_it_came():
+        register()
     composed = Composed()
     configs: list[DictConfig] = []
 
@@ -96,11 +99,12 @@ def compose(
             return None
 
     try:
-        with handled_by(take):
-            collect()
-        for config in configs:
-            reject_added_keys(config)
-            composed.configs.append(OmegaConf.to_object(config))
+        with _ctrl_c_as_it_came():
+            with handled_by(take):
+                collect()
+            for config in configs:
+                reject_added_keys(config)
+                composed.configs.append(OmegaConf.to_object(config))
     # Hydra raises a plain ValueError for flags that exclude each other.
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         if verbose == "1":
@@ -112,6 +116,24 @@ def compose(
     if faults:
         raise faults[0]
     return composed
+
+
+@contextmanager
+def _ctrl_c_as_it_came() -> Iterator[None]:
+    """Let Ctrl-C pass the libraries: OmegaConf tidies up what is half made then, trips over it, and says that instead.
+
+    Raises:
+        KeyboardInterrupt: One was the cause of whatever went wrong in the block.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, KeyboardInterrupt):
+            cause = cause.__cause__ or cause.__context__
+        if cause is not None:
+            raise KeyboardInterrupt from error
+        raise
 
 
 def help_text(usage: str, config_name: str) -> str:
