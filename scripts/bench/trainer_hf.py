@@ -12,6 +12,7 @@ theirs is `transformers.Trainer`. Peak memory is that of each side in a process 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import resource
 import statistics
@@ -138,7 +139,7 @@ def generative(options: argparse.Namespace) -> Race:
 
     def collate(rows: list[Any]) -> dict[str, Tensor]:
         turns = [Turn(pixels, query.prompt, query.answer) for _, e, pixels in rows for query in ask(e)]
-        return backbone.collate(turns, supervise=True)  # type: ignore[no-any-return]
+        return backbone.collate(turns, supervise=True)
 
     return Race(module, backbone.model, rows, collate, options.batch, options.device, options.large)
 
@@ -201,17 +202,13 @@ def theirs(race: Race) -> Run:
         def on_step_end(self, *_: Any, **__: Any) -> None:
             ends.append(now(race.device))
 
-        def on_log(self, *_: Any, logs: dict[str, float] | None = None, **__: Any) -> None:
-            if logs and "loss" in logs:
-                losses.append(float(logs["loss"]))
-
     class InOrder(hf.Trainer):
         def _get_train_sampler(self, *_: Any) -> Any:
-            return SequentialSampler(race.rows)  # type: ignore[arg-type]
+            return SequentialSampler(race.rows)
 
-        def log(self, logs: dict[str, float], *args: Any, **settings: Any) -> None:
-            self.state.log_history.append(logs)
-            self.callback_handler.on_log(self.args, self.state, self.control, logs)
+        def log(self, logs: dict[str, float], *_: Any, **__: Any) -> None:
+            if "loss" in logs:
+                losses.append(float(logs["loss"]))
 
     race.theirs.train()
     with tempfile.TemporaryDirectory() as folder:
@@ -232,10 +229,8 @@ def theirs(race: Race) -> Run:
             remove_unused_columns=False,
             label_names=["labels"],
         )
-        trainer = InOrder(
-            race.theirs, arguments, data_collator=race.collate, train_dataset=race.rows, callbacks=[Watch()]
-        )  # type: ignore[arg-type]
-        trainer.train()
+        parts: dict[str, Any] = {"data_collator": race.collate, "train_dataset": race.rows, "callbacks": [Watch()]}
+        InOrder(race.theirs, arguments, **parts).train()
     return Run(losses, intervals(ends))
 
 
@@ -248,7 +243,7 @@ def now(device: str) -> float:
 
 def intervals(ends: Sequence[float]) -> list[float]:
     """Return the seconds between steps, the first two left out."""
-    return [end - begin for begin, end in zip(ends[1:], ends[2:], strict=False)]
+    return [end - begin for begin, end in itertools.pairwise(ends[1:])]
 
 
 SIDES = {"ours": ours, "theirs": theirs}
