@@ -35,7 +35,10 @@ CELLS = {
     "several labels, and three rows left for two": [*THREE_LEFT, *TEXT, "domain.target=multilabel", *ACCUMULATED],
     "captions, each other's negatives": [*CAPTIONS, "finetune=full", "finetune.scope=vision+text"],
     "a probe": [*DIAGNOSIS, "finetune=linear_probe", "finetune.strengths=[0.01,1]"],
-    "answers": [*VQA, "task.monitor=val/accuracy", "trainer.batch_size=8", "trainer.eval_batch_size=9"],
+    "answers, in parts that differ between two": [
+        *(*VQA, "task.monitor=val/accuracy", "trainer.batch_size=8", "trainer.eval_batch_size=9"),
+        "trainer.micro_tokens=200",
+    ],
 }
 
 

@@ -1,5 +1,6 @@
 """A training step is the same one however it is computed: in parts, with less memory, by other kernels."""
 
+import copy
 import itertools
 import logging
 import re
@@ -11,6 +12,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch.utils.data import DataLoader
 
 from vlmbench.backbones.attention import set_attention
@@ -28,6 +30,7 @@ from vlmbench.modules.layers import checkpoint_layers, compile_layers, layers_of
 from vlmbench.modules.micro import STATE, MicroBatches, cut, padded
 from vlmbench.modules.optimiser import adamw, can_be_fused
 from vlmbench.modules.prompting import vqa
+from vlmbench.tuning.lora_linear import QuickLinear, quicken
 from vlmbench.tuning.tuners import Lora
 from vlmbench.weights.source import ASSETS
 
@@ -234,6 +237,29 @@ def test_the_attention_s_kernel_reaches_every_part():
     torch.testing.assert_close(module.part_loss(batch), before)
     with pytest.raises(UserError, match=r"trainer.attention=auto"):
         set_attention(torch.nn.Linear(2, 2), "eager")
+
+
+@pytest.mark.parametrize("cast", [False, True])
+def test_an_update_is_that_of_peft_s_own_layer(cast):
+    torch.manual_seed(0)
+    dtype = torch.bfloat16 if cast else torch.float32
+    frozen = torch.nn.Sequential(torch.nn.Linear(6, 5)).to(dtype)
+    config = LoraConfig(r=3, lora_alpha=7, lora_dropout=0.3, target_modules=["0"], init_lora_weights=False)
+    theirs = get_peft_model(frozen, config)
+    ours = copy.deepcopy(theirs)
+    quicken(ours)
+    results = []
+    for model in (theirs, ours):
+        torch.manual_seed(1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=cast):
+            out = model(torch.linspace(-1, 1, 24).view(2, 2, 6).to(dtype))
+        out.float().square().sum().backward()
+        results.append([out.detach(), *(p.grad for p in model.parameters() if p.requires_grad)])
+    torch.testing.assert_close(*results, rtol=3e-2 if cast else 1e-5, atol=3e-2 if cast else 1e-6)
+    assert sum(isinstance(layer, QuickLinear) for layer in ours.modules()) == 1
+    assert not any(isinstance(layer, QuickLinear) for layer in theirs.modules())
+    with ours.disable_adapter():
+        assert not torch.equal(ours(torch.ones(2, 6, dtype=dtype)), results[1][0][0])
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,7 +103,7 @@ class MicroBatches:
         """Compute the gradient of a batch part by part, and log the loss of the whole.
 
         Args:
-            module: Gives `lengths`, `part`, `part_loss`, `supervised`, `counted_rows` and `log` of its batches.
+            module: A `TunedModule`: gives lengths, parts and losses of its batches, and has a trainer.
             batch: Of the loader, the part of this process.
 
         Returns:
@@ -117,7 +117,7 @@ class MicroBatches:
         lengths = module.lengths(batch)
         # Only a process that is alone can begin again: others would be left waiting within the step.
         alone = across.world() == 1
-        held = _gradients(module) if alone else None
+        held = _gradients(module.trainer) if alone else None
         while True:
             parts = self.split(lengths, module.device.type)
             try:
@@ -130,7 +130,7 @@ class MicroBatches:
             else:
                 break
             # Outside the handler: its error holds the tensors of the step.
-            _restore(module, held)
+            _restore(module.trainer, held)
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
@@ -205,19 +205,26 @@ class MicroBatches:
             raise error
 
 
-def _gradients(module: Any) -> dict[Tensor, Tensor] | None:
+def _parameters(trainer: Any) -> Iterator[Tensor]:
+    """Yield what trains; from the optimiser, as walking through all modules takes as long as a small step."""
+    for optimiser in trainer.optimizers:
+        for group in optimiser.param_groups:
+            yield from group["params"]
+
+
+def _gradients(trainer: Any) -> dict[Tensor, Tensor] | None:
     """Return copies, in the host's memory, of the gradients that earlier batches of an accumulation have left.
 
     None where they are so many that copying them for each batch would cost more than it may save.
     """
-    left = {p: p.grad for p in module.trainable().values() if p.grad is not None}
+    left = {p: p.grad for p in _parameters(trainer) if p.grad is not None}
     if sum(gradient.numel() for gradient in left.values()) > MOST_HELD:
         return None
     return {parameter: gradient.to("cpu", copy=True) for parameter, gradient in left.items()}
 
 
-def _restore(module: Any, held: dict[Tensor, Tensor]) -> None:
-    for parameter in module.trainable().values():
+def _restore(trainer: Any, held: Mapping[Tensor, Tensor]) -> None:
+    for parameter in _parameters(trainer):
         parameter.grad = held[parameter].to(parameter.device, copy=True) if parameter in held else None
 
 

@@ -38,6 +38,8 @@ def add_lora(
     """
     from peft import LoraConfig, get_peft_model
 
+    from vlmbench.tuning.lora_linear import quicken
+
     # PEFT asks transformers for an attribute by its old name; nothing here can change that.
     warnings.filterwarnings("ignore", message=r".*`is_gradient_checkpointing` is deprecated", category=FutureWarning)
     missing = [path for path in train_in_full if path not in dict(model.named_modules())]
@@ -47,7 +49,9 @@ def add_lora(
 
     config = LoraConfig(target_modules=targets, modules_to_save=list(train_in_full) or None, **settings)
     unfuse(model)
-    return get_peft_model(model, config)
+    wrapped = get_peft_model(model, config)
+    quicken(wrapped)
+    return wrapped
 
 
 def load_lora(model: nn.Module, folder: Path) -> nn.Module:
@@ -55,12 +59,15 @@ def load_lora(model: nn.Module, folder: Path) -> nn.Module:
     from peft import PeftModel
     from peft.utils import load_peft_weights, set_peft_model_state_dict
 
+    from vlmbench.tuning.lora_linear import quicken
+
     unfuse(model)
     wrapped = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
     hold_in_float32(p for p in wrapped.parameters() if p.requires_grad)
     # Once more: the first time, modules trained in full were rounded to the type of a half-precision network.
     set_peft_model_state_dict(wrapped, load_peft_weights(str(folder), device="cpu"))
     freeze(wrapped)
+    quicken(wrapped)
     return wrapped
 
 
