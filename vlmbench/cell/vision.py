@@ -94,7 +94,7 @@ def recall_vision(
         pixels = backbone.preprocess(data.domain.images.load(key))
         data.tally.decoded()
         with alone, trainer.precision_plugin.forward_context():  # autocast holds in a thread alone
-            return _on_host(backbone.see(pixels), dtype)
+            return on_host(backbone.see(pixels), dtype)
 
     try:
         parts = _parts(config, data.domain, backbone, weights, settings, device)
@@ -155,6 +155,7 @@ def _parts(
     }
 
 
-def _on_host(image: ImageInputs, dtype: torch.dtype) -> ImageInputs:
+def on_host(image: ImageInputs, dtype: torch.dtype) -> ImageInputs:
+    """Return an image whose tensors are in the host's memory, its numbers in the given type."""
     tensors = {key: v.to("cpu", dtype) if v.is_floating_point() else v.cpu() for key, v in image.tensors.items()}
     return ImageInputs(tensors, image.tokens)
