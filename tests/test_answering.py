@@ -62,7 +62,8 @@ def test_beginnings_are_shared_by_rows_of_one_image_that_begin_alike():
     assert shared.rest["rest_ids"].tolist() == [[0, 5], [6, 7], [0, 5], [0, 8], [0, 8]]
     assert shared_beginnings(rows[:2], ["a", "b"], image_token=9, pad=0) is None
     # Nothing but the image's own places may count otherwise than by one.
-    assert shared_beginnings([[1, 9, 9], [1, 9, 9]], ["a", "a"], image_token=9, pad=0) is None
+    for short in ([1, 9, 9], [1, 9, 9, 4]):
+        assert shared_beginnings([short, short], ["a", "a"], image_token=9, pad=0) is None
 
 
 def test_rows_that_have_ended_are_let_go(llava):

@@ -1,6 +1,6 @@
 """Time answering a VQA split against asking one question at a time, and scoring options against a row for each option.
 
-    python scripts/bench/generation.py [--questions 256] [--repetitions 3] [--device cuda --small] [--json FILE]
+    python scripts/bench/generation.py [--questions 192] [--repetitions 3] [--device cuda --small] [--json FILE]
 
 Ours is the path of a cell: its loader, its module, its batches. The baseline of the answers is what the study does, the
 checkpoint's own processor and `model.generate` for each question; that of the scores, a batch of rows with each option
@@ -287,7 +287,7 @@ def on_device(device: str, small: bool, count: int, repetitions: int) -> Row:
 def main() -> None:
     """Check, time, print."""
     parser = arguments_of(__doc__)
-    parser.add_argument("--questions", type=int, default=256)
+    parser.add_argument("--questions", type=int, default=192)
     parser.add_argument("--device", default="cuda", help="of the row of LLaVA-7B's sizes")
     parser.add_argument("--small", action="store_true", help="a tiny model in the place of LLaVA-7B")
     parser.add_argument("--device-only", action="store_true", help="that row alone")

@@ -71,7 +71,7 @@ class Shared:
 def shared_beginnings(
     prompts: Sequence[Sequence[int]], images: Sequence[str], *, image_token: int, pad: int
 ) -> Shared | None:
-    """Return prompts by their beginnings; None where no two begin alike.
+    """Return prompts by their beginnings; None where no two begin alike, or less than two tokens follow an image.
 
     A beginning ends one token behind the image: from there on positions only count up, whatever the image took. Only
     causal attention makes a beginning the same whatever follows.
@@ -93,7 +93,7 @@ def shared_beginnings(
             rows.append(row)
         rests.append(ids[length:])
         numbers.append(number)
-    if len(beginnings) == len(prompts) or any(image_token in rest for rest in rests):
+    if len(beginnings) == len(prompts) or any(ids[-1] == image_token for ids in beginnings):
         return None
     rest = {
         "rest_ids": pad_rows(rests, pad, left=True),
