@@ -24,10 +24,12 @@ class QuickLinear(Linear):
         (name,) = self.active_adapters
         down: Any = self.lora_A[name]
         up: Any = self.lora_B[name]
+        dropout: Any = self.lora_dropout[name]
         if x.dtype != down.weight.dtype and not torch.is_autocast_enabled(x.device.type):
             return super().forward(x)
-        base = self.base_layer(x)
-        narrow = down(self.lora_dropout[name](x)) * self.scaling[name]
+        layer: Any = self.base_layer
+        base: Tensor = layer(x)
+        narrow = down(dropout(x)) * self.scaling[name]
         return torch.addmm(base.flatten(0, -2), narrow.flatten(0, -2), up.weight.T).view_as(base)
 
 
