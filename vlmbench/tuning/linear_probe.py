@@ -156,9 +156,10 @@ class _Data:
     def of(cls, features: Tensor, wanted: Tensor) -> _Data:
         """Gather them from features (N, F) and what each output should be for each row, (N, R)."""
         rows, width = features.shape
-        mean = features.mean(0, dtype=torch.float64)
-        sums = torch.zeros(wanted.shape[1], width, dtype=torch.float64, device=features.device)
-        moments = sums.new_zeros(width, width)
+        # In blocks: a mean in float64 of the whole would first make a copy of it.
+        mean = torch.stack([block.double().sum(0) for block in features.split(4096)]).sum(0) / rows
+        sums = mean.new_zeros(wanted.shape[1], width)
+        moments = mean.new_zeros(width, width)
         span = None
         if rows < width:
             span, triangle = torch.linalg.qr((features.double() - mean).T)
