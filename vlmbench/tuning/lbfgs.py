@@ -146,7 +146,9 @@ class _Memory:
         self.slots.insert(0, slot)
         curvature = _dot(step, change)
         tells = good & (curvature > 0)
-        self.steps[slot], self.changes[slot] = step, change
+        # Not even a zero hides what is not finite, as a trial far off may be.
+        self.steps[slot] = torch.where(_each(tells), step, 0.0)
+        self.changes[slot] = torch.where(_each(tells), change, 0.0)
         self.inverse[slot] = torch.where(tells, 1 / curvature, 0.0)
         self.scale = torch.where(tells, curvature / _dot(change, precondition(change, which)), self.scale)
 

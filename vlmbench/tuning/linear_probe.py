@@ -73,25 +73,24 @@ def solve(
         targets: (N,) class indices, or (N, C) zeros and ones for multi-label.
         classes: Number of classes C.
         strengths: Inverse strengths of the L2 penalty, scikit-learn's C.
-        max_iter: Most L-BFGS steps of a probe.
+        max_iter: Most L-BFGS steps of a probe in either precision.
         tolerance: Largest absolute gradient entry at which a probe counts as solved.
 
     Returns:
         The solutions in the order of the strengths.
     """
-    exclusive = targets.ndim == 1 and classes > 2
-    if targets.ndim == 2:
-        wanted = targets.double()
-    elif exclusive:
+    binary = targets.ndim == 1 and classes == 2
+    exclusive = targets.ndim == 1 and not binary
+    if exclusive:
         wanted = functional.one_hot(targets.long(), classes).double()
     else:
-        wanted = targets.double()[:, None]
+        wanted = targets.double()[:, None] if binary else targets.double()
     data = _Data.of(features, wanted)
     together = max(1, TOGETHER // (wanted.shape[1] * features.shape[1]))
     solutions = []
     for first in range(0, len(strengths), together):
         problem = _Problem(data, strengths[first : first + together], exclusive, tolerance)
-        solutions += problem.solve(max_iter, tolerance, mirrored=targets.ndim == 1 and not exclusive)
+        solutions += problem.solve(max_iter, tolerance, mirrored=binary)
     return solutions
 
 
@@ -157,9 +156,10 @@ class _Data:
     def of(cls, features: Tensor, wanted: Tensor) -> _Data:
         """Gather them from features (N, F) and what each output should be for each row, (N, R)."""
         rows, width = features.shape
-        mean = features.mean(0, dtype=torch.float64)
-        sums = torch.zeros(wanted.shape[1], width, dtype=torch.float64, device=features.device)
-        moments = sums.new_zeros(width, width)
+        # In blocks: a mean in float64 of the whole would first make a copy of it.
+        mean = torch.stack([block.double().sum(0) for block in features.split(4096)]).sum(0) / rows
+        sums = mean.new_zeros(wanted.shape[1], width)
+        moments = mean.new_zeros(width, width)
         span = None
         if rows < width:
             span, triangle = torch.linalg.qr((features.double() - mean).T)
