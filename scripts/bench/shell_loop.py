@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from grid_overhead import cells_of
 from measure import Row, arguments_of, finish, in_turn
 
 from vlmbench.config.entry import compose

@@ -28,6 +28,7 @@ from vlmbench.modules.checkpoints import LAST, AtomicCheckpointIO, newest, whole
 from vlmbench.modules.contrastive import targets_of
 from vlmbench.modules.scoring import validation_metrics
 from vlmbench.modules.stopping import LastCheckpoint
+from vlmbench.modules.waiting import DataWait
 from vlmbench.records.state import CHECKPOINTS
 from vlmbench.tuning.heads import LinearHead
 from vlmbench.tuning.linear_probe import Solution, search
@@ -104,7 +105,8 @@ def fit(
     """Train with Lightning, go on where a checkpoint is, and leave the epoch in `module` that validation picks.
 
     Returns:
-        The selection, and facts of the training: epochs, optimiser steps, rows seen, and how far the output moved.
+        The selection, and facts of the training: epochs, optimiser steps, the curve, the share of a step
+        that waited for data, and how far the output moved.
 
     Raises:
         UntrainedError: A tensor that should train does not, or the tuned model answers as before.
@@ -119,7 +121,7 @@ def fit(
         mode=mode,
         save_on_train_epoch_end=True,
     )
-    progress = Progress(label, config.task.monitor)
+    progress, waiting = Progress(label, config.task.monitor), DataWait()
     callbacks = [
         GradientGuard(),
         BatchSeed(config.seed),
@@ -128,6 +130,7 @@ def fit(
         EarlyStopping(monitor=config.task.monitor, mode=mode, patience=config.trainer.patience),
         keep,
         LastCheckpoint(checkpoints / LAST, config.trainer.checkpoint_minutes, stopping),
+        waiting,
     ]
     witness = _witness(module, data)
     module.max_steps = config.trainer.max_steps
@@ -151,6 +154,7 @@ def fit(
                 "optimiser_steps": trainer.global_step,
                 "resumed": found is not None,
                 "curve": progress.curve,
+                "data_wait": waiting.share("train"),
                 "best": Path(keep.best_model_path).name,
                 "value": float(keep.best_model_score) if keep.best_model_score is not None else None,
             }
@@ -168,7 +172,8 @@ def fit(
             f"{config.task.monitor} is not a number in any epoch, so none can be chosen. Lower finetune.lr, or look at "
             "the validation split: a class may be missing there."
         )
-    trained = {key: facts[key] for key in ("epochs", "optimiser_steps", "resumed", "curve")} | {"output_change": change}
+    told = ("epochs", "optimiser_steps", "resumed", "curve", "data_wait")
+    trained = {key: facts.get(key) for key in told} | {"output_change": change}
     return Selection(config.task.monitor, facts["value"], {"epoch": int(state["epoch"])}), trained
 
 

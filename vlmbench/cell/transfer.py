@@ -128,6 +128,7 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
     from vlmbench.cell.trainer import make_trainer
     from vlmbench.cell.work import SAVED, batch_variance, build_data, describe_data, predict, score
     from vlmbench.modules.callbacks import PredictProgress
+    from vlmbench.modules.waiting import DataWait
     from vlmbench.records.environment import environment
     from vlmbench.tuning.heads import LinearHead
     from vlmbench.tuning.parameters import count_by_part
@@ -143,10 +144,11 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
         head = LinearHead.load(saved) if uses_linear_head(config) else None
         module = build_module(config, domain, backbone, head)
         data = build_data(config, domain, backbone)
+        waiting = DataWait()
         trainer = make_trainer(
             config.trainer,
             transfer.folder,
-            [PredictProgress(transfer.label)],
+            [PredictProgress(transfer.label), waiting],
             None,
             deterministic=config.deterministic,
         )
@@ -157,7 +159,11 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
     return {
         **scored,
         "selection": None,
-        "cost": {**cost(clock, parameters, frame, None, saved, usage), **asked(backbone)},
+        "cost": {
+            **cost(clock, parameters, frame, None, saved, usage),
+            "data_wait": {"train": None, "predict": waiting.share("predict")},
+            **asked(backbone),
+        },
         "data": describe_data(domain),
         "environment": environment(
             device=getattr(backbone, "place", str(device)), precision=precision, threads=torch.get_num_threads()

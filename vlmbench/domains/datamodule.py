@@ -19,6 +19,7 @@ from vlmbench.domains.codec import UnkeptError, is_random
 from vlmbench.domains.epochs import EpochSampler, UnseenBatches
 from vlmbench.domains.pixels import KeptPixels
 from vlmbench.domains.shares import WHOLE, Share, SharedBatches, WholeBatches
+from vlmbench.domains.workers import AUTOMATIC, Collating, Loader, aside, fitting
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +121,9 @@ class ExampleDataset(Dataset[Row]):
     def __getitem__(self, index: int) -> Row:
         row = index if index >= 0 else ~index
         example = self.examples[row]
-        return index, example, self.pixels(example.image) if self.encoded is None else self.encoded[row]
+        if self.encoded is not None:
+            return index, example, self.encoded[row]
+        return aside(lambda: (index, example, self.pixels(example.image)))
 
 
 class DomainDataModule(L.LightningDataModule):
@@ -131,7 +134,8 @@ class DomainDataModule(L.LightningDataModule):
         preprocess: The model's own preprocessing.
         batch_size: Rows in a training batch, over all processes together.
         eval_batch_size: Rows in a batch of validation, prediction and encoding.
-        num_workers: Processes that decode images; none is started for a split that is kept on disk.
+        num_workers: Processes that decode images; none is started for a split that is kept on disk. `AUTOMATIC`: as
+            many as fit this machine for images of files, none for synthetic ones, which are rendered once.
         seed: Of the order of the training rows.
         cache: Folder below which preprocessed images are kept for all jobs of this machine, where they come from files.
         cache_gib: Most that they may take there; 0 keeps nothing.
@@ -180,12 +184,12 @@ class DomainDataModule(L.LightningDataModule):
             except UnkeptError as error:
                 log.warning("%s: nothing is kept in the pixel cache: %s.", model, error)
         # With workers each process would fill a memory of its own and throw it away.
-        memory = CACHE_BYTES if num_workers == 0 and not random else 0
+        memory = CACHE_BYTES if num_workers <= 0 and not random else 0
         self._pixels = PixelCache(domain.images, preprocess, memory, kept, self.tally)
 
     def train_dataloader(self) -> DataLoader[Row]:
         """Return shuffled batches of the training split, made by `collate`."""
-        workers = self._workers("train")
+        workers = self._workers("train", self.batch_size)
         rows = self.rows("train")
         order = SharedBatches(EpochSampler(rows, self.seed), self.batch_size, self.share)
         batches = UnseenBatches(order, self.batch_size // self.share.world, self.start)
@@ -193,13 +197,14 @@ class DomainDataModule(L.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Row]:
         """Return batches of the validation split, in order, made by `collate`."""
-        workers = self._workers("val")
+        workers = self._workers("val", self.eval_batch_size)
         return self._loader(self.rows("val"), self.collate, self.eval_batch_size, workers)
 
     def ordered(self, split: Split, collate: Collate, batch_size: int | None = None) -> DataLoader[Row]:
         """Return batches of any split in the domain's order, to encode or to predict on."""
-        workers = self._workers(split)
-        return self._loader(self.rows(split), collate, batch_size or self.eval_batch_size, workers)
+        batch_size = batch_size or self.eval_batch_size
+        workers = self._workers(split, batch_size)
+        return self._loader(self.rows(split), collate, batch_size, workers)
 
     def warm(self, split: Split) -> bool:
         """Keep the images of a split on disk that are not there yet; return whether all are there."""
@@ -212,9 +217,18 @@ class DomainDataModule(L.LightningDataModule):
         """Return one split's rows."""
         return ExampleDataset(self.domain.split(split), self._pixels, self.encoded.get(split))
 
-    def _workers(self, split: Split) -> int:
+    def _workers(self, split: Split, batch_size: int) -> int:
         """Return the processes that read a split: what is kept is read faster than a worker's tensors are passed on."""
-        return 0 if split in self.encoded or self.warm(split) else self.num_workers
+        if split in self.encoded or self.warm(split):
+            return 0
+        if self.num_workers != AUTOMATIC:
+            return self.num_workers
+        if not isinstance(self.domain.images, StoredImages):
+            return 0
+        workers = fitting(-(-len(self.domain.split(split)) // batch_size))
+        if workers:
+            self._pixels.max_bytes = 0
+        return workers
 
     def _loader(
         self, rows: ExampleDataset, collate: Collate, batches: BatchSampler | int, workers: int
@@ -226,7 +240,7 @@ class DomainDataModule(L.LightningDataModule):
             # In a grid a cell comes from a fork server, and its workers would by default from another, which imports
             # torch anew.
             how |= {"num_workers": workers, "persistent_workers": True, "multiprocessing_context": "fork"}
-        return DataLoader(rows, collate_fn=collate, **how)
+        return Loader(rows, collate_fn=Collating(collate), **how)
 
 
 def stack_pixels(rows: list[Row]) -> dict[str, Tensor]:
