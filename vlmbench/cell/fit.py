@@ -30,6 +30,7 @@ from vlmbench.modules.layers import checkpoint_layers, compile_layers, release_l
 from vlmbench.modules.micro import MicroBatches
 from vlmbench.modules.scoring import validation_metrics
 from vlmbench.modules.stopping import LastCheckpoint
+from vlmbench.modules.waiting import DataWait
 from vlmbench.records.state import CHECKPOINTS
 from vlmbench.tuning.heads import LinearHead
 from vlmbench.tuning.linear_probe import Solution, search
@@ -118,8 +119,8 @@ def fit(
     """Train with Lightning, go on where a checkpoint is, and leave the epoch in `module` that validation picks.
 
     Returns:
-        The selection, and facts of the training: epochs, optimiser steps, how they were computed, the curve, and how
-        far the output moved.
+        The selection, and facts of the training: epochs, optimiser steps, how they were computed, the curve, the share
+        of a step that waited for data, and how far the output moved.
 
     Raises:
         UntrainedError: A tensor that should train does not, or the tuned model answers as before.
@@ -134,7 +135,7 @@ def fit(
         mode=mode,
         save_on_train_epoch_end=True,
     )
-    progress = Progress(label, config.task.monitor)
+    progress, waiting = Progress(label, config.task.monitor), DataWait()
     callbacks = [
         GradientGuard(),
         BatchSeed(config.seed),
@@ -143,6 +144,7 @@ def fit(
         EarlyStopping(monitor=config.task.monitor, mode=mode, patience=config.trainer.patience),
         keep,
         LastCheckpoint(checkpoints / LAST, config.trainer.checkpoint_minutes, stopping),
+        waiting,
     ]
     witness = _witness(module, data)
     module.max_steps = config.trainer.max_steps
@@ -169,6 +171,7 @@ def fit(
                 "resumed": found is not None,
                 "computed": _computed(fitted, trainer),
                 "curve": progress.curve,
+                "data_wait": waiting.share("train"),
                 "best": Path(keep.best_model_path).name,
                 "value": float(keep.best_model_score) if keep.best_model_score is not None else None,
             }
@@ -186,8 +189,8 @@ def fit(
             f"{config.task.monitor} is not a number in any epoch, so none can be chosen. Lower finetune.lr, or look at "
             "the validation split: a class may be missing there."
         )
-    kept = ("epochs", "optimiser_steps", "resumed", "computed", "curve")
-    trained = {key: facts[key] for key in kept if key in facts} | {"output_change": change}
+    told = ("epochs", "optimiser_steps", "resumed", "computed", "curve", "data_wait")
+    trained = {key: facts.get(key) for key in told} | {"output_change": change}
     return Selection(config.task.monitor, facts["value"], {"epoch": int(state["epoch"])}), trained
 
 

@@ -1,12 +1,25 @@
 """What every cell needs imported; the fork server imports this once. Nothing here may touch a GPU."""
 
+import importlib
+
 import lightning
 import peft
+import pyarrow.parquet
 import sklearn.metrics
 import torch._dynamo  # optimisers import it at their first step, which takes seconds
-import transformers.models.clip
-import transformers.models.llava
 
 import vlmbench.cell.work
+import vlmbench.domains.phantom.build
 
-__all__ = ["lightning", "peft", "sklearn", "torch", "transformers", "vlmbench"]
+__all__ = ["lightning", "peft", "pyarrow", "sklearn", "torch", "vlmbench"]
+
+#: What cells of the shipped models import; the packages around these modules import nothing by themselves.
+MODELS = (
+    *(f"transformers.models.clip.{part}_clip" for part in ("modeling", "processing", "image_processing_pil")),
+    *(f"transformers.models.llava.{part}_llava" for part in ("modeling", "processing")),
+    *("transformers.models.llama.modeling_llama", "transformers.models.auto.processing_auto"),
+    *("peft.utils.transformers_weight_conversion", "vlmbench.backbones.contrastive.clip"),
+    *("vlmbench.backbones.generative.native", "torchmetrics.functional.text"),
+)
+for name in MODELS:
+    importlib.import_module(name)

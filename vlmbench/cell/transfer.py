@@ -139,6 +139,7 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
     from vlmbench.cell.vision import recall_vision
     from vlmbench.cell.work import SAVED, batch_variance, build_data, describe_data, predict, preprocessing_of, score
     from vlmbench.modules.callbacks import PredictProgress
+    from vlmbench.modules.waiting import DataWait
     from vlmbench.records.environment import environment
     from vlmbench.tuning.heads import LinearHead, load_classifier
     from vlmbench.tuning.parameters import count_by_part
@@ -156,10 +157,11 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
             attention=config.trainer.attention,
         )
         data = build_data(config, domain, backbone)
+        waiting = DataWait()
         trainer = make_trainer(
             config.trainer,
             transfer.folder,
-            [PredictProgress(transfer.label)],
+            [PredictProgress(transfer.label), waiting],
             None,
             deterministic=config.deterministic,
         )
@@ -210,6 +212,7 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
             **cost(clock, parameters, frame, None, saved, usage),
             "features_kept": kept,
             "vision_kept": seen,
+            "data_wait": {"train": None, "predict": waiting.share("predict")},
             **asked(backbone),
         },
         "data": describe_data(domain),

@@ -32,6 +32,7 @@ from vlmbench.modules import across
 from vlmbench.modules.base import TunedModule
 from vlmbench.modules.callbacks import PredictProgress
 from vlmbench.modules.generative import GenerativeModule
+from vlmbench.modules.waiting import DataWait
 from vlmbench.records.environment import environment
 from vlmbench.records.store import write_predictions
 from vlmbench.reporting.dashboards import Dashboard
@@ -66,9 +67,9 @@ def work(
     with clock.phase("setup"):
         L.seed_everything(config.seed, workers=True, verbose=False)
         trains_all = config.finetune.name == "full"
-        trainer = make_trainer(
-            config.trainer, folder, [PredictProgress(label)], None, deterministic=config.deterministic
-        )
+        waiting = DataWait()
+        watched = [PredictProgress(label), waiting]
+        trainer = make_trainer(config.trainer, folder, watched, None, deterministic=config.deterministic)
         backbone = build_backbone(
             config.model,
             precision=config.trainer.precision,
@@ -136,6 +137,7 @@ def work(
         with clock.phase("save"):
             across.from_zero(lambda: save(tuner, backbone, head, saved))
     batches = predict(module, data, trainer, clock, predicted_split(config))
+    waited = {"train": trained.pop("data_wait", None), "predict": waiting.share("predict")}
     usage = across.gathered((data.tally.counts(), peak_memory()))
     if not leads:
         return {}
@@ -148,6 +150,7 @@ def work(
         "training": trained,
         "cost": {
             **cost(clock, parameters, frame, train_rate, saved, usage),
+            "data_wait": waited,
             "features_kept": kept,
             "vision_kept": seen,
             **asked(backbone),

@@ -33,6 +33,10 @@ class ImageError(Exception):
         self.key = key
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type[ImageError], tuple[str, str]]:
+        """Let it pass from one process to another."""
+        return type(self), (self.key, self.reason)
+
 
 @dataclass(frozen=True, slots=True)
 class Example:

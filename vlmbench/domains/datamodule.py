@@ -19,6 +19,7 @@ from vlmbench.domains.codec import UnkeptError, is_random
 from vlmbench.domains.epochs import EpochSampler, UnseenBatches
 from vlmbench.domains.pixels import KeptPixels
 from vlmbench.domains.shares import WHOLE, Share, SharedBatches, WholeBatches
+from vlmbench.domains.workers import AUTOMATIC, Collating, Loader, aside, fitting
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +121,9 @@ class ExampleDataset(Dataset[Row]):
     def __getitem__(self, index: int) -> Row:
         row = index if index >= 0 else ~index
         example = self.examples[row]
-        return index, example, self.pixels(example.image) if self.encoded is None else self.encoded[row]
+        if self.encoded is not None:
+            return index, example, self.encoded[row]
+        return aside(lambda: (index, example, self.pixels(example.image)))
 
 
 class DomainDataModule(L.LightningDataModule):
@@ -131,7 +134,8 @@ class DomainDataModule(L.LightningDataModule):
         preprocess: The model's own preprocessing.
         batch_size: Rows in a training batch, over all processes together.
         eval_batch_size: Rows in a batch of validation, prediction and encoding.
-        num_workers: Processes that decode images; none is started for a split that is kept on disk.
+        num_workers: Processes that decode images; none is started for a split that is kept on disk. `AUTOMATIC`: as
+            many as fit this machine for images of files, none for synthetic ones, which are rendered once.
         seed: Of the order of the training rows.
         cache: Folder below which preprocessed images are kept for all jobs of this machine, where they come from files.
         cache_gib: Most that they may take there; 0 keeps nothing.
@@ -182,12 +186,12 @@ class DomainDataModule(L.LightningDataModule):
             except UnkeptError as error:
                 log.warning("%s: nothing is kept in the pixel cache: %s.", model, error)
         # With workers each process would fill a memory of its own and throw it away.
-        memory = CACHE_BYTES if num_workers == 0 and not random else 0
+        memory = CACHE_BYTES if num_workers <= 0 and not random else 0
         self._pixels = PixelCache(domain.images, preprocess, memory, kept, self.tally)
 
     def train_dataloader(self) -> DataLoader[Row]:
         """Return shuffled batches of the training split, made by `collate`."""
-        workers = self._workers("train")
+        workers = self._workers("train", self.batch_size)
         rows = self.rows("train")
         order = SharedBatches(EpochSampler(rows, self.seed), self.batch_size, self.share)
         batches = UnseenBatches(order, self.batch_size // self.share.world, self.start)
@@ -200,12 +204,13 @@ class DomainDataModule(L.LightningDataModule):
     def arranged(self, split: Split, collate: Collate) -> DataLoader[Row]:
         """Return batches of any split as `arrange` orders it: rows carry their `index` in the domain's order."""
         order = self.arrange(self.domain.split(split))
-        workers = self._workers(split)
+        workers = self._workers(split, self.eval_batch_size)
         return self._in_batches(self.rows(split), collate, self.eval_batch_size, order, workers)
 
     def ordered(self, split: Split, collate: Collate, batch_size: int | None = None) -> DataLoader[Row]:
         """Return batches of any split in the domain's order, to encode."""
-        size, workers = batch_size or self.eval_batch_size, self._workers(split)
+        size = batch_size or self.eval_batch_size
+        workers = self._workers(split, size)
         return self._in_batches(self.rows(split), collate, size, in_order(self.domain.split(split)), workers)
 
     def images(self, examples: Sequence[Example], what: str) -> DataLoader[Row]:
@@ -215,8 +220,8 @@ class DomainDataModule(L.LightningDataModule):
             examples: Of the domain, or of the whole that it is a part of.
             what: The word for them in messages.
         """
-        workers = 0 if self._warm(examples, what) else self.num_workers
         rows = ExampleDataset(examples, self._pixels)
+        workers = self._readers(examples, what, self.eval_batch_size)
         return self._in_batches(rows, stack_pixels, self.eval_batch_size, in_order(examples), workers)
 
     def warm(self, split: Split) -> bool:
@@ -233,9 +238,22 @@ class DomainDataModule(L.LightningDataModule):
         """Return one split's rows."""
         return ExampleDataset(self.domain.split(split), self._pixels, self.encoded.get(split))
 
-    def _workers(self, split: Split) -> int:
-        """Return the processes that read a split: what is kept is read faster than a worker's tensors are passed on."""
-        return 0 if split in self.encoded or self.warm(split) else self.num_workers
+    def _workers(self, split: Split, batch_size: int) -> int:
+        """Return the processes that read a split."""
+        return 0 if split in self.encoded else self._readers(self.domain.split(split), split, batch_size)
+
+    def _readers(self, examples: Sequence[Example], what: str, batch_size: int) -> int:
+        """Return the processes that read examples; what is kept is read faster than a worker passes tensors on."""
+        if self._warm(examples, what):
+            return 0
+        if self.num_workers != AUTOMATIC:
+            return self.num_workers
+        if not isinstance(self.domain.images, StoredImages):
+            return 0
+        workers = fitting(-(-len(examples) // batch_size))
+        if workers:
+            self._pixels.max_bytes = 0
+        return workers
 
     def _in_batches(
         self, rows: ExampleDataset, collate: Collate, size: int, order: Sequence[int], workers: int
@@ -248,7 +266,7 @@ class DomainDataModule(L.LightningDataModule):
             # In a grid a cell comes from a fork server, and its workers would by default from another, which imports
             # torch anew.
             how |= {"num_workers": workers, "persistent_workers": True, "multiprocessing_context": "fork"}
-        return DataLoader(rows, collate_fn=collate, **how)
+        return Loader(rows, collate_fn=Collating(collate), **how)
 
 
 def in_order(examples: Sequence[Example]) -> Sequence[int]:

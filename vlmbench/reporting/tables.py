@@ -35,6 +35,7 @@ _RECORD: dict[str, tuple[str, ...]] = {
     **{f"parameters_{part}": ("cost", "parameters", part, "total") for part in PARTS},
     "train_examples_per_second": ("cost", "examples_per_second", "train"),
     "predict_examples_per_second": ("cost", "examples_per_second", "predict"),
+    **{f"data_wait_{part}": ("cost", "data_wait", part) for part in ("train", "predict")},
     "saved_bytes": ("cost", "saved_bytes"),
     "data_fingerprint": ("data", "fingerprint"),
     "licence": ("data", "licence"),

@@ -27,8 +27,7 @@ class QuickLinear(Linear):
         dropout: Any = self.lora_dropout[name]
         if x.dtype != down.weight.dtype and not torch.is_autocast_enabled(x.device.type):
             return super().forward(x)
-        layer: Any = self.base_layer
-        base: Tensor = layer(x)
+        base: Tensor = self.get_base_layer().forward(x)  # type: ignore[operator]
         narrow = down(dropout(x)) * self.scaling[name]
         return torch.addmm(base.flatten(0, -2), narrow.flatten(0, -2), up.weight.T).view_as(base)
 

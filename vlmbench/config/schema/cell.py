@@ -26,7 +26,8 @@ class TrainerConfig:
         max_steps: Most optimiser steps; -1 for no such limit.
         patience: Epochs without a better validation metric before training stops.
         precision: Lightning's name for the arithmetic.
-        num_workers: Processes that decode images that are not in the pixel cache; 0 decodes in the training process.
+        num_workers: Processes that decode images that are not in the pixel cache; 0 decodes in the training process. -1
+            takes what fits: none for synthetic images, else one for each core that the cell may use but one, 8 at most.
         eval_batch_size: Batch size of validation, prediction and encoding.
         pixel_cache_gib: Most that preprocessed images may take on disk, of all models and domains together and never
             more than 80 % of what is free; 0 keeps none. They lie below VLMBENCH_CACHE (~/.cache/vlmbench).
@@ -54,7 +55,7 @@ class TrainerConfig:
     precision: str = one_of("32-true", "bf16-mixed", "16-mixed", default="32-true")
     patience: int = number(5, 1)
     accelerator: str = one_of("auto", "cpu", "gpu", "cuda", "mps", default="auto")
-    num_workers: int = number(0, 0, 256)
+    num_workers: int = number(-1, -1, 256)
     strategy: str = one_of("auto", "ddp", "fsdp", "deepspeed_stage_3", default="auto")
     devices: int = number(1, 1, 1024)
     nodes: int = number(1, 1, 1024)
