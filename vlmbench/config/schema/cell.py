@@ -32,7 +32,7 @@ class TrainerConfig:
             more than 80 % of what is free; 0 keeps none. They lie below VLMBENCH_CACHE (~/.cache/vlmbench).
         feature_cache_gib: Most that frozen features may take there, which cells share; 0 keeps none.
         vision_cache_gib: Most that what frozen vision towers of generative models give may take there, which cells
-            share too: a LLaVA's takes 1.1 MiB an image in bfloat16, twice that in float32. The tower of a cell whose
+            share too: 1.1 MiB an image of LLaVA 1.5 in bfloat16, twice that in float32. The tower of a cell whose
             images do not all find room runs each time; 0 keeps none.
     """
 
