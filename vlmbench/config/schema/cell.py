@@ -34,7 +34,7 @@ class TrainerConfig:
         feature_cache_gib: Most that images encoded by frozen towers may take there, which cells share; 0 keeps none,
             and encodes a part of a training split by itself.
         vision_cache_gib: Most that what frozen vision towers of generative models give may take there, which cells
-            share too: a LLaVA's takes 1.1 MiB an image in bfloat16, twice that in float32. The tower of a cell whose
+            share too: 1.1 MiB an image of LLaVA 1.5 in bfloat16, twice that in float32. The tower of a cell whose
             images do not all find room runs each time; 0 keeps none.
         micro_tokens: Most tokens, padding included, of which gradients are computed at a time; an image of a
             contrastive model counts as one. A batch that has more is computed in parts of similar length, and the step
