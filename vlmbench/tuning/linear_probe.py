@@ -157,7 +157,10 @@ class _Data:
         """Gather them from features (N, F) and what each output should be for each row, (N, R)."""
         rows, width = features.shape
         # In blocks: a mean in float64 of the whole would first make a copy of it.
-        mean = torch.stack([block.double().sum(0) for block in features.split(4096)]).sum(0) / rows
+        mean = torch.zeros(width, dtype=torch.float64, device=features.device)
+        for block in features.split(4096):
+            mean += block.double().sum(0)
+        mean /= rows
         sums = mean.new_zeros(wanted.shape[1], width)
         moments = mean.new_zeros(width, width)
         span = None
