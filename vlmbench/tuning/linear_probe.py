@@ -25,7 +25,7 @@ BLOCK = {"cpu": 2**20, "cuda": 2**28}
 # Weights that are solved together at most; more are solved in turn.
 TOGETHER = 4_000_000
 # Gradient entries below this are rounding in float32.
-COARSEST = 1e-7
+COARSEST = 3e-8
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def solve(
     strengths: Sequence[float],
     *,
     max_iter: int = 1000,
-    tolerance: float = 1e-6,
+    tolerance: float = 1e-7,
 ) -> list[Solution]:
     """Fit one probe for each strength, on the features' device.
 
@@ -102,7 +102,7 @@ def search(
     validate: Callable[[Solution], float],
     *,
     max_iter: int = 1000,
-    tolerance: float = 1e-6,
+    tolerance: float = 1e-7,
 ) -> tuple[Solution, list[tuple[Solution, float]]]:
     """Solve for every strength at once and find the best on validation.
 
