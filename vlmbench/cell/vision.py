@@ -124,7 +124,8 @@ def _digests(domain: Domain, splits: Sequence[Split]) -> Mapping[str, bytes]:
     """Return what each image of some splits is, by key; nothing where one is not there."""
     keys = list(dict.fromkeys(example.image for split in splits for example in domain.split(split)))
     if not isinstance(domain.images, StoredImages):
-        return {key: hashlib.sha256(f"{domain.fingerprint} {key}".encode()).digest() for key in keys}
+        made_by = (domain.whole or domain).fingerprint
+        return {key: hashlib.sha256(f"{made_by} {key}".encode()).digest() for key in keys}
     known = Digests(cache_dir()).learn(domain.images, keys)[0]
     return known if len(known) == len(keys) else {}
 

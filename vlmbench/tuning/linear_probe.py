@@ -25,7 +25,7 @@ BLOCK = {"cpu": 2**20, "cuda": 2**28}
 # Weights that are solved together at most; more are solved in turn.
 TOGETHER = 4_000_000
 # Gradient entries below this are rounding in float32.
-COARSEST = 1e-7
+COARSEST = 3e-8
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def solve(
     strengths: Sequence[float],
     *,
     max_iter: int = 1000,
-    tolerance: float = 1e-6,
+    tolerance: float = 1e-7,
 ) -> list[Solution]:
     """Fit one probe for each strength, on the features' device.
 
@@ -102,7 +102,7 @@ def search(
     validate: Callable[[Solution], float],
     *,
     max_iter: int = 1000,
-    tolerance: float = 1e-6,
+    tolerance: float = 1e-7,
 ) -> tuple[Solution, list[tuple[Solution, float]]]:
     """Solve for every strength at once and find the best on validation.
 
@@ -157,7 +157,10 @@ class _Data:
         """Gather them from features (N, F) and what each output should be for each row, (N, R)."""
         rows, width = features.shape
         # In blocks: a mean in float64 of the whole would first make a copy of it.
-        mean = torch.stack([block.double().sum(0) for block in features.split(4096)]).sum(0) / rows
+        mean = torch.zeros(width, dtype=torch.float64, device=features.device)
+        for block in features.split(4096):
+            mean += block.double().sum(0)
+        mean /= rows
         sums = mean.new_zeros(wanted.shape[1], width)
         moments = mean.new_zeros(width, width)
         span = None
