@@ -27,7 +27,8 @@ class QuickLinear(Linear):
         if x.dtype != down.weight.dtype and not torch.is_autocast_enabled(x.device.type):
             return super().forward(x)
         base = self.base_layer(x)
-        narrow = down(self.lora_dropout[name](x)) * self.scaling[name]
+        drop: Any = self.lora_dropout[name]
+        narrow = down(drop(x)) * self.scaling[name]
         return torch.addmm(base.flatten(0, -2), narrow.flatten(0, -2), up.weight.T).view_as(base)
 
 
