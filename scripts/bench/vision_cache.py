@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measure import Row, arguments_of, finish, in_turn  # type: ignore[import-not-found] # beside this file
+from measure import Row, arguments_of, finish, in_turn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
