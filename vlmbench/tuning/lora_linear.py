@@ -26,7 +26,8 @@ class QuickLinear(Linear):
         up: Any = self.lora_B[name]
         if x.dtype != down.weight.dtype and not torch.is_autocast_enabled(x.device.type):
             return super().forward(x)
-        base = self.base_layer(x)
+        layer: Any = self.base_layer
+        base = layer(x)
         drop: Any = self.lora_dropout[name]
         narrow = down(drop(x)) * self.scaling[name]
         return torch.addmm(base.flatten(0, -2), narrow.flatten(0, -2), up.weight.T).view_as(base)
