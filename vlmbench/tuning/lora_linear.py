@@ -26,8 +26,7 @@ class QuickLinear(Linear):
         up: Any = self.lora_B[name]
         if x.dtype != down.weight.dtype and not torch.is_autocast_enabled(x.device.type):
             return super().forward(x)
-        layer: Any = self.base_layer
-        base = layer(x)
+        base = self.base_layer(x)
         drop: Any = self.lora_dropout[name]
         narrow = down(drop(x)) * self.scaling[name]
         return torch.addmm(base.flatten(0, -2), narrow.flatten(0, -2), up.weight.T).view_as(base)
@@ -36,5 +35,7 @@ class QuickLinear(Linear):
 def quicken(model: nn.Module) -> None:
     """Let every plain layer of PEFT's that carries an update compute it so; in place, and nothing else changes."""
     for module in model.modules():
-        if type(module) is Linear and not module.lora_variant and all(up.bias is None for up in module.lora_B.values()):
-            module.__class__ = QuickLinear
+        if type(module) is Linear and not module.lora_variant:
+            ups: Any = module.lora_B
+            if all(up.bias is None for up in ups.values()):
+                module.__class__ = QuickLinear
