@@ -24,17 +24,18 @@ class QuickLinear(Linear):
         (name,) = self.active_adapters
         down: Any = self.lora_A[name]
         up: Any = self.lora_B[name]
-        dropout: Any = self.lora_dropout[name]
         if x.dtype != down.weight.dtype and not torch.is_autocast_enabled(x.device.type):
             return super().forward(x)
-        base: Tensor = self.base_layer(x)
-        narrow = down(dropout(x)) * self.scaling[name]
+        base = self.base_layer(x)
+        drop: Any = self.lora_dropout[name]
+        narrow = down(drop(x)) * self.scaling[name]
         return torch.addmm(base.flatten(0, -2), narrow.flatten(0, -2), up.weight.T).view_as(base)
 
 
 def quicken(model: nn.Module) -> None:
     """Let every plain layer of PEFT's that carries an update compute it so; in place, and nothing else changes."""
-    layers: list[Any] = [module for module in model.modules() if type(module) is Linear]
-    for layer in layers:
-        if not layer.lora_variant and all(up.bias is None for up in layer.lora_B.values()):
-            layer.__class__ = QuickLinear
+    for module in model.modules():
+        if type(module) is Linear and not module.lora_variant:
+            ups: Any = module.lora_B
+            if all(up.bias is None for up in ups.values()):
+                module.__class__ = QuickLinear
