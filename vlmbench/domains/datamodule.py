@@ -135,13 +135,15 @@ class DomainDataModule(L.LightningDataModule):
         batch_size: Rows in a training batch, over all processes together.
         eval_batch_size: Rows in a batch of validation, prediction and encoding.
         num_workers: Processes that decode images; none is started for a split that is kept on disk. `AUTOMATIC`: as
-            many as fit this machine for images of files, none for synthetic ones, which are rendered once.
+            many as fit this machine; none for synthetic images, which are rendered once.
         seed: Of the order of the training rows.
         cache: Folder below which preprocessed images are kept for all jobs of this machine, where they come from files.
         cache_gib: Most that they may take there; 0 keeps nothing.
         model: Whose preprocessing it is, for messages.
         settings: Its configuration; another one has a cache of its own.
         share: Which part of each split this process reads, where several work together.
+        ahead: Whether batches are made in a thread while a GPU computes; on a CPU the two would take time from each
+            other. Those of validation are not: a tokeniser, used in its steps too, serves one thread at a time.
     """
 
     def __init__(
@@ -158,6 +160,7 @@ class DomainDataModule(L.LightningDataModule):
         model: str = "model",
         settings: str = "",
         share: Share = WHOLE,
+        ahead: bool = False,
     ) -> None:
         super().__init__()
         self.domain = domain
@@ -183,9 +186,8 @@ class DomainDataModule(L.LightningDataModule):
                 )
             except UnkeptError as error:
                 log.warning("%s: nothing is kept in the pixel cache: %s.", model, error)
-        # With workers each process would fill a memory of its own and throw it away.
-        memory = CACHE_BYTES if num_workers <= 0 and not random else 0
-        self._pixels = PixelCache(domain.images, preprocess, memory, kept, self.tally)
+        self.ahead = ahead and not random  # random preprocessing draws from the stream that the model draws from
+        self._pixels = PixelCache(domain.images, preprocess, 0 if random else CACHE_BYTES, kept, self.tally)
 
     def train_dataloader(self) -> DataLoader[Row]:
         """Return shuffled batches of the training split, made by `collate`."""
@@ -193,7 +195,7 @@ class DomainDataModule(L.LightningDataModule):
         rows = self.rows("train")
         order = SharedBatches(EpochSampler(rows, self.seed), self.batch_size, self.share)
         batches = UnseenBatches(order, self.batch_size // self.share.world, self.start)
-        return self._loader(rows, self.collate, batches, workers)
+        return self._loader(rows, self.collate, batches, workers, ahead=self.ahead)
 
     def val_dataloader(self) -> DataLoader[Row]:
         """Return batches of the validation split, in order, made by `collate`."""
@@ -204,7 +206,7 @@ class DomainDataModule(L.LightningDataModule):
         """Return batches of any split in the domain's order, to encode or to predict on."""
         batch_size = batch_size or self.eval_batch_size
         workers = self._workers(split, batch_size)
-        return self._loader(self.rows(split), collate, batch_size, workers)
+        return self._loader(self.rows(split), collate, batch_size, workers, ahead=self.ahead)
 
     def warm(self, split: Split) -> bool:
         """Keep the images of a split on disk that are not there yet; return whether all are there."""
@@ -221,17 +223,16 @@ class DomainDataModule(L.LightningDataModule):
         """Return the processes that read a split: what is kept is read faster than a worker's tensors are passed on."""
         if split in self.encoded or self.warm(split):
             return 0
-        if self.num_workers != AUTOMATIC:
-            return self.num_workers
-        if not isinstance(self.domain.images, StoredImages):
-            return 0
-        workers = fitting(-(-len(self.domain.split(split)) // batch_size))
-        if workers:
+        workers = self.num_workers
+        if workers == AUTOMATIC:
+            stored = isinstance(self.domain.images, StoredImages)
+            workers = fitting(-(-len(self.domain.split(split)) // batch_size)) if stored else 0
+        if workers:  # each would fill a memory of its own and throw it away
             self._pixels.max_bytes = 0
         return workers
 
     def _loader(
-        self, rows: ExampleDataset, collate: Collate, batches: BatchSampler | int, workers: int
+        self, rows: ExampleDataset, collate: Collate, batches: BatchSampler | int, workers: int, *, ahead: bool = False
     ) -> DataLoader[Row]:
         how: dict[str, Any] = {"batch_sampler": batches}
         if isinstance(batches, int):
@@ -240,7 +241,9 @@ class DomainDataModule(L.LightningDataModule):
             # In a grid a cell comes from a fork server, and its workers would by default from another, which imports
             # torch anew.
             how |= {"num_workers": workers, "persistent_workers": True, "multiprocessing_context": "fork"}
-        return Loader(rows, collate_fn=Collating(collate), **how)
+        loader = Loader(rows, collate_fn=Collating(collate), **how)
+        loader.reads_ahead = ahead
+        return loader
 
 
 def stack_pixels(rows: list[Row]) -> dict[str, Tensor]:
