@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ from vlmbench.domains.datamodule import DomainDataModule, stack_pixels
 from vlmbench.domains.folder_images import FolderImages
 from vlmbench.modules.waiting import LEAST, WARM, DataWait
 
-CPU = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu")))
+CPU: Any = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu")))
+MODULE: Any = None
 
 
 def preprocess(image: Image.Image) -> torch.Tensor:
@@ -36,7 +38,7 @@ def module_of(domain: Domain, **settings) -> DomainDataModule:
 
 
 @pytest.mark.parametrize("settings", [{"ahead": True}, {"num_workers": 1}, {"num_workers": 1, "ahead": True}])
-def test_batches_are_the_same_however_they_are_made(images, settings):
+def test_batches_are_the_same_however_they_are_made(images, settings: dict[str, Any]):
     plain = list(module_of(images).ordered("test", stack_pixels))
     other = list(module_of(images, **settings).ordered("test", stack_pixels))
     for one, two in zip(plain, other, strict=True):
@@ -86,19 +88,19 @@ def test_the_share_of_a_step_that_waits_leaves_out_the_first(monkeypatch):
     def steps(wait: DataWait, count: int, waited: float, computed: float) -> None:
         for _ in range(count):
             now[0] += waited
-            wait.on_train_batch_start(CPU, None)
+            wait.on_train_batch_start(CPU, MODULE)
             now[0] += computed
-            wait.on_train_batch_end(CPU, None)
+            wait.on_train_batch_end(CPU, MODULE)
 
     wait = DataWait()
-    wait.on_train_epoch_start(CPU, None)
+    wait.on_train_epoch_start(CPU, MODULE)
     steps(wait, WARM, 5.0, 1.0)  # cold
     steps(wait, LEAST - 1, 1.0, 3.0)
     assert wait.share("train") is None
     steps(wait, 1, 1.0, 3.0)
     assert wait.share("train") == 0.25
     now[0] += 100.0  # validation
-    wait.on_train_epoch_start(CPU, None)  # a second epoch: the first is left out
+    wait.on_train_epoch_start(CPU, MODULE)  # a second epoch: the first is left out
     steps(wait, LEAST, 1.0, 9.0)
     assert wait.share("train") == 0.1
     assert wait.share("predict") is None

@@ -1,8 +1,8 @@
 """torchmetrics without what it imports and Lightning never uses.
 
 Lightning wants two classes of torchmetrics, to tell metrics from numbers. `import torchmetrics` gives it all others
-too, and with them torchvision's models, transformers, scipy.signal and matplotlib: a third of the time that a cell takes
-to import. Here the package is there at once, and runs its own `__init__` when something else of it is asked for.
+too, and with them torchvision's models, transformers, scipy.signal and matplotlib: a third of what a cell spends on
+imports. Here the package is there at once, and runs its own `__init__` when something else of it is asked for.
 """
 
 from __future__ import annotations

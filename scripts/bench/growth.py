@@ -4,9 +4,10 @@
 
 For each quantity the script measures several sizes, each in a forked process of its own, and fits the slope of a line
 through the logarithms: 1 is linear, 2 quadratic. Times are processor time, which other work on the machine bends less,
-and the best of the repetitions; memory is the peak that the process held above what it began with. In place of a ratio the table has the slope of the time, in place of its spread
-the slopes between neighbouring sizes; that of memory stands among the figures. Every measurement counts what it has
-processed, and the script stops where that is not what was asked for.
+and the best of the repetitions; memory is the peak that the process held above what it began with. In place of a ratio
+the table has the slope of the time, in place of its spread the slopes between neighbouring sizes; that of memory stands
+among the figures. Every measurement counts what it has processed, and the script stops where that is not what was asked
+for.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from grid_scale import POINTS
 from measure import Row, arguments_of, finish
 from PIL import Image
 
@@ -37,6 +37,7 @@ from vlmbench.grid.plan import plan
 from vlmbench.records.features import kept_features
 
 LIMIT = 1.1
+POINTS = ("model=tiny_clip,tiny_medclip", "domain=phantom_radiograph,phantom_fundus,phantom_oct", "finetune=lora")
 WIDTH = 512  # of features
 IMAGES = 16  # of each size
 Work = Callable[[int, Path], int]
@@ -69,7 +70,7 @@ def planned(cells: int, folder: Path) -> int:
     """Compose a sweep of at least so many cells, plan it, and return how many there are."""
     seeds = ",".join(map(str, range(-(-cells // 6))))  # six cells each
     found: list[int] = []
-    sys.argv = ["vlmbench.train", "-m", *POINTS, "finetune=lora", f"seed={seeds}", f"output={folder}"]
+    sys.argv = ["vlmbench.train", "-m", *POINTS, f"seed={seeds}", f"output={folder}"]
     compose("train", "", sweep=lambda asked: found.append(len(plan(grid_of(asked)))))
     return found[0]
 

@@ -191,8 +191,7 @@ class DomainDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Row]:
         """Return shuffled batches of the training split, made by `collate`."""
-        workers = self._workers("train", self.batch_size)
-        rows = self.rows("train")
+        workers, rows = self._workers("train", self.batch_size), self.rows("train")
         order = SharedBatches(EpochSampler(rows, self.seed), self.batch_size, self.share)
         batches = UnseenBatches(order, self.batch_size // self.share.world, self.start)
         return self._loader(rows, self.collate, batches, workers, ahead=self.ahead)
@@ -204,9 +203,8 @@ class DomainDataModule(L.LightningDataModule):
 
     def ordered(self, split: Split, collate: Collate, batch_size: int | None = None) -> DataLoader[Row]:
         """Return batches of any split in the domain's order, to encode or to predict on."""
-        batch_size = batch_size or self.eval_batch_size
-        workers = self._workers(split, batch_size)
-        return self._loader(self.rows(split), collate, batch_size, workers, ahead=self.ahead)
+        size = batch_size or self.eval_batch_size
+        return self._loader(self.rows(split), collate, size, self._workers(split, size), ahead=self.ahead)
 
     def warm(self, split: Split) -> bool:
         """Keep the images of a split on disk that are not there yet; return whether all are there."""
@@ -223,11 +221,10 @@ class DomainDataModule(L.LightningDataModule):
         """Return the processes that read a split: what is kept is read faster than a worker's tensors are passed on."""
         if split in self.encoded or self.warm(split):
             return 0
-        workers = self.num_workers
-        if workers == AUTOMATIC:
-            stored = isinstance(self.domain.images, StoredImages)
-            workers = fitting(-(-len(self.domain.split(split)) // batch_size)) if stored else 0
-        if workers:  # each would fill a memory of its own and throw it away
+        rows = len(self.domain.split(split))
+        automatic = fitting(-(-rows // batch_size)) if isinstance(self.domain.images, StoredImages) else 0
+        workers = automatic if self.num_workers == AUTOMATIC else self.num_workers
+        if workers:  # each would fill a memory of its own
             self._pixels.max_bytes = 0
         return workers
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,7 +81,7 @@ class Loader(DataLoader[Any]):
             yield batch
 
 
-def ahead(batches: Iterable[Any]) -> Iterator[Any]:
+def ahead(batches: Iterable[Any]) -> Generator[Any]:
     """Yield batches that a thread makes while the model computes, two ahead, in pinned memory where CUDA is there.
 
     The batches are the same in the same order. Closing the generator ends the thread.
