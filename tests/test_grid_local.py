@@ -124,6 +124,7 @@ def test_threads_are_shared_out_and_never_more_than_asked_for(monkeypatch):
     monkeypatch.setattr("vlmbench.grid.slots._found", lambda: None)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert make_slots(None, None, 1).jobs == 2
+    assert make_slots(None, None, 1, cores_of_cell=1).jobs == 8
     assert make_slots(None, 4, 2).jobs == 8
     with pytest.raises(SlotError, match=r"hydra.launcher.jobs=0"):
         make_slots(0, None, 1)

@@ -149,7 +149,7 @@ def main() -> None:
                 raise SystemExit(f"scores or metrics differ by {differences[-1]:g}")
 
         timed = in_turn(launched, looped, asked.repetitions, check)
-    jobs = make_slots(None, None, 1).jobs
+    jobs = make_slots(None, None, 1, cores_of_cell=1).jobs
     row = Row(
         5,
         f"the demo grid by its launcher, {jobs} at a time with {threads_of(jobs, environment)} threads each",

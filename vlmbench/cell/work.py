@@ -177,6 +177,7 @@ def build_data(config: schema.CellConfig, domain: Domain, backbone: Any) -> Doma
         model=config.model.name,
         settings=preprocessing_of(backbone),
         share=Share(across.rank(), across.world()),
+        ahead=torch.cuda.is_available() and config.trainer.accelerator != "cpu",
     )
 
 

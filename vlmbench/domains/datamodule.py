@@ -135,13 +135,15 @@ class DomainDataModule(L.LightningDataModule):
         batch_size: Rows in a training batch, over all processes together.
         eval_batch_size: Rows in a batch of validation, prediction and encoding.
         num_workers: Processes that decode images; none is started for a split that is kept on disk. `AUTOMATIC`: as
-            many as fit this machine for images of files, none for synthetic ones, which are rendered once.
+            many as fit this machine; none for synthetic images, which are rendered once.
         seed: Of the order of the training rows.
         cache: Folder below which preprocessed images are kept for all jobs of this machine, where they come from files.
         cache_gib: Most that they may take there; 0 keeps nothing.
         model: Whose preprocessing it is, for messages.
         settings: Its configuration; another one has a cache of its own.
         share: Which part of each split this process reads, where several work together.
+        ahead: Whether batches are made in a thread while a GPU computes; on a CPU the two would take time from each
+            other. Those of validation are not: a tokeniser, used in its steps too, serves one thread at a time.
     """
 
     def __init__(
@@ -158,6 +160,7 @@ class DomainDataModule(L.LightningDataModule):
         model: str = "model",
         settings: str = "",
         share: Share = WHOLE,
+        ahead: bool = False,
     ) -> None:
         super().__init__()
         self.domain = domain
@@ -185,14 +188,12 @@ class DomainDataModule(L.LightningDataModule):
                 )
             except UnkeptError as error:
                 log.warning("%s: nothing is kept in the pixel cache: %s.", model, error)
-        # With workers each process would fill a memory of its own and throw it away.
-        memory = CACHE_BYTES if num_workers <= 0 and not random else 0
-        self._pixels = PixelCache(domain.images, preprocess, memory, kept, self.tally)
+        self.ahead = ahead and not random  # random preprocessing draws from the stream that the model draws from
+        self._pixels = PixelCache(domain.images, preprocess, 0 if random else CACHE_BYTES, kept, self.tally)
 
     def train_dataloader(self) -> DataLoader[Row]:
         """Return shuffled batches of the training split, made by `collate`."""
-        workers = self._workers("train", self.batch_size)
-        rows = self.rows("train")
+        workers, rows = self._workers("train", self.batch_size), self.rows("train")
         order = SharedBatches(EpochSampler(rows, self.seed), self.batch_size, self.share)
         batches = UnseenBatches(order, self.batch_size // self.share.world, self.start)
         return self._loader(rows, self.collate, {"batch_sampler": batches}, workers)
@@ -246,12 +247,9 @@ class DomainDataModule(L.LightningDataModule):
         """Return the processes that read examples; what is kept is read faster than a worker passes tensors on."""
         if self._warm(examples, what):
             return 0
-        if self.num_workers != AUTOMATIC:
-            return self.num_workers
-        if not isinstance(self.domain.images, StoredImages):
-            return 0
-        workers = fitting(-(-len(examples) // batch_size))
-        if workers:
+        automatic = fitting(-(-len(examples) // batch_size)) if isinstance(self.domain.images, StoredImages) else 0
+        workers = automatic if self.num_workers == AUTOMATIC else self.num_workers
+        if workers:  # each would fill a memory of its own
             self._pixels.max_bytes = 0
         return workers
 
@@ -266,7 +264,9 @@ class DomainDataModule(L.LightningDataModule):
             # In a grid a cell comes from a fork server, and its workers would by default from another, which imports
             # torch anew.
             how |= {"num_workers": workers, "persistent_workers": True, "multiprocessing_context": "fork"}
-        return Loader(rows, collate_fn=Collating(collate), **how)
+        loader = Loader(rows, collate_fn=Collating(collate), **how)
+        loader.reads_ahead = self.ahead
+        return loader
 
 
 def in_order(examples: Sequence[Example]) -> Sequence[int]:

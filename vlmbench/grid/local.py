@@ -13,7 +13,7 @@ from vlmbench.grid.launch import Launch
 from vlmbench.grid.order import Seconds
 from vlmbench.grid.outcome import Outcome
 from vlmbench.grid.processes import wait_all
-from vlmbench.grid.slots import make_slots
+from vlmbench.grid.slots import cores_each, make_slots
 
 STOP_SECONDS = 60.0
 _launches: list[Launch] = []
@@ -38,7 +38,7 @@ def run_cells(
     Args:
         configs: Each possible, see `check_cell`.
         jobs: Cells that run at the same time, one with several devices counted as so many. None: as many as the GPUs
-            take, or one for every four cores where there are none.
+            take, or where there are none one for every four cores, for every core where all models are shipped ones.
         gpus: GPUs to hand out; None counts them.
         cells_per_gpu: Cells of one device that share a GPU.
         wait: Whether to wait for cells that other processes are at work on, and to run those that they leave.
@@ -52,7 +52,8 @@ def run_cells(
     Raises:
         SlotError: A number of places that makes no sense.
     """
-    launch = Launch(make_slots(jobs, gpus, cells_per_gpu), waits=wait, stop_seconds=stop_seconds, seconds=seconds)
+    slots = make_slots(jobs, gpus, cells_per_gpu, cores_each(configs))
+    launch = Launch(slots, waits=wait, stop_seconds=stop_seconds, seconds=seconds)
     _launches.append(launch)
     try:
         with _signals_to(launch) if signals else nullcontext():

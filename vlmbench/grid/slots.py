@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from vlmbench.config import schema
 from vlmbench.errors import UserError
+from vlmbench.weights.source import PACKAGE
 
 #: Cores of one cell without a GPU: more threads hardly speed up the small matrices of a small model.
 CORES = 4
@@ -165,13 +166,19 @@ class Slots:
         return bool(self.gpus) and wants_gpu(config)
 
 
-def make_slots(jobs: int | None, gpus: int | None, cells_per_gpu: int) -> Slots:
+def cores_each(configs: Sequence[schema.CellConfig]) -> int:
+    """Return the cores of one cell without a GPU: one where all models are shipped, whose threads only wait."""
+    return 1 if all(config.model.source.startswith(PACKAGE) for config in configs) else CORES
+
+
+def make_slots(jobs: int | None, gpus: int | None, cells_per_gpu: int, cores_of_cell: int = CORES) -> Slots:
     """Return the places of this machine.
 
     Args:
-        jobs: Cells at the same time; None: as many as the GPUs take, or one for every four cores where there are none.
+        jobs: Cells at the same time; None: as many as the GPUs take, or as the cores where there are none.
         gpus: GPUs to take for granted, see `gpu_names`.
         cells_per_gpu: Cells of one device that share a GPU.
+        cores_of_cell: How many cores a cell without a GPU is taken to use.
 
     Raises:
         SlotError: A number below one.
@@ -180,7 +187,7 @@ def make_slots(jobs: int | None, gpus: int | None, cells_per_gpu: int) -> Slots:
         if value is not None and value < least:
             raise SlotError(f"hydra.launcher.{name}={value}: give {least} or more, or null.")
     names = gpu_names(gpus, os.environ)
-    fitting = len(names) * cells_per_gpu if names else cores() // CORES
+    fitting = len(names) * cells_per_gpu if names else cores() // cores_of_cell
     return Slots(jobs or max(1, fitting), names, cells_per_gpu)
 
 

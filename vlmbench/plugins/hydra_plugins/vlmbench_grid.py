@@ -113,7 +113,7 @@ class LocalConf:
 
     Attributes:
         jobs: Cells that run at the same time; one with several devices counts as so many. null: as many as the GPUs
-            take, or one for every four cores where there are none.
+            take, or where there are none one for every four cores, for every core where all models are shipped ones.
         gpus: GPUs to hand out. null counts those of CUDA_VISIBLE_DEVICES, or of the machine.
         cells_per_gpu: Cells of one device that share a GPU.
         wait: Whether to wait for cells that other processes are at work on, and to run those that they leave.
