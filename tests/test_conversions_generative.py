@@ -111,12 +111,16 @@ def test_features(backbone, golden):
 
 
 def test_loss_and_logits(backbone, golden):
+    batch = backbone.collate(turns(backbone, golden)[:1], supervise=True)
     with torch.no_grad():
-        loss, logits = backbone.forward(backbone.collate(turns(backbone, golden)[:1], supervise=True))
+        loss, answered = backbone.forward(batch)
+        labels = batch.pop("labels")
+        logits = backbone.model(**batch).logits[0]
     assert loss.item() == pytest.approx(golden["loss"], abs=1e-4)
     expected = torch.tensor(golden["logits"])
     rows = len(expected) // logits.shape[-1]
-    torch.testing.assert_close(logits[0, -rows:].flatten(), expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(logits[-rows:].flatten(), expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(answered, logits[:-1][labels[0, 1:] != IGNORE])
 
 
 def test_greedy_tokens(backbone, golden):
