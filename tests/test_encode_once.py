@@ -60,13 +60,13 @@ def domain(tmp_path, monkeypatch):
     return Domain("d", "oct", "diagnosis", rows, FolderImages(tmp_path / "images"), ("no", "yes"), fingerprint="f")
 
 
-def encoded(domain: Domain, tower: Tower, *splits: Split, gib: float = 1.0):
+def encoded(domain: Domain, tower: Tower, *splits: Split, gib: float = 1.0, **trainer_settings: Any):
     config = schema.CellConfig(
         model=schema.ContrastiveModelConfig(name="m", source="package:m", role="generalist"),
         task=schema.DiagnosisTaskConfig(),
         finetune=schema.LinearProbeConfig(),
         domain=schema.FolderDomainConfig(name="d", modality="oct", root="."),
-        trainer=schema.TrainerConfig(accelerator="cpu", eval_batch_size=16, feature_cache_gib=gib),
+        trainer=schema.TrainerConfig(accelerator="cpu", eval_batch_size=16, feature_cache_gib=gib, **trainer_settings),
     )
     data = DomainDataModule(domain, tower.preprocess, batch_size=8, eval_batch_size=16)
     trainer = make_trainer(config.trainer, Path("."), [], None, deterministic=False)
@@ -128,6 +128,12 @@ def test_a_small_part_and_one_that_is_not_kept_encode_their_own_rows(domain):
     assert tower.seen == 1
     encoded(domain, tower, "train")
     assert encoded(one, tower, "train")[1]["train"]
+
+
+def test_another_attention_kernel_shares_nothing(domain):
+    assert [encoded(domain, Tower(), "test", attention=name)[1]["test"] for name in ("sdpa", "eager", "sdpa")] == [
+        *(False, False, True)
+    ]
 
 
 def test_an_image_that_changes_is_encoded_anew(domain, tmp_path):

@@ -188,3 +188,12 @@ def test_trainable_counts_of_a_generative_model_are_pefts_own(scope, connector):
 def test_training_what_is_not_there_is_an_error():
     with pytest.raises(ValueError, match="no_such"):
         train_only(torch.nn.Linear(2, 2), ["weight", "no_such"])
+
+
+@pytest.mark.parametrize("finetune", ["linear_probe", "coop"])
+def test_nothing_is_selected_by_an_auroc_that_is_undefined(train, finetune):
+    # Each image of this world's validation split shows a finding.
+    world = ["domain=phantom_radiograph", "domain.patients=10", "domain.world_seed=1"]
+    ran = train(*world, f"finetune={finetune}", small=False)
+    assert ran.record["status"] == "failed"
+    assert "val/auroc is undefined: all 4 examples" in ran.record["error"]["message"]

@@ -110,6 +110,20 @@ def test_kept_class_embeddings_follow_the_context(loaded):
     assert not torch.equal(before, learned(backbone, images))
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_kept_class_embeddings_follow_each_optimiser_step(loaded, fused):
+    backbone, images = loaded("tiny_clip"), torch.randn(5, 128)
+    learned = ContextClassifier(backbone, NAMES, OWNERS, length=4)
+    optimiser = torch.optim.AdamW(learned.parameters(), lr=0.1, fused=fused)
+    for _ in range(2):
+        with torch.no_grad():
+            before = learned(backbone, images)
+        learned(backbone, images).square().sum().backward()
+        optimiser.step()
+        with torch.no_grad():
+            assert not torch.equal(learned(backbone, images), before)
+
+
 def test_where_a_context_has_no_place_it_is_refused(loaded):
     # This tokenizer's vocabulary is of a few hundred pieces across words; the published one has the words.
     with pytest.raises(UnpromptableError, match=r"one token each.*clip_adapter"):

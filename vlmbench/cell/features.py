@@ -176,6 +176,7 @@ def _parts(
         "preprocessing": [settings, Codec(backbone.preprocess).fingerprint],
         "reader": reader_code(domain.images) if isinstance(domain.images, StoredImages) else "",
         "precision": [config.trainer.precision, str(next(backbone.model.parameters()).dtype)],
+        "kernels": [config.trainer.attention, config.deterministic],
         # A row's last digits depend on the rows beside it, and on a CPU on the number of threads.
         "batch": config.trainer.eval_batch_size,
         "device": [device.type, torch.get_num_threads() if device.type == "cpu" else torch.cuda.get_device_name()],

@@ -186,8 +186,7 @@ def fit(
         )
     if facts["value"] is None or not math.isfinite(facts["value"]):
         raise UntrainedError(
-            f"{config.task.monitor} is not a number in any epoch, so none can be chosen. Lower finetune.lr, or look at "
-            "the validation split: a class may be missing there."
+            f"{config.task.monitor} is not a number in any epoch, so none can be chosen. Lower finetune.lr."
         )
     told = ("epochs", "optimiser_steps", "resumed", "computed", "curve", "data_wait")
     trained = {key: facts.get(key) for key in told} | {"output_change": change}

@@ -32,6 +32,7 @@ from vlmbench.modules import across
 from vlmbench.modules.base import TunedModule
 from vlmbench.modules.callbacks import PredictProgress
 from vlmbench.modules.generative import GenerativeModule
+from vlmbench.modules.scoring import check_selectable
 from vlmbench.modules.waiting import DataWait
 from vlmbench.records.environment import environment
 from vlmbench.records.store import write_predictions
@@ -62,8 +63,13 @@ def work(
 
     Returns:
         The part of the record that only running the cell gives; nothing in the other ranks.
+
+    Raises:
+        UserError: The validation split cannot select by `task.monitor`.
     """
     clock, leads = Clock(), across.rank() == 0
+    if config.task.name == "diagnosis" and config.finetune.name != "zero_shot":
+        check_selectable(config.task.monitor, [example.labels for example in domain.split("val")])
     with clock.phase("setup"):
         L.seed_everything(config.seed, workers=True, verbose=False)
         trains_all = config.finetune.name == "full"

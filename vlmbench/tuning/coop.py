@@ -90,6 +90,7 @@ class ContextClassifier(nn.Module):
     def _classes(self, backbone: Any) -> list[Tensor]:
         """Return the class embeddings (C, D) of each side; kept between batches while the contexts do not change."""
         if torch.is_grad_enabled():
+            self._kept = None  # a step may follow, and a fused optimiser's leaves the version as it is
             return [self.encode(backbone, side) for side in self.contexts]
         state = self.contexts._version, self.contexts.device
         if self._kept is None or self._kept[0] != state:
