@@ -27,6 +27,11 @@ from vlmbench.records.store import RECORD, read_record, write_record
 
 # What of these methods is made for the labels it was trained on.
 _OF_LABELS = {"lp_text": "text-informed probe", "coop": "context for each class"}
+# Of the trainer: what the machine that evaluates decides, wherever the cell was trained.
+_OF_THE_MACHINE = (
+    *("accelerator", "strategy", "devices", "nodes", "eval_batch_size", "num_workers", "attention", "compile"),
+    *("pixel_cache_gib", "feature_cache_gib", "vision_cache_gib"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,18 +86,13 @@ def prepare_transfer(evaluate: schema.EvaluateConfig) -> PreparedTransfer:
     check_combination(trained.model, trained.task, trained.finetune, evaluate.domain)
     check_domain(evaluate.domain, trained.task.name)
     check_evaluation(evaluate.domain)
-    check_evaluation_trainer(evaluate.trainer)
     check_endpoint(trained.model)
     package_present(trained.finetune)
     trainer = dataclasses.replace(
         trained.trainer,
-        **{key: getattr(evaluate.trainer, key) for key in ("accelerator", "strategy", "devices", "nodes")},
-        eval_batch_size=evaluate.trainer.eval_batch_size,
-        num_workers=evaluate.trainer.num_workers,
-        pixel_cache_gib=evaluate.trainer.pixel_cache_gib,
-        feature_cache_gib=evaluate.trainer.feature_cache_gib,
-        vision_cache_gib=evaluate.trainer.vision_cache_gib,
+        **{key: getattr(evaluate.trainer, key) for key in _OF_THE_MACHINE},
     )
+    check_evaluation_trainer(trainer)
     config = dataclasses.replace(trained, domain=evaluate.domain, trainer=trainer, lock=evaluate.lock)
     domain = build_domain(config.domain, config.task.name)  # type: ignore[arg-type]
     _check_labels(source, trained.finetune, domain, cell)
