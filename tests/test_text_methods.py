@@ -11,8 +11,8 @@ from releases import contrastive, contrastive_open, conversions_contrastive
 from torch.nn import functional
 
 from vlmbench.backbones.loaders import load
-from vlmbench.tuning.clip_adapter import AdaptedClassifier
 from vlmbench.errors import UserError
+from vlmbench.tuning.clip_adapter import AdaptedClassifier
 from vlmbench.tuning.coop import ContextClassifier, UnpromptableError, ids_of, placed_slots
 from vlmbench.tuning.heads import class_embeddings, load_classifier, save_classifier, text_logits
 from vlmbench.tuning.lp_text import BlendedClassifier, choose, iterates, start
