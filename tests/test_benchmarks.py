@@ -60,3 +60,14 @@ def test_the_ratio_is_the_median_of_pairs(tmp_path):
     (read,) = json.loads((tmp_path / "rows.json").read_text())
     assert (read["ratio"], read["spread"]) == (3.0, [2.0, 9.0])
     assert read["figures"] == {"ours_s": 1.0, "baseline_s": 4.0}
+
+
+def test_what_was_not_measured_is_said_once_and_a_slope_is_no_ratio(tmp_path, capsys):
+    missing = measure.Row(8, "ours", "theirs", "GPU", "", note="not measured: no GPU here")
+    slope = measure.Row(9, "planning", "a slope of 1", "cells", "4", ratio=1.0, spread=(0.9, 1.1), kind="slope")
+    measure.finish([missing, slope], tmp_path / "rows.json")
+    said = capsys.readouterr().out
+    assert said.count("not measured") == 1
+    assert "1.00 slope (0.90 to 1.10)" in said
+    shown = [collector.ratio(row) for row in json.loads((tmp_path / "rows.json").read_text())]
+    assert shown == ["not measured", "1.00 slope (0.90 to 1.10)"]

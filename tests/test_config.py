@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from omegaconf import ListConfig
 
+from vlmbench.config import entry
+
 MISTAKES = [
     (["finetune.rnk=4"], ["'rnk'", "'rank'", "alpha", "dropout"]),
     (["+finetune.foo=4"], ["'foo'", "rank"]),
@@ -72,6 +74,13 @@ def test_ctrl_c_is_no_mistake_where_omegaconf_makes_one_of_it(command, monkeypat
     status, out, err = command("train", *arguments)
     assert (status, out) == (130, "")
     assert err == "vlmbench: interrupted; the same command goes on where it stopped.\n"
+
+
+def test_a_chain_of_faults_that_comes_round_is_followed_once():
+    first, second = ValueError("first"), ValueError("second")
+    first.__context__, second.__context__ = second, first
+    with pytest.raises(ValueError, match="first"), entry._ctrl_c_as_it_came():
+        raise first
 
 
 @pytest.mark.parametrize(

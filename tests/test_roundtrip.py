@@ -77,6 +77,17 @@ def test_transfer_goes_to_other_domains_and_keeps_its_origin(train, command):
     assert record["selection"] is None
 
 
+def test_kernels_are_those_of_the_machine_that_evaluates(train, command):
+    (cell,) = train("finetune=linear_probe", *DIAGNOSIS).cells
+    trained = json.loads((cell / "record.json").read_text())
+    trained["config"]["trainer"] |= {"attention": "flash_attention_2", "compile": True}
+    (cell / "record.json").write_text(json.dumps(trained))
+    status, _, err = command("evaluate", f"cell={cell}", "domain=phantom_fundus", "domain.patients=20")
+    assert status == 0, err
+    record, _ = transferred(cell)
+    assert (record["config"]["trainer"]["attention"], record["config"]["trainer"]["compile"]) == ("auto", False)
+
+
 def test_a_head_does_not_go_to_other_labels(train, command):
     (cell,) = train("finetune=linear_probe", *DIAGNOSIS).cells
     status, _, err = command("evaluate", f"cell={cell}", "domain=phantom_dermoscopy")

@@ -11,6 +11,7 @@ from releases import contrastive, contrastive_open, conversions_contrastive
 from torch.nn import functional
 
 from vlmbench.backbones.loaders import load
+from vlmbench.errors import UserError
 from vlmbench.tuning.clip_adapter import AdaptedClassifier
 from vlmbench.tuning.coop import ContextClassifier, UnpromptableError, ids_of, placed_slots
 from vlmbench.tuning.heads import class_embeddings, load_classifier, save_classifier, text_logits
@@ -130,8 +131,9 @@ def test_where_a_context_has_no_place_it_is_refused(loaded):
         ContextClassifier(loaded("siglip2"), NAMES, OWNERS)
     with pytest.raises(UnpromptableError, match="'an electroencephalogram of': a word of it is more than one token"):
         ContextClassifier(loaded("tiny_clip"), NAMES, OWNERS, words="an electroencephalogram of")
-    with pytest.raises(ValueError, match="exceed the text tower's 64"):
+    with pytest.raises(UnpromptableError, match=r"exceed the text tower's 64.*Lower finetune\.context_length"):
         ContextClassifier(loaded("tiny_clip"), NAMES, OWNERS, length=62)
+    assert issubclass(UnpromptableError, UserError)  # one line, no traceback
 
 
 class Text(torch.nn.Module):

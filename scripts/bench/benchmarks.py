@@ -40,7 +40,8 @@ HEAD = """# Benchmarks
 
 What vlmbench takes beside what people use instead, for equal results: each script runs both sides in turn, several
 times, and stops before it prints where they did not compute the same. The ratio is the baseline's time divided by ours,
-the median of the repetitions with the smallest and the largest beside it. `make bench` writes this page anew.
+the median of the repetitions with the smallest and the largest beside it; growth has slopes in its place. `make bench`
+writes this page anew.
 """
 
 
@@ -89,7 +90,7 @@ def ratio(row: Mapping[str, Any]) -> str:
     if row["ratio"] is None:
         return "not measured"
     low, high = row["spread"]
-    return f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})"
+    return f"{row['ratio']:.2f}{' slope' * (row['kind'] == 'slope')} ({low:.2f} to {high:.2f})"
 
 
 def figure(value: Any) -> str:

@@ -263,7 +263,14 @@ def on_cpu(count: int, repetitions: int) -> list[Row]:
 
 def on_device(device: str, small: bool, count: int, repetitions: int) -> Row:
     """Return the row of LLaVA-7B's sizes, in bfloat16."""
-    row = Row(4, "generation in sorted batches", "one question at a time", f"{device}, LLaVA-7B sizes", "", bar="10x")
+    row = Row(
+        4,
+        "generation in sorted batches",
+        "one question at a time",
+        f"{device}, LLaVA-7B sizes",
+        "",
+        bar="" if small else "10x",
+    )
     if device == "cuda" and not torch.cuda.is_available():
         row.note = "not measured: no GPU here"
         return row

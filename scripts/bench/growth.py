@@ -153,14 +153,15 @@ def grown(title: str, where: str, work: Work, sizes: Sequence[int], count: Calla
         figures[f"at {number:,}"] = f"{second:.3f} s, {most / 2**20:.1f} MiB"
     return Row(
         9,
-        f"slope of time: {title}",
-        "linear, 1",
+        title,
+        "a slope of 1, linear",
         where,
         f"{', '.join(f'{number:,}' for number in counted)} counted",
         bar=f"slope <= {LIMIT}, memory too",
         ratio=time_slope,
         spread=(min(local), max(local)),
         figures=figures,
+        kind="slope",
         note="" if worst <= LIMIT else f"Steeper than linear: {worst:.2f}.",
     )
 

@@ -28,7 +28,8 @@ class Row:
         ratio: Median of baseline / ours, above 1 where ours is faster; None where not measured.
         spread: Smallest and largest ratio of the repetitions.
         figures: Other figures by name, with units in the name.
-        note: What to know of it, such as what limits it.
+        note: What to know of it, such as what limits it, or why it was not measured.
+        kind: What `ratio` is: `times`, or a `slope`.
     """
 
     number: int
@@ -41,6 +42,7 @@ class Row:
     spread: tuple[float, float] | None = None
     figures: dict[str, float | str] = field(default_factory=dict)
     note: str = ""
+    kind: str = "times"
 
 
 @dataclass(frozen=True)
@@ -105,12 +107,12 @@ def finish(rows: list[Row], path: Path | None) -> None:
     """Print the rows, and write them as JSON where a path is given."""
     for row in rows:
         if row.ratio is None or row.spread is None:
-            print(f"row {row.number}: {row.ours}, against {row.baseline}: not measured. {row.note}")
+            print(f"row {row.number}: {row.ours}, against {row.baseline}: {row.note or 'not measured'}")
             continue
         low, high = row.spread
         print(
             f"row {row.number}: {row.ours}, against {row.baseline} ({row.where}): "
-            f"{row.ratio:.2f} times ({low:.2f} to {high:.2f}), bar {row.bar or 'none'}; equal: {row.equal}"
+            f"{row.ratio:.2f} {row.kind} ({low:.2f} to {high:.2f}), bar {row.bar or 'none'}; equal: {row.equal}"
         )
         for name, value in row.figures.items():
             print(f"    {name}: {value:.4g}" if isinstance(value, float) else f"    {name}: {value}")

@@ -95,7 +95,8 @@ def cell(config: schema.CellConfig, *, tiny: bool) -> tuple[TunedModule, DomainD
         backbone = larger(backbone)
     data = build_data(config, domain, backbone)
     with torch.no_grad():
-        pixels = torch.stack([pixels for *_, pixels in (data.rows("train")[row] for row in range(64))])
+        rows = data.rows("train")
+        pixels = torch.stack([pixels for *_, pixels in (rows[row] for row in range(min(64, len(rows))))])
         head = frozen_head(backbone.features(pixels), len(domain.label_names))
     build_tuner(config.finetune).apply(backbone)
     module = build_module(config, domain, backbone, head)

@@ -141,6 +141,8 @@ def main() -> None:
     pairs: list[tuple[dict[str, Any], dict[str, Any]]] = []
 
     def check(one: dict[str, Any], other: dict[str, Any]) -> None:
+        if None in (*one.values(), *other.values()):
+            raise SystemExit("too few patients for an interval of the AUROC: raise --test")
         for value, interval in ((one["value"], other), (other["value"], one)):
             if not interval["low"] <= value <= interval["high"]:
                 raise AssertionError(f"AUROC {one} against {other}: one lies outside the other's interval")

@@ -1,6 +1,6 @@
 """Row 3: LoRA training against HF `Trainer` with PEFT, contrastive and generative, on equal loss curves.
 
-python scripts/bench/trainer_hf.py                      # both families
+python scripts/bench/trainer_hf.py                      # both families, small on the CPU and large on a GPU
 python scripts/bench/trainer_hf.py --family generative
 python scripts/bench/trainer_hf.py --device cuda --large    # LLaVA of 7B size, random weights, in bfloat16
 
@@ -298,28 +298,36 @@ def measured(family: str, options: argparse.Namespace) -> Row:
     return Timed(seconds["ours"], seconds["theirs"]).into(row)
 
 
+def unmeasured(family: str) -> Row:
+    """Return the row of a GPU where there is none."""
+    note = "not measured: no GPU here"
+    return Row(3, f"{family} LoRA training", "HF Trainer + PEFT", "GPU", "", BARS[family], note=note)
+
+
 def main() -> None:
     """Measure and print."""
     parser = arguments_of(__doc__)
     parser.add_argument("--family", choices=sorted(FAMILIES), action="append")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--device", choices=["cpu", "cuda"], help="left out: small on cpu, large on cuda")
     parser.add_argument("--large", action="store_true", help="CLIP ViT-L/14 and a LLaVA of 7B size, in bfloat16")
     parser.add_argument("--side", choices=sorted(SIDES), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.steps < 3:
+        parser.error("--steps: the first two are not timed, so there have to be 3")
     families = options.family or sorted(FAMILIES)
     if options.side:
         SIDES[options.side](FAMILIES[families[0]](options))
         mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps({"peak_mib": torch.cuda.max_memory_allocated() / 2**20 if options.device == "cuda" else mib}))
         return
-    if options.device == "cuda" and not torch.cuda.is_available():
-        note = "not measured: no GPU here"
-        finish([Row(3, f"{f} LoRA training", "HF Trainer + PEFT", "GPU", "", BARS[f], note=note) for f in families],
-               options.json)  # fmt: skip
-        return
-    finish([measured(family, options) for family in families], options.json)
+    rows = []
+    for device, large in [(options.device, options.large)] if options.device else [("cpu", False), ("cuda", True)]:
+        here = argparse.Namespace(**{**vars(options), "device": device, "large": large})
+        missing = device == "cuda" and not torch.cuda.is_available()
+        rows += [unmeasured(family) if missing else measured(family, here) for family in families]
+    finish(rows, options.json)
 
 
 if __name__ == "__main__":

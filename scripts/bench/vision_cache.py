@@ -239,7 +239,7 @@ def measured(sizes: Sizes, device: torch.device, repetitions: int) -> Row:
         "the live tower",
         f"{_name(device)}, {sizes.name}, {questions} questions about {sizes.images} images, {sizes.epochs} epochs",
         "",
-        bar="1.3",
+        bar="1.3" if sizes.vision else "",
     )
     timed = in_turn(training.kept, training.live, repetitions, same)
     row.equal = f"loss curves, within {furthest:.1g}"

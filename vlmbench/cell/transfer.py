@@ -8,6 +8,7 @@ from typing import Any
 
 from vlmbench.cell.domain import audited, build_domain
 from vlmbench.cell.faults import describe
+from vlmbench.cell.labels import check_labels
 from vlmbench.cell.naming import name_weights
 from vlmbench.cell.prepared import now
 from vlmbench.cell.recorded import facts_of
@@ -25,8 +26,11 @@ from vlmbench.records.claim import claim
 from vlmbench.records.identity import digest, relevant
 from vlmbench.records.store import RECORD, read_record, write_record
 
-# What of these methods is made for the labels it was trained on.
-_OF_LABELS = {"lp_text": "text-informed probe", "coop": "context for each class"}
+# Of the trainer: what the machine that evaluates decides, wherever the cell was trained.
+_OF_THE_MACHINE = (
+    *("accelerator", "strategy", "devices", "nodes", "eval_batch_size", "num_workers", "attention", "compile"),
+    *("pixel_cache_gib", "feature_cache_gib", "vision_cache_gib"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,21 +85,16 @@ def prepare_transfer(evaluate: schema.EvaluateConfig) -> PreparedTransfer:
     check_combination(trained.model, trained.task, trained.finetune, evaluate.domain)
     check_domain(evaluate.domain, trained.task.name)
     check_evaluation(evaluate.domain)
-    check_evaluation_trainer(evaluate.trainer)
     check_endpoint(trained.model)
     package_present(trained.finetune)
     trainer = dataclasses.replace(
         trained.trainer,
-        **{key: getattr(evaluate.trainer, key) for key in ("accelerator", "strategy", "devices", "nodes")},
-        eval_batch_size=evaluate.trainer.eval_batch_size,
-        num_workers=evaluate.trainer.num_workers,
-        pixel_cache_gib=evaluate.trainer.pixel_cache_gib,
-        feature_cache_gib=evaluate.trainer.feature_cache_gib,
-        vision_cache_gib=evaluate.trainer.vision_cache_gib,
+        **{key: getattr(evaluate.trainer, key) for key in _OF_THE_MACHINE},
     )
+    check_evaluation_trainer(trainer)
     config = dataclasses.replace(trained, domain=evaluate.domain, trainer=trainer, lock=evaluate.lock)
     domain = build_domain(config.domain, config.task.name)  # type: ignore[arg-type]
-    _check_labels(source, trained.finetune, domain, cell)
+    check_labels(source, trained.finetune, domain, cell)
     asked = relevant({"domain": dataclasses.asdict(config.domain)})
     name = digest({"cell": source["identity"], "data": domain.fingerprint, **asked})
     folder = cell / "transfer" / f"{domain.name}-{name[:10]}"
@@ -136,8 +135,9 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
     from vlmbench.cell.cost import Clock, asked, cost, peak_memory
     from vlmbench.cell.features import encode_splits
     from vlmbench.cell.trainer import make_trainer
+    from vlmbench.cell.variance import batch_variance
     from vlmbench.cell.vision import recall_vision
-    from vlmbench.cell.work import SAVED, batch_variance, build_data, describe_data, predict, preprocessing_of, score
+    from vlmbench.cell.work import SAVED, build_data, describe_data, predict, preprocessing_of, score
     from vlmbench.modules.callbacks import PredictProgress
     from vlmbench.modules.waiting import DataWait
     from vlmbench.records.environment import environment
@@ -238,26 +238,3 @@ def _header(transfer: PreparedTransfer) -> dict[str, Any]:
         "error": None,
         "started": transfer.started,
     }
-
-
-def _check_labels(source: dict[str, Any], finetune: schema.FinetuneConfig, domain: Domain, cell: Path) -> None:
-    """Check that what was trained has a meaning on another domain.
-
-    Raises:
-        ConfigError: It belongs to labels that the domain does not have, or decides them in another way.
-    """
-    trained, several = source["data"]["labels"], source["data"]["multi_label"]
-    what = "linear head" if (cell / "saved" / "head.safetensors").exists() else _OF_LABELS.get(finetune.name, "")
-    if isinstance(finetune, schema.CoopConfig) and not finetune.class_specific:
-        what = ""
-        if several != domain.multi_label:
-            raise ConfigError(
-                f"the cell's context was trained with {'several labels' if several else 'one label'} an image, and "
-                f"{domain.name} has {'several' if domain.multi_label else 'one'}. Train one for it."
-            )
-    if what and (trained != list(domain.label_names) or several != domain.multi_label):
-        raise ConfigError(
-            f"the cell's {what} has the labels {trained}, {domain.name} has {list(domain.label_names)}. "
-            "It goes only to a domain with the same labels in the same order (domain.labels, domain.label_map); "
-            "a cell with text prompts as classifier goes to any."
-        )

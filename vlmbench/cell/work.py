@@ -20,6 +20,7 @@ from vlmbench.cell.features import encode_splits
 from vlmbench.cell.fit import Selection, fit, fit_probe, frozen_head
 from vlmbench.cell.text_probe import fit_lp_text
 from vlmbench.cell.trainer import make_trainer
+from vlmbench.cell.variance import batch_variance
 from vlmbench.cell.vision import recall_vision, splits_read
 from vlmbench.config import schema
 from vlmbench.config.checks import encoded_splits, frozen_image, uses_linear_head
@@ -31,7 +32,6 @@ from vlmbench.hosted.model import HostedVlm
 from vlmbench.modules import across
 from vlmbench.modules.base import TunedModule
 from vlmbench.modules.callbacks import PredictProgress
-from vlmbench.modules.generative import GenerativeModule
 from vlmbench.modules.scoring import check_selectable
 from vlmbench.modules.waiting import DataWait
 from vlmbench.records.environment import environment
@@ -43,7 +43,6 @@ from vlmbench.tuning.parameters import count_by_part, format_table
 from vlmbench.weights.source import cache_dir
 
 SAVED = "saved"
-VARIANCE_EXAMPLES = 32  # enough to tell 3 % of answers that differ from none
 
 
 def work(
@@ -249,25 +248,3 @@ def describe_data(domain: Domain) -> dict[str, Any]:
         "licence": domain.licence,
         "origin": domain.origin,
     }
-
-
-def batch_variance(
-    module: TunedModule, data: DomainDataModule, frame: pd.DataFrame, precision: str
-) -> dict[str, Any] | None:
-    """Return how many generated answers differ between batch size 1 and the cell's, in reduced precision.
-
-    In float32 they do not differ, which a test holds; in lower precision sums in another order can tip a token. A share
-    of the examples, from all over the split, is asked again: one at a time is the slowest way to ask. What a hosted
-    model is batched with nobody knows.
-    """
-    if not isinstance(module, GenerativeModule) or module.mode != "vqa" or precision == "32-true":
-        return None
-    if isinstance(module.backbone, HostedVlm):
-        return None
-    rows = data.rows("test")
-    again = range(0, len(rows), max(1, len(rows) // VARIANCE_EXAMPLES))[:VARIANCE_EXAMPLES]
-    dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float16
-    module.eval()
-    with torch.autocast(module.device.type, dtype=dtype):
-        differ = sum(module.alone(rows[index]) != frame["prediction"][index] for index in again)
-    return {"examples": len(again), "differ": differ, "share": differ / len(again)}

@@ -128,10 +128,12 @@ def _ctrl_c_as_it_came() -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        causes: list[BaseException] = []  # a chain that libraries have bent may come round again
         cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        while cause is not None and cause not in causes:
+            causes.append(cause)
             cause = cause.__cause__ or cause.__context__
-        if cause is not None:
+        if any(isinstance(found, KeyboardInterrupt) for found in causes):
             raise KeyboardInterrupt from error
         raise
 

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vlmbench.errors import UserError
 from vlmbench.tuning.heads import class_embeddings, text_logits
 
 # Words that are a single token for most tokenizers, wherever they stand; two that are tell where a placeholder is.
@@ -30,7 +31,7 @@ PLACEHOLDERS = (
 STD = 0.02  # of the initial vectors, section 4.1
 
 
-class UnpromptableError(ValueError):
+class UnpromptableError(UserError):
     """A text tower, or a tokenizer, in which context vectors have no place."""
 
 
@@ -50,9 +51,8 @@ class ContextClassifier(nn.Module):
         multi_label: Whether each class is decided by itself, by a second context for its absence.
 
     Raises:
-        UnpromptableError: The tokenizer has no single token to hold a vector's place, a word takes several tokens, or
-            the text tower looks no token up.
-        ValueError: A prompt is longer than the text tower's context.
+        UnpromptableError: The tokenizer has no single token to hold a vector's place, a word takes several tokens, a
+            prompt is longer than the text tower's context, or the tower looks no token up.
     """
 
     def __init__(
@@ -70,7 +70,13 @@ class ContextClassifier(nn.Module):
         said = words.split()
         endings = [f"{name}." for name in names]
         self._owners = list(owners)
-        self._tokens, self._slots = placed_slots(backbone, endings, len(said) or length)
+        try:
+            self._tokens, self._slots = placed_slots(backbone, endings, len(said) or length)
+        except ValueError as error:  # more tokens than the context has
+            raise UnpromptableError(
+                f"a context of {len(said) or length} vectors has no room before the longest class name: {error} Lower "
+                "finetune.context_length, or say it in fewer finetune.words."
+            ) from error
         self._embedding = token_embedding(backbone, self._tokens)
         weight = backbone.model.get_submodule(self._embedding).weight
         groups = max(owners) + 1 if class_specific else 1

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vlmbench.tuning.lbfgs import Value, minimise
+from vlmbench.tuning.moments import Moments
 
 # Bytes of the logits that are worked on at a time: what a core's cache holds, and enough work for a GPU.
 BLOCK = {"cpu": 2**20, "cuda": 2**28}
@@ -85,7 +86,7 @@ def solve(
         wanted = functional.one_hot(targets.long(), classes).double()
     else:
         wanted = targets.double()[:, None] if binary else targets.double()
-    data = _Data.of(features, wanted)
+    data = Moments.of(features, wanted)
     together = max(1, TOGETHER // (wanted.shape[1] * features.shape[1]))
     solutions = []
     for first in range(0, len(strengths), together):
@@ -130,56 +131,6 @@ def search(
     return best, scored
 
 
-@dataclass(frozen=True)
-class _Data:
-    """What all probes on the same rows share.
-
-    Attributes:
-        features: (N, F).
-        mean: Of the features, (F,).
-        sums: Features summed over each output's rows, divided by N, (R, F): the part of the gradient that is constant.
-        shares: Share of the rows in each output, (R,).
-        variances: Of the features along `axes`, (K,).
-        axes: Principal axes along which the features vary, (F, K). Every optimum lies in their span.
-        reach: Largest root mean square of a feature.
-    """
-
-    features: Tensor
-    mean: Tensor
-    sums: Tensor
-    shares: Tensor
-    variances: Tensor
-    axes: Tensor
-    reach: float
-
-    @classmethod
-    def of(cls, features: Tensor, wanted: Tensor) -> _Data:
-        """Gather them from features (N, F) and what each output should be for each row, (N, R)."""
-        rows, width = features.shape
-        # In blocks: a mean in float64 of the whole would first make a copy of it.
-        mean = torch.zeros(width, dtype=torch.float64, device=features.device)
-        for block in features.split(4096):
-            mean += block.double().sum(0)
-        mean /= rows
-        sums = mean.new_zeros(wanted.shape[1], width)
-        moments = mean.new_zeros(width, width)
-        span = None
-        if rows < width:
-            span, triangle = torch.linalg.qr((features.double() - mean).T)
-            moments = triangle @ triangle.T
-        for block, part in zip(features.split(4096), wanted.split(4096), strict=True):
-            sums += part.T @ block.double()
-            if span is None:
-                centred = block.double() - mean
-                moments.addmm_(centred.T, centred)
-        variances, axes = torch.linalg.eigh(moments / rows)
-        # Along the other axes nothing varies but rounding, and no optimum has weights there.
-        varies = variances > 1e-14 * variances.amax()
-        variances, axes = variances[varies], axes[:, varies] if span is None else span @ axes[:, varies]
-        reach = float((axes.square() @ variances + mean.square()).amax().sqrt())
-        return cls(features, mean, sums / rows, wanted.mean(0), variances, axes, reach)
-
-
 class _Problem:
     """The objective of P probes; a point (R, K + 1) holds the weights along the axes, and last the intercept.
 
@@ -187,7 +138,7 @@ class _Problem:
     variances times the share (times one minus it where outputs are independent), plus the penalty.
     """
 
-    def __init__(self, data: _Data, strengths: Sequence[float], exclusive: bool, tolerance: float) -> None:
+    def __init__(self, data: Moments, strengths: Sequence[float], exclusive: bool, tolerance: float) -> None:
         self.data, self.strengths, self.exclusive = data, strengths, exclusive
         self.rows, self.width = data.features.shape
         self.ridge = 1 / (data.mean.new_tensor(strengths) * self.rows)
