@@ -87,12 +87,12 @@ def test_a_tower_with_dropout_is_not_to_be_recalled():
     assert backbone.tower.random(backbone.model)
 
 
-def store_of(folder, made, room=2**20, count=3):
+def store_of(folder, made, room=2**20, count=3, tower="tower"):
     def make(key):
         made.append(key)
         return ImageInputs({"seen": torch.full((1, 4, 8), float(key), dtype=torch.bfloat16)}, 4)
 
-    return SeenImages(folder, room, "tower", {}, {str(i): bytes([i]) * 32 for i in range(count)}, make)
+    return SeenImages(folder, room, tower, {}, {str(i): bytes([i]) * 32 for i in range(count)}, make)
 
 
 def test_images_are_seen_once_and_given_back_bit_for_bit(tmp_path):
@@ -118,6 +118,28 @@ def test_what_is_damaged_is_seen_anew(tmp_path):
     assert made[3:] == ["2"]
     assert store_of(tmp_path, made)("2").tensors["seen"].float().mean() == 2
     assert len(made) == 4
+
+
+def test_what_cannot_be_kept_again_is_seen_anew_all_the_same(tmp_path, monkeypatch):
+    made: list[str] = []
+    seen = store_of(tmp_path, made)
+    assert seen.fill("") == 0
+    (data,) = tmp_path.rglob("data.bin")
+    data.write_bytes(b"\x01" * data.stat().st_size)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("vlmbench.domains.store._write", full)
+    assert seen("2").tensors["seen"].float().mean() == 2
+
+
+def test_the_longest_unused_tower_makes_way_where_not_one_image_more_finds_room(tmp_path):
+    made: list[str] = []
+    assert store_of(tmp_path, made, tower="old").fill("") == 0
+    full = sum(file.stat().st_size for file in tmp_path.rglob("*.bin"))
+    assert store_of(tmp_path, made, room=full + 1, tower="new").fill("") == 0
+    assert not list(tmp_path.glob("*/old"))
 
 
 def test_where_not_all_find_room_it_is_told_how_much_is_missing(tmp_path):
