@@ -1,15 +1,21 @@
 """What a vision tower gives is computed once for an image, and the model trains and answers as with the live tower."""
 
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
-from released import backbone_of, turns_of
+from released import SIZES, backbone_of, turns_of
+from releases.common import sample_image
 from test_releases_generative import KINDS
 from torch import nn
 
 from vlmbench.backbones.generative.inputs import ImageInputs
 from vlmbench.cell.seen import SeenImages
+from vlmbench.cell.vision import recall_vision
+from vlmbench.config.schema import CellConfig, GenerativeModelConfig, ZeroShotConfig
+from vlmbench.domains.datamodule import Tally
 from vlmbench.tuning.tuners import Full, Lora
 
 
@@ -147,6 +153,26 @@ def test_where_not_all_find_room_it_is_told_how_much_is_missing(tmp_path):
     assert 0 < store_of(tmp_path, made, room=2**11, count=100).fill("") < 2**16
     assert len(made) <= 5
     assert store_of(tmp_path / "none", made, room=10).fill("") > 0
+
+
+@pytest.mark.parametrize("others", [True, False])
+def test_an_image_is_recalled_by_all_processes_of_a_cell_or_by_none(others, monkeypatch, tmp_path):
+    monkeypatch.setenv("VLMBENCH_CACHE", str(tmp_path))
+    monkeypatch.setattr("vlmbench.modules.across.gathered", lambda own: [own, others])
+    images = SimpleNamespace(load=lambda key: sample_image(*SIZES[int(key)]))
+    examples = [SimpleNamespace(image=str(number)) for number in range(2)]
+    domain = SimpleNamespace(images=images, split=lambda _: examples, whole=None, fingerprint="ribs")
+    data = SimpleNamespace(domain=domain, encoded={}, tally=Tally())
+    config = CellConfig(model=GenerativeModelConfig(name="llava", loader="hf_vlm"), finetune=ZeroShotConfig())
+    trainer = SimpleNamespace(
+        strategy=SimpleNamespace(root_device=torch.device("cpu")),
+        precision_plugin=SimpleNamespace(forward_context=nullcontext),
+    )
+    told = recall_vision(
+        *(config, data, backbone_of("llava"), ["test"]), weights="", settings="", trainer=trainer, label="a cell"
+    )
+    assert (told and told["images"]) == (2 if others else None)
+    assert list(data.encoded) == (["test"] if others else [])
 
 
 def test_a_second_cell_decodes_no_image_and_ends_as_with_the_live_tower(train, tmp_path, caplog):
