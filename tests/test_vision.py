@@ -1,5 +1,6 @@
 """What a vision tower gives is computed once for an image, and the model trains and answers as with the live tower."""
 
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from vlmbench.cell.seen import SeenImages
 from vlmbench.cell.vision import recall_vision
 from vlmbench.config.schema import CellConfig, GenerativeModelConfig, ZeroShotConfig
 from vlmbench.domains.datamodule import Tally
+from vlmbench.modules.layers import checkpoint_layers
 from vlmbench.tuning.tuners import Full, Lora
 
 
@@ -83,6 +85,27 @@ def test_a_tower_that_trains_looks_at_each_image_once_and_gets_the_gradient_of_a
     _, wanted = gradients(backbone, turns)
     for key, gradient in gradients(backbone, named(turns))[1].items():
         torch.testing.assert_close(gradient, wanted[key], rtol=1e-4, atol=1e-5, msg=key)
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen3_vl"])
+def test_what_is_seen_anew_while_the_model_computes_is_seen_by_the_tower_itself(name):
+    backbone = backbone_of(name)
+    turns = asked_of(backbone)
+    kept = named(seen(backbone, turns))
+    with ThreadPoolExecutor(1) as reader:
+        with backbone._placed(backbone.collate(kept[:1], supervise=True)):
+            again = reader.submit(backbone.see, turns[3].pixels)
+            wait([again], timeout=0.2)
+        assert torch.equal(again.result().tensors["seen"], kept[3].pixels.tensors["seen"])
+
+
+def test_a_layer_that_is_replaced_for_a_moment_stays_as_training_made_it():
+    backbone = backbone_of("qwen3_vl")
+    checkpoint_layers(backbone.model)
+    trained = {name: module.forward for name, module in backbone.model.named_modules() if "forward" in vars(module)}
+    assert any("deepstack" in name for name in trained)
+    seen(backbone, asked_of(backbone))
+    assert {name: backbone.model.get_submodule(name).forward for name in trained} == trained
 
 
 def test_a_tower_with_dropout_is_not_to_be_recalled():
