@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -185,15 +186,14 @@ def test_an_image_is_recalled_by_all_processes_of_a_cell_or_by_none(others, monk
     images = SimpleNamespace(load=lambda key: sample_image(*SIZES[int(key)]))
     examples = [SimpleNamespace(image=str(number)) for number in range(2)]
     domain = SimpleNamespace(images=images, split=lambda _: examples, whole=None, fingerprint="ribs")
-    data = SimpleNamespace(domain=domain, encoded={}, tally=Tally())
+    data: Any = SimpleNamespace(domain=domain, encoded={}, tally=Tally())
     config = CellConfig(model=GenerativeModelConfig(name="llava", loader="hf_vlm"), finetune=ZeroShotConfig())
-    trainer = SimpleNamespace(
+    trainer: Any = SimpleNamespace(
         strategy=SimpleNamespace(root_device=torch.device("cpu")),
         precision_plugin=SimpleNamespace(forward_context=nullcontext),
     )
-    told = recall_vision(
-        *(config, data, backbone_of("llava"), ["test"]), weights="", settings="", trainer=trainer, label="a cell"
-    )
+    about = {"weights": "", "settings": "", "label": "a cell"}
+    told = recall_vision(config, data, backbone_of("llava"), ["test"], trainer=trainer, **about)
     assert (told and told["images"]) == (2 if others else None)
     assert list(data.encoded) == (["test"] if others else [])
 
