@@ -41,6 +41,7 @@ def test_put_back_in_a_new_process_it_predicts_the_same(train, arguments):
     (cell,) = ran.cells
     done = evaluate(cell, *DIAGNOSIS)
     assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
     record, frame = transferred(cell)
     pd.testing.assert_frame_equal(frame, ran.predictions, check_exact=True)
     assert record["kind"] == "transfer"

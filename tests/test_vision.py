@@ -1,15 +1,24 @@
 """What a vision tower gives is computed once for an image, and the model trains and answers as with the live tower."""
 
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
-from released import backbone_of, turns_of
+from released import SIZES, backbone_of, turns_of
+from releases.common import sample_image
 from test_releases_generative import KINDS
 from torch import nn
 
 from vlmbench.backbones.generative.inputs import ImageInputs
 from vlmbench.cell.seen import SeenImages
+from vlmbench.cell.vision import recall_vision
+from vlmbench.config.schema import CellConfig, GenerativeModelConfig, ZeroShotConfig
+from vlmbench.domains.datamodule import Tally
+from vlmbench.modules.layers import checkpoint_layers
 from vlmbench.tuning.tuners import Full, Lora
 
 
@@ -79,6 +88,27 @@ def test_a_tower_that_trains_looks_at_each_image_once_and_gets_the_gradient_of_a
         torch.testing.assert_close(gradient, wanted[key], rtol=1e-4, atol=1e-5, msg=key)
 
 
+@pytest.mark.parametrize("name", ["llava", "qwen3_vl"])
+def test_what_is_seen_anew_while_the_model_computes_is_seen_by_the_tower_itself(name):
+    backbone = backbone_of(name)
+    turns = asked_of(backbone)
+    kept = named(seen(backbone, turns))
+    with ThreadPoolExecutor(1) as reader:
+        with backbone._placed(backbone.collate(kept[:1], supervise=True)):
+            again = reader.submit(backbone.see, turns[3].pixels)
+            wait([again], timeout=0.2)
+        assert torch.equal(again.result().tensors["seen"], kept[3].pixels.tensors["seen"])
+
+
+def test_a_layer_that_is_replaced_for_a_moment_stays_as_training_made_it():
+    backbone = backbone_of("qwen3_vl")
+    checkpoint_layers(backbone.model)
+    trained = {name: module.forward for name, module in backbone.model.named_modules() if "forward" in vars(module)}
+    assert any("deepstack" in name for name in trained)
+    seen(backbone, asked_of(backbone))
+    assert {name: backbone.model.get_submodule(name).forward for name in trained} == trained
+
+
 def test_a_tower_with_dropout_is_not_to_be_recalled():
     backbone = backbone_of("llava")
     assert not backbone.tower.random(backbone.model)
@@ -87,12 +117,12 @@ def test_a_tower_with_dropout_is_not_to_be_recalled():
     assert backbone.tower.random(backbone.model)
 
 
-def store_of(folder, made, room=2**20, count=3):
+def store_of(folder, made, room=2**20, count=3, tower="tower"):
     def make(key):
         made.append(key)
         return ImageInputs({"seen": torch.full((1, 4, 8), float(key), dtype=torch.bfloat16)}, 4)
 
-    return SeenImages(folder, room, "tower", {}, {str(i): bytes([i]) * 32 for i in range(count)}, make)
+    return SeenImages(folder, room, tower, {}, {str(i): bytes([i]) * 32 for i in range(count)}, make)
 
 
 def test_images_are_seen_once_and_given_back_bit_for_bit(tmp_path):
@@ -120,11 +150,52 @@ def test_what_is_damaged_is_seen_anew(tmp_path):
     assert len(made) == 4
 
 
+def test_what_cannot_be_kept_again_is_seen_anew_all_the_same(tmp_path, monkeypatch):
+    made: list[str] = []
+    seen = store_of(tmp_path, made)
+    assert seen.fill("") == 0
+    (data,) = tmp_path.rglob("data.bin")
+    data.write_bytes(b"\x01" * data.stat().st_size)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("vlmbench.domains.store._write", full)
+    assert seen("2").tensors["seen"].float().mean() == 2
+
+
+def test_the_longest_unused_tower_makes_way_where_not_one_image_more_finds_room(tmp_path):
+    made: list[str] = []
+    assert store_of(tmp_path, made, tower="old").fill("") == 0
+    full = sum(file.stat().st_size for file in tmp_path.rglob("*.bin"))
+    assert store_of(tmp_path, made, room=full + 1, tower="new").fill("") == 0
+    assert not list(tmp_path.glob("*/old"))
+
+
 def test_where_not_all_find_room_it_is_told_how_much_is_missing(tmp_path):
     made: list[str] = []
     assert 0 < store_of(tmp_path, made, room=2**11, count=100).fill("") < 2**16
     assert len(made) <= 5
     assert store_of(tmp_path / "none", made, room=10).fill("") > 0
+
+
+@pytest.mark.parametrize("others", [True, False])
+def test_an_image_is_recalled_by_all_processes_of_a_cell_or_by_none(others, monkeypatch, tmp_path):
+    monkeypatch.setenv("VLMBENCH_CACHE", str(tmp_path))
+    monkeypatch.setattr("vlmbench.modules.across.gathered", lambda own: [own, others])
+    images = SimpleNamespace(load=lambda key: sample_image(*SIZES[int(key)]))
+    examples = [SimpleNamespace(image=str(number)) for number in range(2)]
+    domain = SimpleNamespace(images=images, split=lambda _: examples, whole=None, fingerprint="ribs")
+    data: Any = SimpleNamespace(domain=domain, encoded={}, tally=Tally())
+    config = CellConfig(model=GenerativeModelConfig(name="llava", loader="hf_vlm"), finetune=ZeroShotConfig())
+    trainer: Any = SimpleNamespace(
+        strategy=SimpleNamespace(root_device=torch.device("cpu")),
+        precision_plugin=SimpleNamespace(forward_context=nullcontext),
+    )
+    about = {"weights": "", "settings": "", "label": "a cell"}
+    told = recall_vision(config, data, backbone_of("llava"), ["test"], trainer=trainer, **about)
+    assert (told and told["images"]) == (2 if others else None)
+    assert list(data.encoded) == (["test"] if others else [])
 
 
 def test_a_second_cell_decodes_no_image_and_ends_as_with_the_live_tower(train, tmp_path, caplog):

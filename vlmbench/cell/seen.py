@@ -7,6 +7,7 @@ in the format of safetensors. It can be deleted while nothing runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -83,17 +84,16 @@ class SeenImages:
         def made(digest: bytes) -> bytes:
             return packed(self.make(keys[digest]))
 
-        sample = missing[:: max(1, len(missing) // _SAMPLE)][:_SAMPLE]
-        self._store.fill(sample, made, "", self.shelf.room)
-        sizes = [len(blob) for digest in sample if (blob := self._store.get(digest))]
-        rest = self.lacking()
-        # None kept: there is not even room for one.
-        wanted = len(rest) * sum(sizes) / max(1, len(sizes))
-        self.shelf.make_room(wanted)
-        if not sizes or self.shelf.room() < wanted:
-            return max(1.0, wanted - self.shelf.room())
-        self._store.fill(rest, made, doing, self.shelf.room)
-        return len(self.lacking()) * sum(sizes) / len(sizes)
+        sample = {digest: made(digest) for digest in missing[:: max(1, len(missing) // _SAMPLE)][:_SAMPLE]}
+        each = sum(map(len, sample.values())) / len(sample)
+        self.shelf.make_room(each * len(missing))
+        self._store.refresh()  # others may have kept some meanwhile
+        lacks = each * len(self.lacking()) - self.shelf.room()
+        if lacks > 0:
+            return lacks
+        self._store.keep(sample.items())
+        self._store.fill(self.lacking(), made, doing, self.shelf.room)
+        return each * len(self.lacking())
 
     def __call__(self, key: str) -> ImageInputs:
         """Return what stands in for an image; what is damaged on disk is made anew.
@@ -109,7 +109,8 @@ class SeenImages:
             self.recalled()
         else:
             found = self.make(key)
-            self._store.keep([(digest, packed(found))])
+            with suppress(OSError):  # a disk that has become full: it is made once more, at worst
+                self._store.keep([(digest, packed(found))])
         if digest not in self._held and self._bytes + found.nbytes <= MEMORY_BYTES:
             self._held[digest] = found
             self._bytes += found.nbytes

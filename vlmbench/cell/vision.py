@@ -84,8 +84,6 @@ def recall_vision(
     if backbone.tower.random(backbone.model) or is_random(backbone.preprocess):
         return None
     digests = _digests(data.domain, splits)
-    if not digests:
-        return None
     tower, device = backbone.tower.of(backbone.model), trainer.strategy.root_device
     home, alone = next(tower.parameters()).device, threading.Lock()
     dtype = KEPT_TYPES.get(config.trainer.precision, torch.float32)
@@ -96,23 +94,28 @@ def recall_vision(
         with alone, trainer.precision_plugin.forward_context():  # autocast holds in a thread alone
             return on_host(backbone.see(pixels), dtype)
 
+    seen, reused, lacks = None, 0, 0.0
     try:
-        parts = _parts(config, data.domain, backbone, weights, settings, device)
-        seen = SeenImages(cache_dir(), limit * 2**30, key_of(parts), parts, digests, make)
-        reused = len(set(digests.values())) - len(seen.lacking())
-        tower.to(device).eval()
-        lacks = seen.fill(f"{label}  seeing images" if across.rank() == 0 else "")
+        if digests:
+            parts = _parts(config, data.domain, backbone, weights, settings, device)
+            seen = SeenImages(cache_dir(), limit * 2**30, key_of(parts), parts, digests, make)
+            reused = len(set(digests.values())) - len(seen.lacking())
+            tower.to(device).eval()
+            lacks = seen.fill(f"{label}  seeing images" if across.rank() == 0 else "")
     except (UnkeptError, OSError) as error:
+        seen = None
         log.warning("%s: what the vision tower gives cannot be kept (%s): it runs each time.", label, error)
-        return None
     finally:
         tower.to(home)
-    if lacks:
+    if seen and lacks:
         log.warning(
             "%s: %.2f GiB are missing in %s to keep what the vision tower gives for %d images: it runs each time. "
             "Raise trainer.vision_cache_gib (now %g; %d %% of the free disk at most), or delete what is there.",
             *(label, lacks / 2**30, seen.shelf.root, len(set(digests.values())), limit, 100 * DISK_SHARE),
         )
+    # All or none: processes that split a model over them must call the same layers.
+    everywhere = all(across.gathered(seen is not None and not lacks))
+    if seen is None or not everywhere:
         return None
     seen.recalled = data.tally.cached
     for split in splits:

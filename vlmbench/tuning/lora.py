@@ -40,8 +40,7 @@ def add_lora(
 
     from vlmbench.tuning.lora_linear import quicken
 
-    # PEFT asks transformers for an attribute by its old name; nothing here can change that.
-    warnings.filterwarnings("ignore", message=r".*`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+    _expect_old_name()
     missing = [path for path in train_in_full if path not in dict(model.named_modules())]
     if missing:
         raise ValueError(f"modules to train in full that the model does not have: {missing}")
@@ -61,6 +60,7 @@ def load_lora(model: nn.Module, folder: Path) -> nn.Module:
 
     from vlmbench.tuning.lora_linear import quicken
 
+    _expect_old_name()
     unfuse(model)
     wrapped = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
     hold_in_float32(p for p in wrapped.parameters() if p.requires_grad)
@@ -75,3 +75,8 @@ def targeted(model: nn.Module) -> list[str]:
     """Return the paths of the modules that carry an update, as in the unwrapped network."""
     paths = {name.split(".lora_A.")[0] for name, _ in model.named_parameters() if ".lora_A." in name}
     return sorted(path.removeprefix("base_model.model.") for path in paths)
+
+
+def _expect_old_name() -> None:
+    """Leave out a warning: PEFT asks transformers for an attribute by its old name; nothing here can change that."""
+    warnings.filterwarnings("ignore", message=r".*`is_gradient_checkpointing` is deprecated", category=FutureWarning)

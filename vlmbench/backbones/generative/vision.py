@@ -7,6 +7,7 @@ around it, the choice of layers, tiles and class tokens above all, stays the mod
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ PIXELS, SEEN = "pixel_values", "seen"
 PLACES, FIRST = "places", "first"
 #: Attributes by which modules of transformers hold the probability of a dropout that is no module.
 _DROPOUTS = ("dropout", "attention_dropout", "drop_path_rate", "dropout_p")
+
+# The thread that makes batches sees anew what is damaged on disk, while the model computes with a tower replaced.
+_ONE_AT_A_TIME = threading.RLock()
 
 
 class Boundary(Protocol):
@@ -155,7 +159,7 @@ class Tower:
         device, dtype = _place(tower)
         rest = {key: value for key, value in image.tensors.items() if key != PIXELS}
         grid = rest.get("image_grid_thw")
-        with torch.no_grad():
+        with _ONE_AT_A_TIME, torch.no_grad():
             pixels = _tiles(image.tensors[PIXELS]).to(device, dtype)
             seen = self.boundary.read(tower, tower.forward, pixels, None if grid is None else grid.to(device))
         return ImageInputs({SEEN: seen, **rest}, image.tokens)
@@ -186,7 +190,8 @@ class Tower:
         inputs = dict(batch)
         seen, places, first = (inputs.pop(key, None) for key in (SEEN, PLACES, FIRST))
         if seen is None and places is None:
-            yield inputs
+            with _ONE_AT_A_TIME:
+                yield inputs
             return
         tower = self.of(model)
         live, grid = tower.forward, inputs.get("image_grid_thw")
@@ -199,7 +204,7 @@ class Tower:
 
         if seen is not None:
             inputs[PIXELS] = seen.new_empty((1, 3, 1, 1))  # the model's code looks whether there is an image
-        with _replaced(tower, forward):
+        with _ONE_AT_A_TIME, _replaced(tower, forward):
             yield inputs
 
     def random(self, model: Any) -> bool:
@@ -224,8 +229,11 @@ def _place(module: nn.Module) -> tuple[torch.device, torch.dtype]:
 
 @contextmanager
 def _replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    before = vars(module).get("forward")  # of a layer whose activations are computed anew, for one
     module.forward = forward
     try:
         yield
     finally:
         del module.forward  # that of its class shows again
+        if before is not None:
+            module.forward = before
