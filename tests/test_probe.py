@@ -195,5 +195,9 @@ def test_nothing_is_selected_by_an_auroc_that_is_undefined(train, finetune):
     # Each image of this world's validation split shows a finding.
     world = ["domain=phantom_radiograph", "domain.patients=10", "domain.world_seed=1"]
     ran = train(*world, f"finetune={finetune}", small=False)
-    assert ran.record["status"] == "failed"
-    assert "val/auroc is undefined: all 4 examples" in ran.record["error"]["message"]
+    assert ran.record["selection"]["metric"] == "val/loss"
+    assert ran.record["selection"]["value"] > 0
+    assert "val/auroc is undefined: all 4 examples of the validation split have the same label" in ran.err
+    trial = train(*world, f"finetune={finetune}", "task.evaluate_on=val", small=False, output=ran.output / "trial")
+    assert trial.record["status"] == "failed"
+    assert "set task.monitor=val/loss" in trial.record["error"]["message"]

@@ -7,7 +7,6 @@ import json
 import math
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor
 
 from vlmbench.cell import stopping
+from vlmbench.cell.selecting import Selection
 from vlmbench.cell.trainer import make_trainer, to_train
 from vlmbench.config import schema
 from vlmbench.domains.base import Domain, Split
@@ -35,15 +35,6 @@ from vlmbench.records.state import CHECKPOINTS
 from vlmbench.tuning.heads import LinearHead
 from vlmbench.tuning.linear_probe import Solution, search
 from vlmbench.tuning.parameters import UntrainedError
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What was chosen on the validation split, and by what."""
-
-    metric: str
-    value: float
-    chosen: dict[str, Any] = field(default_factory=dict)
 
 
 def frozen_head(features: Tensor, classes: int) -> LinearHead:

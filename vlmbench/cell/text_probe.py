@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vlmbench.cell.fit import Selection
+from vlmbench.cell.selecting import Selection
 from vlmbench.config import schema
 from vlmbench.domains.base import Domain, Split
 from vlmbench.modules.scoring import targets_of, validation_metrics

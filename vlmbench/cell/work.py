@@ -17,7 +17,8 @@ from vlmbench.cell import predictions
 from vlmbench.cell.build import build_backbone, build_classifier, build_module, build_tuner
 from vlmbench.cell.cost import Clock, asked, cost, peak_memory
 from vlmbench.cell.features import encode_splits
-from vlmbench.cell.fit import Selection, fit, fit_probe, frozen_head
+from vlmbench.cell.fit import fit, fit_probe, frozen_head
+from vlmbench.cell.selecting import Selection, selectable
 from vlmbench.cell.text_probe import fit_lp_text
 from vlmbench.cell.trainer import make_trainer
 from vlmbench.cell.variance import batch_variance
@@ -32,7 +33,6 @@ from vlmbench.hosted.model import HostedVlm
 from vlmbench.modules import across
 from vlmbench.modules.base import TunedModule
 from vlmbench.modules.callbacks import PredictProgress
-from vlmbench.modules.scoring import check_selectable
 from vlmbench.modules.waiting import DataWait
 from vlmbench.records.environment import environment
 from vlmbench.records.store import write_predictions
@@ -67,8 +67,7 @@ def work(
         UserError: The validation split cannot select by `task.monitor`.
     """
     clock, leads = Clock(), across.rank() == 0
-    if config.task.name == "diagnosis" and config.finetune.name != "zero_shot":
-        check_selectable(config.task.monitor, [example.labels for example in domain.split("val")])
+    config = selectable(config, domain, label if leads else "")
     with clock.phase("setup"):
         L.seed_everything(config.seed, workers=True, verbose=False)
         trains_all = config.finetune.name == "full"

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vlmbench.errors import UserError
 from vlmbench.metrics import diagnosis
 
 
@@ -21,24 +20,6 @@ def targets_of(labels: Sequence[Sequence[int]], label_count: int, multi_label: b
 
 
 def validation_metrics(scores: np.ndarray, targets: np.ndarray, multi_label: bool) -> dict[str, float]:
-    """Return the diagnosis metrics of scores (N, C); one that is undefined counts as 0, see `check_selectable`."""
+    """Return the diagnosis metrics of scores (N, C); one that is undefined counts as 0, see `cell.selecting`."""
     values = diagnosis.evaluate(scores, targets.astype(np.int64), multi_label=multi_label)
     return {name: 0.0 if np.isnan(value) else float(value) for name, value in values.items()}
-
-
-def check_selectable(monitor: str, labels: Sequence[Sequence[int]]) -> None:
-    """Check that a metric of the validation split can tell candidates apart.
-
-    Args:
-        monitor: Its name.
-        labels: Of each validation example.
-
-    Raises:
-        UserError: It is the AUROC, and all examples have the same labels: it is defined for none, and whichever
-            candidate comes first would be taken for the best.
-    """
-    if monitor == "val/auroc" and len({tuple(sorted(row)) for row in labels}) == 1:
-        raise UserError(
-            f"task.monitor=val/auroc is undefined: all {len(labels)} examples of the validation split have the same "
-            "label. Give it examples of others, or set task.monitor=val/loss."
-        )
