@@ -27,7 +27,7 @@ def cell(output: Path, does: str = "ends", *, seed: int = 0, **trainer: Any) -> 
     return schema.CellConfig(
         model=schema.ContrastiveModelConfig(name="tiny_clip", source="package:tiny_clip", role="generalist"),
         task=schema.DiagnosisTaskConfig(resamples=100),
-        finetune=schema.ZeroShotConfig(),
+        finetune=schema.LoraConfig(lr=1e-3, scope="vision", classifier="text"),  # which shares nothing
         domain=schema.PhantomDomainConfig(name="p", modality="oct", modalities=["oct"], patients=20),
         trainer=schema.TrainerConfig(**trainer),
         output=str(output),

@@ -167,8 +167,10 @@ def test_other_models_and_domains_are_groups_of_their_own_and_the_longest_comes_
     assert [turn.index for turn in long_lora] == [1, 2, 0, 3]  # the probe before the LoRA that waits for it
 
 
-def test_cells_that_encode_other_splits_wait_for_nobody():
+def test_nobody_waits_for_one_that_trains_or_that_encodes_other_splits():
     order = turns([probe("a", LORA), probe("a", SHOT), probe("a", LORA, seed=1)])
+    assert [(turn.index, turn.after) for turn in order] == [(0, None), (1, None), (2, None)]
+    order = turns([probe("a", SHOT), probe("a", LORA), probe("a", SHOT, seed=1)])
     assert [(turn.index, turn.after) for turn in order] == [(0, None), (1, None), (2, 0)]
 
 

@@ -38,8 +38,8 @@ def turns(configs: Sequence[schema.CellConfig], seconds: Seconds | None = None) 
     """Order cells: groups that share features one behind the other, the longest group first.
 
     The first cell of a group that encodes is the one that encodes most and is done soonest, a linear probe on the whole
-    training split where there is one; the others of its group that encode some of the same wait for it. The order
-    depends on nothing but the arguments.
+    training split where there is one; the others of its group that encode some of the same wait for it, unless it goes
+    on to train. The order depends on nothing but the arguments.
 
     Args:
         configs: The cells that are to run.
@@ -60,7 +60,11 @@ def _group(group: Sequence[int], configs: Sequence[schema.CellConfig], took: Seq
     others = sorted((index for index in group if index != first), key=lambda index: -took[index])
     if first is None:
         return [Turn(index) for index in others]
-    return [Turn(first), *(Turn(index, first if encoded[index] & encoded[first] else None) for index in others)]
+    # One that trains holds what it has encoded long before it ends: whoever wants the same waits for that alone, when
+    # it comes to it.
+    trains = isinstance(configs[first].finetune, schema.OptimisedConfig)
+    waits = {index for index in others if encoded[index] & encoded[first] and not trains}
+    return [Turn(first), *(Turn(index, first if index in waits else None) for index in others)]
 
 
 def _rank(config: schema.CellConfig, took: float) -> tuple[bool, int, float]:
