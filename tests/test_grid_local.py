@@ -395,7 +395,7 @@ def test_no_cell_outlives_the_fork_server(tmp_path):
     assert server != ran.pid
     os.kill(server, signal.SIGKILL)
     assert ran.wait(180) == 0
-    assert not session(ran.pid)
+    until(lambda: not session(ran.pid))
 
 
 def test_a_signal_to_the_whole_group_lets_cells_save(tmp_path):
