@@ -36,6 +36,7 @@ def test_the_page_has_every_row_and_what_failed_leaves_the_others(scripts, monke
     monkeypatch.setattr(sys, "argv", ["benchmarks.py", "--repetitions", "2", "--out", str(out), "--rows", "2", "1"])
     assert collector.main() == 1
     text = out.read_text()
+    assert text.index("## Row 1") < text.index("## Row 2")
     assert "| 2 | `fails.py` | | | | failed | |" in text
     assert "Failed: the loss curves differ: 1.0 and 2.0" in text
     assert "| 1 | ours | a \\| b | GPU |  | not measured |  |" in text

@@ -14,12 +14,14 @@ from vlmbench.weights.source import ASSETS
 
 
 def descend(parameters, loss_of, steps, lr):
+    parameters = list(parameters)
     optimiser = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0)
     losses = []
     for _ in range(steps):
         optimiser.zero_grad()
         loss = loss_of()
         loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)  # as the trainer does; without it the loss leaps now and then
         optimiser.step()
         losses.append(loss.item())
     return losses

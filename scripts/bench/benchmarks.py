@@ -132,8 +132,9 @@ def main() -> int:
         for number in asked.rows:
             print(f"row {number}: {SCRIPTS[number]}", file=sys.stderr, flush=True)
             results.append(run(number, asked.repetitions, Path(folder)))
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    asked.out.write_text(page(results), encoding="utf-8")
+            # After each: what is measured is not lost with what comes later.
+            asked.out.parent.mkdir(parents=True, exist_ok=True)
+            asked.out.write_text(page(sorted(results, key=lambda row: row["number"])), encoding="utf-8")
     print(f"{asked.out}: {len(results)} rows")
     failed = [SCRIPTS[result["number"]] for result in results if result["failed"]]
     if failed:
