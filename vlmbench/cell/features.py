@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.metadata
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ from torch.utils.data import DataLoader
 from vlmbench.backbones.contrastive.dual import EncodedRows, cast
 from vlmbench.config import schema
 from vlmbench.domains.base import Domain, Example, Split, StoredImages
-from vlmbench.domains.codec import Codec, is_random
+from vlmbench.domains.codec import Codec, UnkeptError, is_random
 from vlmbench.domains.datamodule import DomainDataModule, Row
 from vlmbench.domains.memo import Digests
 from vlmbench.domains.pixels import pixel_versions, reader_code
@@ -33,6 +34,8 @@ from vlmbench.progress import Countdown
 from vlmbench.records.features import kept_features
 from vlmbench.records.identity import RESULT_VERSION, relevant
 from vlmbench.weights.source import cache_dir
+
+log = logging.getLogger(__name__)
 
 #: What encodes, beside what decodes and preprocesses.
 ENCODERS = ("vlmbench", "torch", "transformers", "open_clip_torch", "timm")
@@ -65,7 +68,12 @@ def encode_splits(
     kept: dict[Split, bool] = {}
     several = across.world() > 1  # they would wait for each other
     keeps = config.trainer.feature_cache_gib > 0 and not several and not is_random(backbone.preprocess)
-    parts = _parts(config, data.domain, backbone, weights, settings, trainer) if keeps else {}
+    parts: dict[str, Any] = {}
+    try:
+        parts = _parts(config, data.domain, backbone, weights, settings, trainer) if keeps else {}
+    except UnkeptError as error:
+        log.warning("%s: frozen features are not kept: %s.", label, error)
+        keeps = False
     for split in splits:
         wanted = data.domain.split(split)
         source = encoded_with(data.domain, split) if keeps else wanted
