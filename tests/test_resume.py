@@ -105,8 +105,11 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_or_none_taken(tmp_path,
 
 
 def test_training_that_was_over_is_not_gone_on_with(tmp_path):
-    settings = ("finetune=full", "finetune.lr=1e-9", "trainer.patience=1", "trainer.max_epochs=5")
-    settings += ("task.monitor=val/accuracy",)  # which stays as it is, to the last digit
+    # The accuracy stays as it is, to the last digit.
+    settings = (
+        *("finetune=full", "finetune.lr=1e-9", "task.monitor=val/accuracy"),
+        *("trainer.patience=1", "trainer.max_epochs=5"),
+    )
     stops = [At("vlmbench.modules.contrastive:ContrastiveModule.on_validation_epoch_end", 2)]
     disturbed(tmp_path, settings, stops)
     assert result(tmp_path / "runs") == undisturbed(*settings)
