@@ -48,14 +48,15 @@ writes this page anew.
 def run(number: int, repetitions: int | None, folder: Path) -> dict[str, Any]:
     """Run the script of a row and return its rows, the seconds that it took and, where it failed, its last words."""
     path = folder / f"{number}.json"
-    command = [sys.executable, str(HERE / SCRIPTS[number]), "--json", str(path)]
-    command += ["--repetitions", str(repetitions)] if repetitions else []
+    words = ["--repetitions", str(repetitions)] if repetitions else []
+    command = [sys.executable, str(HERE / SCRIPTS[number]), *words, "--json", str(path)]
     start = time.monotonic()
     done = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
     sys.stderr.write(done.stderr)
     rows = json.loads(path.read_text(encoding="utf-8")) if done.returncode == 0 and path.exists() else []
     failed = "" if rows else (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-    return {"number": number, "rows": rows, "seconds": time.monotonic() - start, "failed": failed}
+    told = " ".join(["python", f"scripts/bench/{SCRIPTS[number]}", *words])
+    return {"number": number, "rows": rows, "command": told, "seconds": time.monotonic() - start, "failed": failed}
 
 
 def page(results: Sequence[Mapping[str, Any]]) -> str:
@@ -74,8 +75,7 @@ def page(results: Sequence[Mapping[str, Any]]) -> str:
             cells = (row["number"], row["ours"], row["baseline"], row["where"], row["equal"], ratio(row), row["bar"])
             lines.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |")
     for result in results:
-        script = SCRIPTS[result["number"]]
-        lines += ["", f"## Row {result['number']}", "", f"`python scripts/bench/{script}` ({result['seconds']:.0f} s)"]
+        lines += ["", f"## Row {result['number']}", "", f"`{result['command']}` ({result['seconds']:.0f} s)"]
         if result["failed"]:
             lines += ["", f"Failed: {result['failed']}"]
         for row in result["rows"]:

@@ -63,6 +63,8 @@ def records(output: Path) -> Records:
     for path in sorted(output.rglob("record.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
         kept = {key: record[key] for key in COMPARED}
+        if kept["selection"]:  # another rounding may cost the solver a step more
+            kept["selection"] = {key: value for key, value in kept["selection"].items() if key != "iterations"}
         found[path.parent.name] = (kept, pd.read_parquet(path.parent / "predictions.parquet"))
     return found
 
