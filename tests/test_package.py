@@ -31,7 +31,7 @@ def test_the_wheel_brings_conf_and_checkpoints(wheel):
     assert shipped == {path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rglob("*.yaml")}
     for name in TINY:
         assert (wheel / "vlmbench" / "assets" / name / "model.safetensors").is_file()
-    assert (wheel / "vlmbench" / "reporting" / "report.html.j2").is_file()
+    assert (wheel / "vlmbench" / "reporting" / "templates" / "report.html.j2").is_file()
     assert (wheel / "hydra_plugins" / "vlmbench_grid.py").is_file()  # where Hydra looks for plugins
 
 

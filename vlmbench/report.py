@@ -6,8 +6,10 @@ python -m vlmbench.report records=runs output=report title='Our models'
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
+from vlmbench.config.checks import check_fields
 from vlmbench.config.entry import compose, run
 
 
@@ -15,9 +17,12 @@ def main() -> int:
     """Run the command; returns the exit status."""
     composed = compose("report", __doc__ or "")
     for config in composed.configs:
+        check_fields(config)
         from vlmbench.reporting.html import write_report
+        from vlmbench.reporting.study import Settings
 
-        paths = write_report(Path(config.records), Path(config.output), title=config.title)
+        settings = Settings(**{item.name: getattr(config, item.name) for item in dataclasses.fields(Settings)})
+        paths = write_report(Path(config.records), Path(config.output), title=config.title, settings=settings)
         print(f"report: {paths.html}")
     return 0
 

@@ -66,12 +66,12 @@ def score_frame(
     groups = frame["group"].to_numpy()
     counts = {"examples": len(frame)}
     if task == "vqa":
-        values = _vqa_values(frame)
+        values = vqa_values(frame)
         result = bootstrap.intervals(values, groups, **settings)
         points = vqa.summary(values)
         counts |= {kind: int((frame["answer_type"] == kind).sum()) for kind in ("open", "closed")}
     else:
-        scores, targets = _diagnosis_arrays(frame, multi_label)
+        scores, targets = diagnosis_arrays(frame, multi_label)
         points = diagnosis.evaluate(scores, targets, multi_label=multi_label, threshold=threshold)
         columns = diagnosis.one_vs_rest(scores, targets, multi_label=multi_label, threshold=threshold)
         support = weighted.support(columns, groups)
@@ -93,7 +93,8 @@ def to_jsonable(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _vqa_values(frame: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
+def vqa_values(frame: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
+    """Return the arrays of `vqa.evaluate` of a predictions table."""
     _refuse_nulls(frame, ("answer", "answer_type", "prediction"))
     return vqa.evaluate(
         frame["prediction"].tolist(),
@@ -104,7 +105,8 @@ def _vqa_values(frame: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
     )
 
 
-def _diagnosis_arrays(frame: pd.DataFrame, multi_label: bool) -> tuple[NDArray[np.float64], NDArray]:
+def diagnosis_arrays(frame: pd.DataFrame, multi_label: bool) -> tuple[NDArray[np.float64], NDArray]:
+    """Return scores (N, C) and targets, (N,) or multi-label (N, C), of a predictions table."""
     scores = _numbered(frame, "score_")
     if not multi_label:
         _require(frame, ["target"])

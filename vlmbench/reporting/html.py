@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from markupsafe import Markup
-
 from vlmbench.reporting import notes, scatter, text
 from vlmbench.reporting.colour import VIRIDIS, colour, text_colour
 from vlmbench.reporting.grids import Matrix, Tile, cell_matrices, transfer_matrices
-from vlmbench.reporting.load import ReportError, Unreadable, load_rows
+from vlmbench.reporting.load import ReportError, load_rows
 from vlmbench.reporting.ordering import TASKS, newest, order, rank
 from vlmbench.reporting.pairs import Comparison, compare
 from vlmbench.reporting.rows import Row
+from vlmbench.reporting.section import Section, environment
+from vlmbench.reporting.study import Settings, Study
 from vlmbench.reporting.tables import PARTS, latex_table, write_csv
 
 TITLE = "vlmbench report"
@@ -26,6 +24,8 @@ MAJORITY = "closed_majority"
 # A page with more numbers than this shows only the primary metric by domain and leaves the others to the CSV.
 MAX_VALUES = 12_000
 OPEN_ROWS = 60
+# In the order of the page, below what was run; one that has nothing to say is left out.
+SECTIONS: tuple[Callable[[Study], Section | None], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,9 @@ class ReportPaths:
     table_vqa: Path
 
 
-def write_report(records_dir: Path, out_dir: Path, *, title: str = TITLE) -> ReportPaths:
+def write_report(
+    records_dir: Path, out_dir: Path, *, title: str = TITLE, settings: Settings | None = None
+) -> ReportPaths:
     """Write the report of every record under a directory.
 
     The same records give the same bytes: nothing on the page depends on when it was written.
@@ -47,6 +49,7 @@ def write_report(records_dir: Path, out_dir: Path, *, title: str = TITLE) -> Rep
         records_dir: Searched recursively for `record.json`.
         out_dir: Created where it is missing; files of an earlier report are overwritten.
         title: Heading of the page.
+        settings: What the reader asks for.
 
     Raises:
         ReportError: There is no record under `records_dir`, or `out_dir` cannot be written to.
@@ -61,7 +64,8 @@ def write_report(records_dir: Path, out_dir: Path, *, title: str = TITLE) -> Rep
     )
     current, older = newest(rows)
     matrices = cell_matrices(current)
-    page = render(current, older, unreadable, title=title)
+    study = Study(Path(records_dir), current, older, unreadable, settings or Settings())
+    page = render(study, title=title)
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
         write_csv(rows, paths.csv, older)
@@ -75,31 +79,14 @@ def write_report(records_dir: Path, out_dir: Path, *, title: str = TITLE) -> Rep
     return paths
 
 
-def render(rows: Sequence[Row], older: Sequence[Row], unreadable: Sequence[Unreadable], *, title: str = TITLE) -> str:
-    """The page as text, of the newest rows, those they replace, and the files that could not be read."""
+def render(study: Study, *, title: str = TITLE) -> str:
+    """The page as text."""
+    rows, older, unreadable = study.rows, study.older, study.unreadable
     comparisons, refusals = compare(rows)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {
-        "value": text.value_text,
-        "signed": text.signed_text,
-        "count": text.count_text,
-        "rate": text.rate_text,
-        "seconds": text.seconds_text,
-        "bytes": text.bytes_text,
-        "percent": text.percent_text,
-        "words": text.name_text,
-        "breakable": breakable,
-    }
-    environment.globals |= {"interval": text.interval_text, "paint": paint}
     done = [row for row in rows if row.done]
     context: dict[str, Any] = {
         "title": title,
+        "sections": [made for make in SECTIONS if (made := make(study)) is not None],
         "counts": {
             "cells done": sum(row.kind == "cell" for row in done),
             "transfers done": sum(row.kind == "transfer" for row in done),
@@ -125,12 +112,7 @@ def render(rows: Sequence[Row], older: Sequence[Row], unreadable: Sequence[Unrea
         "open_rows": OPEN_ROWS,
         "n_files": len(rows) + len(older) + len(unreadable),
     }
-    return environment.get_template("report.html.j2").render(context)
-
-
-def breakable(name: str) -> Markup:
-    """The escaped name, with a place to break the line after each underscore and dot."""
-    return Markup("<wbr>").join(re.split(r"(?<=[_.])", name))
+    return environment().get_template("report.html.j2").render(context, paint=paint)
 
 
 def paint(tile: Tile, matrix: Matrix) -> str:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+from markupsafe import Markup
+
 ABSENT = "n/a"
 MINUS = "\N{MINUS SIGN}"
 DIGITS = 3
@@ -80,3 +84,8 @@ def _sign(text: str, minus: str) -> str:
 def name_text(name: str) -> str:
     """A metric's or task's name as a paper prints it: known abbreviations in capitals, no underscores."""
     return " ".join(_NAMES.get(word, word) for word in name.replace("rouge_l", "ROUGE-L").split("_"))
+
+
+def breakable(name: str) -> Markup:
+    """The escaped name, with a place to break the line after each underscore and dot."""
+    return Markup("<wbr>").join(re.split(r"(?<=[_.])", name))

@@ -165,8 +165,26 @@ class ReportConfig:
         records: Directory searched for records, at any depth.
         output: Directory of the page, the CSV file and the LaTeX tables.
         title: Heading of the page.
+        confidence: Of the intervals of differences.
+        resamples: Bootstrap resamples behind them.
+        margin: Largest difference that does not matter, in the metric's unit: what "equivalent" means.
+        power: Of the smallest difference that a test set could show.
+        against: Reference numbers to set beside these: `published`, or a CSV file; empty for none.
+        gpu_hours: Budget of the recommendation for one tuned cell; null for no limit, as the next two.
+        memory_gib: Of the device, or of the host where none was used.
+        labelled: Labelled training examples.
+        gallery: Show examples with their images. Only for data that may leave this machine.
     """
 
     records: str = "runs"
     output: str = "report"
     title: str = "vlmbench report"
+    confidence: float = number(0.95, 0.5, 0.999)
+    resamples: int = number(10_000, 100, 1_000_000)
+    margin: float = number(0.02, 1e-4, 1)
+    power: float = number(0.8, 0.5, 0.999)
+    against: str = ""
+    gpu_hours: float | None = number(None, 0)
+    memory_gib: float | None = number(None, 0)
+    labelled: int | None = number(None, 1)
+    gallery: bool = False

@@ -1,0 +1,36 @@
+"""Plotly figures inside the page: drawn when they scroll into view, filtered by cell, with their numbers as a table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup, escape
+
+
+def figure(
+    traces: Sequence[Mapping[str, Any]],
+    layout: Mapping[str, Any],
+    *,
+    caption: str,
+    described: str,
+    table: Markup | None = None,
+) -> Markup:
+    """HTML of one figure.
+
+    Args:
+        traces: Plotly traces as plain dicts. A trace whose points are cells names them in `ids`, the identity of each
+            point's record, so that the filters of the page reach it.
+        layout: Plotly's layout without colours of page, text and grid, which follow light and dark.
+        caption: What is drawn, in a sentence, for everybody.
+        described: What it shows, for those who cannot see it.
+        table: The same numbers as HTML, folded below the figure.
+    """
+    # "</" would end the script element, wherever it stands.
+    data = json.dumps({"data": list(traces), "layout": dict(layout)}, allow_nan=False).replace("</", "<\\/")
+    folded = Markup("<details><summary>The numbers</summary>{}</details>").format(table) if table else Markup()
+    return Markup(
+        '<figure class="plot"><div class="canvas" role="img" aria-label="{}"></div>'
+        '<script type="application/json">{}</script><figcaption>{}</figcaption>{}</figure>'
+    ).format(escape(described), Markup(data), escape(caption), folded)  # noqa: S704 - JSON, made safe above

@@ -1,0 +1,78 @@
+"""What every section of a report is made from: the records, their predictions, and what the reader asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vlmbench.records.store import PREDICTIONS, RecordError, read_predictions
+from vlmbench.reporting.load import Unreadable
+from vlmbench.reporting.rows import Row
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a reader asks of a report.
+
+    Attributes:
+        confidence: Of the intervals of differences.
+        resamples: Bootstrap resamples behind them.
+        margin: Largest difference that does not matter, in the metric's unit.
+        power: Of the smallest detectable difference, and of "would need n".
+        against: `published`, a CSV file of reference numbers, or empty.
+        gpu_hours: Budget of the recommendation, None for no limit; so the next two.
+        memory_gib: Of one device, or of the host where none was used.
+        labelled: Labelled training examples.
+        gallery: Whether examples may be shown with their images.
+    """
+
+    confidence: float = 0.95
+    resamples: int = 10_000
+    margin: float = 0.02
+    power: float = 0.8
+    against: str = ""
+    gpu_hours: float | None = None
+    memory_gib: float | None = None
+    labelled: float | None = None
+    gallery: bool = False
+
+
+@dataclass
+class Study:
+    """Records and predictions under one directory.
+
+    Attributes:
+        root: The directory that was searched; `Row.path` is relative to it.
+        rows: The newest record of each cell and transfer.
+        older: Those that they replace.
+        unreadable: Files that are no records.
+        settings: What the reader asked for.
+        lacking: Path of a record to the reason why its predictions could not be read; grows as they are.
+    """
+
+    root: Path
+    rows: Sequence[Row]
+    older: Sequence[Row] = ()
+    unreadable: Sequence[Unreadable] = ()
+    settings: Settings = field(default_factory=Settings)
+    lacking: dict[str, str] = field(default_factory=dict)
+
+    def folder(self, row: Row) -> Path:
+        """The directory of a row's record."""
+        return (self.root / row.path).parent
+
+    def predictions(self, row: Row) -> pd.DataFrame | None:
+        """A done row's predictions; None where they cannot be read, and then `lacking` says why."""
+        if not (self.folder(row) / PREDICTIONS).exists():
+            self.lacking[row.path] = "no predictions beside the record"
+            return None
+        try:
+            return read_predictions(self.folder(row))
+        except RecordError as error:
+            self.lacking[row.path] = str(error)
+            return None
