@@ -1,4 +1,4 @@
-"""Studies with predictions, made without running anything: records whose metrics are those of the tables beside them."""
+"""Studies with predictions, made without running anything: the metrics of the records are those of the tables."""
 
 from __future__ import annotations
 
