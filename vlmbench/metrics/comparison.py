@@ -115,14 +115,21 @@ def _variance(
     resampled: Sequence[tuple[float, float]], seeds: Sequence[SeedNoise], growth: float
 ) -> tuple[float, float]:
     """Variance and Satterthwaite's degrees of freedom, were every test set `growth` times as large."""
-    groups = [(variance / growth, max(freedom * growth, 1.0)) for variance, freedom in resampled]
-    total = math.fsum(variance for variance, _ in groups)
-    parts = math.fsum(variance**2 / freedom for variance, freedom in groups)
-    for side in seeds:
-        own = (side.spread - side.variance) / growth
-        total += side.coefficient**2 * side.variance
-        parts += (side.coefficient**2 * (side.variance + own)) ** 2 / side.freedom
-    return total, total**2 / parts if parts > 0 else math.inf
+    groups = [(variance / growth, freedom * growth) for variance, freedom in resampled]
+    spreads = [
+        (side.coefficient**2 * (side.spread - side.own + side.own / growth), side.freedom)
+        for side in seeds
+        if side.coefficient
+    ]
+    # The sum alone is kept from being negative: side by side, what is cut off would add up.
+    of_seeds = max(0.0, math.fsum(side.coefficient**2 * (side.spread - side.own) for side in seeds))
+    total = math.fsum(variance for variance, _ in groups) + of_seeds
+    parts = [(variance, freedom) for variance, freedom in (*groups, *spreads) if variance > 0]
+    if not parts:
+        return total, math.inf
+    df = total**2 / math.fsum(variance**2 / freedom for variance, freedom in parts)
+    # Less than the least cannot be; it comes of what was taken off the seeds.
+    return total, max(df, min(freedom for _, freedom in parts))
 
 
 def _noncentrality(df: float, confidence: float, power: float) -> float:

@@ -4,7 +4,7 @@ The estimate is the mean over the seeds of one side minus that of the other. Exa
 met the same examples. The variance is that of the resampled groups, from paired draws, plus that of the seeds, from
 their spread. The spread holds once more the noise of the examples that each seed has for itself, which the draws of
 single seeds tell and which is taken off (Owen 2007, "The pigeonhole bootstrap", Ann Appl Stat 1:386-411, on what
-resampling both would count twice); what is left is never below nothing.
+resampling both would count twice).
 """
 
 from __future__ import annotations
@@ -27,15 +27,16 @@ class SeedNoise:
     Attributes:
         key: The same wherever the same cells stand.
         coefficient: With which their mean enters the estimate.
-        variance: That the choice of seeds adds to their mean.
-        spread: The same with the noise of examples that each seed has for itself.
+        spread: Variance of their mean as the spread of the seeds tells it.
+        own: Part of it that is the noise of examples that each seed has for itself, as the draws tell it. What the
+            choice of seeds adds is the difference, an unbiased estimate that may be negative.
         freedom: Degrees of freedom of `spread`.
     """
 
     key: tuple[str, bytes]
     coefficient: float
-    variance: float
     spread: float
+    own: float
     freedom: float
 
 
@@ -155,7 +156,7 @@ def _seed_noise(test_set: str, side: tuple[Floats, Floats], sign: float, freedom
     return SeedNoise(
         key=(test_set, points.tobytes()),
         coefficient=sign,
-        variance=max(0.0, spread - (0.0 if math.isnan(own) else own)) / n_seeds,
         spread=spread / n_seeds,
+        own=0.0 if math.isnan(own) else own / n_seeds,
         freedom=n_seeds - 1.0,
     )
