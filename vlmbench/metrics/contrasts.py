@@ -154,7 +154,8 @@ def _seed_noise(test_set: str, side: tuple[Floats, Floats], sign: float, freedom
         return None
     own = math.fsum(Resampled(apart, freedom).variance for apart in draws - draws.mean(axis=0)) / (n_seeds - 1)
     return SeedNoise(
-        key=(test_set, points.tobytes()),
+        # Rounded, since sums of the same cells in another order differ in their last bits.
+        key=(test_set, np.round(points, 12).tobytes()),
         coefficient=sign,
         spread=spread / n_seeds,
         own=0.0 if math.isnan(own) else own / n_seeds,

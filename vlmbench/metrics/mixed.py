@@ -55,8 +55,8 @@ class Summary:
 def mixed_model(frame: pd.DataFrame, *, confidence: float = 0.95) -> Summary:
     """Fit `value ~ role` with a random intercept and a random effect of role for each domain, by REML.
 
-    Where there are several pairs each has a random intercept too, within its domain. With one cell a domain and role the
-    random effect of role is the residual, and is left out. The interval takes Student's t with one less degree of
+    Where there are several pairs each has a random intercept too, within its domain. With one cell a domain and role
+    the random effect of role is the residual, and is left out. The interval takes Student's t with one less degree of
     freedom than domains: statsmodels' own normal one is too narrow for few of them.
 
     Args:
