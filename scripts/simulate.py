@@ -154,8 +154,8 @@ def coverage_rows(runner: Runner, times: int, scenarios: Sequence[Scenario], *, 
         hits = got["covered"]
         beside = f" | {percent(got['percentile'])}" if single else ""
         yield (
-            f"{scenario.told()} | {percent(hits)} | {100 * got['below'].mean():.1f} | {100 * got['above'].mean():.1f} | "
-            f"{np.median(got['width']):.3f}{beside}"
+            f"{scenario.told()} | {percent(hits)} | {100 * got['below'].mean():.1f} | "
+            f"{100 * got['above'].mean():.1f} | {np.median(got['width']):.3f}{beside}"
         )
 
 
@@ -203,8 +203,8 @@ def main() -> None:
     lines += [f"`python scripts/simulate.py {told}`. Shares in percent, ± one standard error of the simulation.", ""]
     patients = ", ".join(map(str, DOMAINS))
     parts = {
-        f"False verdicts in whole grids: {PAIRS} pairs, {len(DOMAINS)} domains of {patients} patients, three questions, "
-        f"{SEEDS} seeds of tuned cells (sd {NOISE:g}), two examples a patient, AUROC 0.8": (
+        f"False verdicts in whole grids: {PAIRS} pairs, {len(DOMAINS)} domains of {patients} patients, three "
+        f"questions, {SEEDS} seeds of tuned cells (sd {NOISE:g}), two examples a patient, AUROC 0.8": (
             ("planted", "grids", "tests a grid", "any better or worse", "without correction", "tests below 0.05",
              "tuned generalist better over all"),
             grids_rows(runner, grids),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 from vlmbench.metrics.contrasts import Contrast, SeedNoise, average, contrast
 
@@ -75,7 +75,7 @@ def assess(one: Contrast, *, margin: float, confidence: float = 0.95, power: flo
     if variance <= 1e-24:
         return _untested(one, "the difference is the same in every resample")
     se = math.sqrt(variance)
-    reach = float(stats.t.ppf((1 + confidence) / 2, df))
+    reach = float(special.stdtrit(df, (1 + confidence) / 2))
 
     def excess(log_growth: float) -> float:
         """Log of the detectable difference over the margin, were every test set so much larger."""
@@ -92,8 +92,8 @@ def assess(one: Contrast, *, margin: float, confidence: float = 0.95, power: flo
         high=one.estimate + reach * se,
         se=se,
         df=df,
-        p=2 * float(stats.t.sf(abs(one.estimate) / se, df)),
-        p_equivalent=float(stats.t.sf((margin - abs(one.estimate)) / se, df)),
+        p=2 * float(special.stdtr(df, -abs(one.estimate) / se)),
+        p_equivalent=float(special.stdtr(df, (abs(one.estimate) - margin) / se)),
         detectable=_noncentrality(df, confidence, power) * se,
         groups_needed=one.n_groups * growth,
         n_groups=one.n_groups,
@@ -134,10 +134,10 @@ def _variance(
 
 def _noncentrality(df: float, confidence: float, power: float) -> float:
     """Difference in standard errors that a two-sided t test finds with this power."""
-    critical = float(stats.t.ppf((1 + confidence) / 2, df))
+    critical = float(special.stdtrit(df, (1 + confidence) / 2))
     if critical > 50:
         # Only the estimated error varies then; scipy's inverse takes minutes there, or never ends.
-        return critical * math.sqrt(float(stats.chi2.ppf(power, df)) / df)
+        return critical * math.sqrt(float(special.chdtri(df, 1 - power)) / df)
     return float(special.nctdtrinc(min(df, 1e6), 1 - power, critical))
 
 

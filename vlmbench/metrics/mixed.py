@@ -102,6 +102,8 @@ def mixed_model(frame: pd.DataFrame, *, confidence: float = 0.95) -> Summary:
     se = float(fit.bse["side"])
     if not fit.converged or not math.isfinite(se) or se <= 0:
         return _without(method, n_domains, "the fit did not converge", *told)
+    if doubted := [line for line in told if "boundary" in line or "positive definite" in line]:
+        return _without(method, n_domains, f"the fit lies at the boundary: {doubted[0]}", *told)
     variances = {"the domain": float(fit.cov_re.iloc[0, 0])}
     variances |= {f"the {name}": float(value) for name, value in zip(sorted(parts), fit.vcomp, strict=True)}
     at_zero = [name for name, variance in variances.items() if variance <= _BOUNDARY * float(fit.scale)]
