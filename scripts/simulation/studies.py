@@ -136,7 +136,7 @@ DOMAINS, PAIRS, SEEDS, NOISE = (40, 60, 100, 150), 3, 3, 0.015
 
 
 def grid(planted: float, seed: int, resamples: int) -> dict[str, float]:
-    """Draw a grid, ask three questions of each pair and domain, each pair and all, and correct them together.
+    """Draw a grid, ask three questions of each pair and domain, each pair and all, and correct all.
 
     Both untuned; the generalist tuned; both tuned. Planted is by how much every tuned generalist is better than every
     other model; with nothing planted every difference is zero.
