@@ -38,8 +38,17 @@ def write_predictions(folder: Path, frame: pd.DataFrame) -> Path:
     Raises:
         RecordError: It cannot be written; what was there before is there still.
     """
+    return write_table(folder / PREDICTIONS, frame)
+
+
+def write_table(path: Path, frame: pd.DataFrame) -> Path:
+    """Write a Parquet file whole or not at all; the same frame gives the same bytes.
+
+    Raises:
+        RecordError: It cannot be written; what was there before is there still.
+    """
     return _atomically(
-        folder / PREDICTIONS, lambda path: frame.to_parquet(path, engine="pyarrow", index=False, compression="zstd")
+        path, lambda temporary: frame.to_parquet(temporary, engine="pyarrow", index=False, compression="zstd")
     )
 
 
