@@ -6,6 +6,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,9 @@ from vlmbench.reporting.questions import Match
 from vlmbench.reporting.rows import Row
 from vlmbench.reporting.sides import Side
 from vlmbench.reporting.study import Study
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Floats = NDArray[np.float64]
 
@@ -70,11 +74,16 @@ class Evidence:
         return [self.drawn[row.path] for row in side.rows]
 
 
-def gather(study: Study, rows: Iterable[Row]) -> Evidence:
-    """Draw the primary metric of cells; those on the same examples under the same resamples."""
-    found = Evidence()
+def gather(study: Study, rows: Iterable[Row], found: Evidence) -> None:
+    """Draw the primary metric of cells; those on the same examples under the same resamples.
+
+    Args:
+        study: Gives the predictions and the number of resamples.
+        rows: Done records; those that are drawn already are left out.
+        found: What is drawn is added to it.
+    """
     sets: dict[tuple[str, str, str], list[tuple[Row, Outcomes]]] = defaultdict(list)
-    for row in {row.path: row for row in rows}.values():
+    for row in {row.path: row for row in rows if row.path not in found.drawn}.values():
         frame = study.predictions(row)
         if frame is None:
             found.lacking[row.path] = study.lacking.get(row.path, "no predictions")
@@ -85,7 +94,7 @@ def gather(study: Study, rows: Iterable[Row]) -> Evidence:
         except (ValueError, KeyError) as error:
             found.lacking[row.path] = f"its predictions cannot be scored: {error}"
             continue
-        sets[(row.task, row.primary_metric, _test_set(row, reduced))].append((row, reduced))
+        sets[(row.task, row.primary_metric, _test_set(frame))].append((row, reduced))
     for (_, _, name), members in sets.items():
         points, draws = draw(
             [reduced for _, reduced in members], n_resamples=study.settings.resamples, seed=int(name[:12], 16)
@@ -93,13 +102,16 @@ def gather(study: Study, rows: Iterable[Row]) -> Evidence:
         n_groups = len(np.unique(members[0][1].groups))
         for (row, reduced), point, one in zip(members, points, draws, strict=True):
             found.drawn[row.path] = Drawn(name, float(point), one, len(reduced.example_ids), n_groups)
-    return found
 
 
-def _test_set(row: Row, reduced: Outcomes) -> str:
-    """Name a test set by the data's fingerprint and the examples in it: hexadecimal, so that it is a seed as well."""
-    parts = [row.text("data", "fingerprint"), *reduced.example_ids.tolist(), *reduced.groups.tolist()]
-    return hashlib.sha256("\n".join(parts).encode(errors="replace")).hexdigest()
+def _test_set(frame: pd.DataFrame) -> str:
+    """Name a test set by its examples and what is true of them: hexadecimal, so that it gives a seed as well."""
+    truth = [name for name in frame.columns if name.startswith("target") or name in ("question", "answer")]
+    kept = frame.sort_values("example_id", kind="stable")[["example_id", "group", *truth]]
+    digest = hashlib.sha256()
+    for name in kept.columns:
+        digest.update("\x1f".join([name, *kept[name].astype(str)]).encode(errors="replace"))
+    return digest.hexdigest()
 
 
 def _stacked(side: list[Drawn]) -> tuple[Floats, Floats]:

@@ -105,7 +105,8 @@ def find(study: Study) -> Findings:
 def _find(study: Study) -> Findings:
     matches, refused = ask(study.rows)
     rows = [row for match in matches for side in (match.left, match.right) for row in side.rows]
-    evidence = gather(study, rows)
+    evidence = Evidence()
+    gather(study, rows, evidence)
     settings = study.settings
     single: list[Tested] = []
     methods: list[Finding] = []
