@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from vlmbench.metrics.comparison import Contrast, contrast
 from vlmbench.metrics.draws import Outcomes, draw, outcomes
-from vlmbench.reporting.questions import Match
 from vlmbench.reporting.rows import Row
 from vlmbench.reporting.sides import Side
 from vlmbench.reporting.study import Study
@@ -50,24 +49,30 @@ class Evidence:
     drawn: dict[str, Drawn] = field(default_factory=dict)
     lacking: dict[str, str] = field(default_factory=dict)
 
-    def contrast(self, match: Match) -> Contrast | str:
-        """The difference of a match before it is tested, or the reason why there is none."""
-        sides = [self._of(side) for side in (match.left, match.right)]
-        for side in sides:
-            if isinstance(side, str):
-                return side
-        left, right = (side for side in sides if not isinstance(side, str))
-        sets = {one.test_set for one in (*left, *right)}
-        if len(sets) > 1:
+    def contrast(self, left: Side, right: Side) -> Contrast | str:
+        """The difference of two sides before it is tested, or the reason why there is none."""
+        lefts, rights = self.of(left), self.of(right)
+        if isinstance(lefts, str) or isinstance(rights, str):
+            return lefts if isinstance(lefts, str) else str(rights)
+        if len({one.test_set for one in (*lefts, *rights)}) > 1:
             return "the two sides were not tested on the same examples of the same patients"
         return contrast(
-            _stacked(left),
-            _stacked(right),
-            n_groups=left[0].n_groups,
-            seeded=(match.left.seeded, match.right.seeded),
+            _stacked(lefts), _stacked(rights), n_groups=lefts[0].n_groups, seeded=(left.seeded, right.seeded)
         )
 
-    def _of(self, side: Side) -> list[Drawn] | str:
+    def level(self, side: Side) -> Contrast | str:
+        """The metric of one side, as a difference from 0, or the reason why there is none."""
+        drawn = self.of(side)
+        if isinstance(drawn, str):
+            return drawn
+        if len({one.test_set for one in drawn}) > 1:
+            return "its seeds were not tested on the same examples"
+        points, draws = _stacked(drawn)
+        nothing = np.zeros(1), np.zeros((1, draws.shape[1]))
+        return contrast((points, draws), nothing, n_groups=drawn[0].n_groups, seeded=(side.seeded, False))
+
+    def of(self, side: Side) -> list[Drawn] | str:
+        """The draws of a side's seeds, or why one of them has none."""
         for row in side.rows:
             if row.path in self.lacking:
                 return f"{row.model}, {side.method.label}, seed {row.seed}: {self.lacking[row.path]}"

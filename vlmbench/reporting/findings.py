@@ -86,9 +86,7 @@ class Findings:
 
     def of(self, question: Question, task: str, *levels: str) -> list[Finding]:
         """Verdicts of a question at some levels."""
-        return [
-            one for one in self.verdicts if one.question is question and one.task == task and one.level in levels
-        ]
+        return [one for one in self.verdicts if one.question is question and one.task == task and one.level in levels]
 
     def overall(self, question: Question, task: str) -> list[Finding]:
         """The broadest verdict of a question on each metric: its mean, or the one comparison that there is."""
@@ -111,7 +109,7 @@ def _find(study: Study) -> Findings:
     single: list[Tested] = []
     methods: list[Finding] = []
     for match in matches:
-        contrast = evidence.contrast(match)
+        contrast = evidence.contrast(match.left, match.right)
         if isinstance(contrast, str):
             if match.chosen:
                 refused.append(Refused(match.place, "the verdict", contrast))
@@ -161,10 +159,9 @@ def _grouped(single: Sequence[Tested], level: str) -> list[list[Tested]]:
         pair = (one.place.generalist, one.place.specialist)
         pairs[key].add(pair)
         groups[(*key, *pair) if level == "pair" else key].append((one, contrast))
-    # Of one pair alone the mean over everything is its own: the same test is not made twice.
-    return [
-        members for key, members in groups.items() if len(members) > 1 and (level == "question" or len(pairs[key[:3]]) > 1)
-    ]  # fmt: skip
+    if level == "pair":  # of one pair alone the mean over everything is its own: no test is made twice
+        groups = {key: members for key, members in groups.items() if len(pairs[key[:3]]) > 1}
+    return [members for members in groups.values() if len(members) > 1]
 
 
 def _corrected(found: Sequence[Tested], settings: Settings) -> list[Finding]:

@@ -37,15 +37,43 @@ class Question:
 
 
 _ANY = ("id", "ood", "unknown")
+_SEEN = "on modalities that the medical model was made for"
+_UNSEEN = "on modalities that the medical model has not seen"
+_UNKNOWN = "on modalities that the medical model may or may not have seen"
 QUESTIONS = (
-    Question("rq1", "RQ1: off the shelf", "Off the shelf, on modalities that the medical model was made for", ("id",), (False, False)),
-    Question("rq2_study", "RQ2 as the study asks it: common model tuned, medical model not", "With the common model tuned and the medical one as it comes, on modalities that the latter was made for", ("id",), (True, False)),
-    Question("rq2_symmetric", "RQ2: both tuned", "With both tuned alike, on modalities that the medical model was made for", ("id",), (True, True)),
-    Question("rq3", "RQ3: both tuned, on modalities that the medical model has not seen", "With both tuned alike, on modalities that the medical model has not seen", ("ood",), (True, True)),
-    Question("transfer", "Transfer: tuned on one domain, tested on another", "Tuned alike on one domain and tested on another", _ANY, (True, True), transfer=True),
-    Question("unknown_shelf", "Off the shelf, exposure unknown", "Off the shelf, on modalities of which it is not known whether the medical model has seen them", ("unknown",), (False, False)),
-    Question("unknown_tuned", "Both tuned, exposure unknown", "With both tuned alike, on modalities of which it is not known whether the medical model has seen them", ("unknown",), (True, True)),
-)  # fmt: skip
+    Question("rq1", "RQ1: off the shelf, in domain", f"Off the shelf, {_SEEN}", ("id",), (False, False)),
+    Question(
+        "rq2_study",
+        "RQ2 as the study asks it: common model tuned, medical model not, in domain",
+        f"With the common model tuned and the medical one as it comes, {_SEEN}",
+        ("id",),
+        (True, False),
+    ),
+    Question("rq2_symmetric", "RQ2: both tuned, in domain", f"With both tuned alike, {_SEEN}", ("id",), (True, True)),
+    Question("rq3", "RQ3: both tuned, out of domain", f"With both tuned alike, {_UNSEEN}", ("ood",), (True, True)),
+    Question(
+        "transfer",
+        "Transfer: tuned on one domain, tested on another",
+        "Tuned alike on one domain and tested on another",
+        _ANY,
+        (True, True),
+        transfer=True,
+    ),
+    Question(
+        "unknown_shelf",
+        "Off the shelf, exposure unknown",
+        f"Off the shelf, {_UNKNOWN}",
+        ("unknown",),
+        (False, False),
+    ),
+    Question(
+        "unknown_tuned",
+        "Both tuned, exposure unknown",
+        f"With both tuned alike, {_UNKNOWN}",
+        ("unknown",),
+        (True, True),
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,11 +23,15 @@ def judge(difference: Difference, p: float, p_equivalent: float, *, alpha: float
     return "equivalent" if p_equivalent <= alpha else "cannot tell"
 
 
+def p_number(p: float) -> str:
+    """A p-value as a number, rounded up, so that it is never shown smaller than it is."""
+    return "< 0.001" if p < 0.001 else f"{min(1.0, math.ceil(p * 1000 - 1e-9) / 1000):.3f}"
+
+
 def p_text(p: float) -> str:
-    """A p-value, rounded up, so that it is never shown smaller than it is."""
-    if math.isnan(p):
-        return "no p-value"
-    return "p < 0.001" if p < 0.001 else f"p = {min(1.0, math.ceil(p * 1000 - 1e-9) / 1000):.3f}"
+    """A p-value in a sentence."""
+    number = p_number(p)
+    return f"p {number}" if number.startswith("<") else f"p = {number}"
 
 
 def signed(value: float) -> str:
@@ -47,11 +51,11 @@ def difference_text(difference: Difference) -> str:
 
 def claim(left: str, right: str, verdict: Verdict, *, margin: float, plural: bool = False) -> str:
     """The verdict as a clause about two sides."""
-    is_, whether = ("are", "are") if plural else ("is", "is")
+    is_ = "are" if plural else "is"
     if verdict == "equivalent":
         return f"{left} {is_} equivalent to {right} within ±{margin:g}"
     if verdict == "cannot tell":
-        return f"it cannot be told whether {left} {whether} better or worse than {right}"
+        return f"it cannot be told whether {left} {is_} better or worse than {right}"
     return f"{left} {is_} {verdict} than {right}"
 
 
@@ -86,7 +90,10 @@ def caveats(difference: Difference, verdict: Verdict, p: float, *, alpha: float)
     """What a reader must know beside the verdict."""
     told = []
     if difference.single_seed:
-        told.append("One seed alone was trained, so that the noise of training is not in the interval: this is about these trained models, not about the method.")  # fmt: skip
+        told.append(
+            "One seed alone was trained, so that the noise of training is not in the interval: this is about these "
+            "trained models, not about the method."
+        )
     if difference.n_groups < FEW_GROUPS and not difference.reason:
         told.append(f"With {difference.n_groups} patients the interval is rough.")
     if verdict in ("cannot tell", "equivalent") and difference.p <= alpha < p:
