@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -43,3 +43,14 @@ def named(values: pd.Series, recorded: Sequence[str] = ()) -> NDArray[np.str_]:
         return np.where(np.array(texts) == NOT_KNOWN, NOT_KNOWN, labels[places])
     known = set(recorded)
     return np.array([text if not known or text in known or text == NOT_KNOWN else "others" for text in texts])
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Sort subgroups: ranges by where they begin, then texts by the alphabet, what is not known last."""
+
+    def key(name: str) -> tuple[bool, float, str]:
+        start = re.match(_NUMBER, name.removeprefix("below "))
+        place = float(start[1]) - (1e-9 if name.startswith("below ") else 0) if start else float("inf")
+        return name in (NOT_KNOWN, "others"), place, name
+
+    return sorted(names, key=key)
