@@ -160,7 +160,7 @@ def _percent(where: str, column: str, text: str) -> float:
 
 
 def _refuse_shares(path: Path, references: Sequence[Reference]) -> None:
-    """Refuse shares where percentages are expected: an AUROC of at most 1 percent, or a metric that has nothing else."""
+    """Refuse shares where percentages are expected: an AUROC of at most 1, or a metric with nothing above."""
     values: dict[tuple[str, str], list[Reference]] = defaultdict(list)
     for item in references:
         values[(item.names["source"], item.names["metric"])].append(item)

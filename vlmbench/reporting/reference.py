@@ -44,10 +44,11 @@ class Compared:
         """Which of the two values lies in the other's interval, in words."""
         if self.estimate.value is None:
             return ABSENT
-        theirs = (self.reference.low, self.reference.high)
+        theirs, ours = self.reference, self.estimate
+        low, high = (None, None) if ours.interval is None else (100 * ours.interval[0], 100 * ours.interval[1])
         held = [
-            _holds(theirs[0], theirs[1], round(100 * self.estimate.value, self.reference.decimals)),
-            _holds(*[end and 100 * end for end in self.estimate.interval or (None, None)], self.reference.value),
+            _holds(theirs.low, theirs.high, round(100 * self.estimate.value, theirs.decimals)),
+            _holds(low, high, theirs.value),
         ]
         words = (("ours in theirs", "ours outside theirs"), ("theirs in ours", "theirs outside ours"))
         lacks = ("no interval published", "no interval of ours")
@@ -100,7 +101,7 @@ def beside(rows: Iterable[Row], references: Sequence[Reference]) -> Beside:
     ours: dict[tuple[str, ...], list[Row]] = defaultdict(list)
     for row in rows:
         if row.kind == "cell":
-            # A part of the training data, a corruption or another label rule is another name, which nothing published has.
+            # Parts of the training data, corruptions and other label rules have other names, and nothing published.
             ours[(row.task, row.model, row.finetune, row.domain.removesuffix(STUDY_SPLIT))].append(row)
     compared: list[Compared] = []
     absent: list[Reference] = []
