@@ -22,9 +22,10 @@ from vlmbench.config.presence import package_present
 from vlmbench.config.restore import cell_from_dict
 from vlmbench.config.trainer_checks import check_evaluation_trainer
 from vlmbench.domains.base import Domain, Split
-from vlmbench.records.claim import claim
+from vlmbench.records.claim import ClaimedError, claim
 from vlmbench.records.identity import digest, relevant
 from vlmbench.records.store import RECORD, read_record, write_record
+from vlmbench.reporting.dashboards import Dashboard
 
 # Of the trainer: what the machine that evaluates decides, wherever the cell was trained.
 _OF_THE_MACHINE = (
@@ -92,7 +93,7 @@ def prepare_transfer(evaluate: schema.EvaluateConfig) -> PreparedTransfer:
         **{key: getattr(evaluate.trainer, key) for key in _OF_THE_MACHINE},
     )
     check_evaluation_trainer(trainer)
-    config = dataclasses.replace(trained, domain=evaluate.domain, trainer=trainer, lock=evaluate.lock)
+    config = dataclasses.replace(trained, domain=evaluate.domain, trainer=trainer, logger=evaluate.logger, lock=evaluate.lock)
     domain = build_domain(config.domain, config.task.name)  # type: ignore[arg-type]
     check_labels(source, trained.finetune, domain, cell)
     asked = relevant({"domain": dataclasses.asdict(config.domain)})
@@ -111,9 +112,15 @@ def run_transfer(transfer: PreparedTransfer) -> dict[str, Any]:
     with claim(transfer.folder) as held, stoppable():
         if transfer.done:
             return read_record(transfer.folder)
+        header = _header(transfer)
         try:
-            record = {**_header(transfer), **_work(transfer), "status": "done", "finished": now()}
-        except Interrupted:
+            with Dashboard(transfer.config.logger, header, transfer.folder, transfer.label) as dashboard:
+                record = {**header, **_work(transfer), "status": "done", "finished": now()}
+                held.check()
+                write_record(transfer.folder, record)
+                dashboard.summarise(record)
+            return record
+        except (ClaimedError, Interrupted):
             raise
         except SystemExit as stop:  # Lightning's way of passing Ctrl-C on
             raise KeyboardInterrupt from stop
@@ -121,7 +128,7 @@ def run_transfer(transfer: PreparedTransfer) -> dict[str, Any]:
             if asked_to_stop():
                 end()
             failed = {"status": "failed", "metrics": {}, "error": describe(error), "finished": now()}
-            record = {**_header(transfer), **failed}
+            record = {**header, **failed}
         held.check()
         write_record(transfer.folder, record)
     return record
