@@ -16,6 +16,8 @@ if TYPE_CHECKING:  # planning reads records alone, and pandas takes longer to im
 
 SCHEMA = 1
 RECORD, PREDICTIONS = "record.json", "predictions.parquet"
+#: Of a cell that chose a prompt: what each candidate predicted on the validation split.
+PROMPTS = "prompts.parquet"
 
 
 class RecordError(UserError):
@@ -32,14 +34,14 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> Path:
     return _atomically(folder / RECORD, lambda path: path.write_text(text + "\n", encoding="utf-8"))
 
 
-def write_predictions(folder: Path, frame: pd.DataFrame) -> Path:
-    """Write `predictions.parquet`, one row an example; the same frame gives the same bytes.
+def write_predictions(folder: Path, frame: pd.DataFrame, name: str = PREDICTIONS) -> Path:
+    """Write `predictions.parquet`, or another table, one row an example; the same frame gives the same bytes.
 
     Raises:
         RecordError: It cannot be written; what was there before is there still.
     """
     return _atomically(
-        folder / PREDICTIONS, lambda path: frame.to_parquet(path, engine="pyarrow", index=False, compression="zstd")
+        folder / name, lambda path: frame.to_parquet(path, engine="pyarrow", index=False, compression="zstd")
     )
 
 
@@ -61,8 +63,8 @@ def read_record(folder: Path) -> dict[str, Any]:
     return record
 
 
-def read_predictions(folder: Path) -> pd.DataFrame:
-    """Read a cell's predictions.
+def read_predictions(folder: Path, name: str = PREDICTIONS) -> pd.DataFrame:
+    """Read a cell's predictions, or another table beside them.
 
     Raises:
         RecordError: The file is missing or damaged.
@@ -70,9 +72,9 @@ def read_predictions(folder: Path) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        return pd.read_parquet(folder / PREDICTIONS)
+        return pd.read_parquet(folder / name)
     except (OSError, ValueError) as error:
-        raise RecordError(f"{folder / PREDICTIONS} cannot be read: {error}. Run the cell again.") from error
+        raise RecordError(f"{folder / name} cannot be read: {error}. Run the cell again.") from error
 
 
 def write_text(path: Path, text: str) -> Path:

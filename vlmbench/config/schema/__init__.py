@@ -45,6 +45,7 @@ from vlmbench.config.schema.model import (
     HostedModelConfig,
     ModelConfig,
 )
+from vlmbench.config.schema.prompts import PromptsConfig
 from vlmbench.config.schema.published import DownloadConfig, LabelRuleConfig, PublishedDomainConfig
 from vlmbench.config.schema.questions import QuestionsConfig
 
@@ -75,6 +76,7 @@ __all__ = [
     "OptimisedConfig",
     "PhantomDomainConfig",
     "PretrainTaskConfig",
+    "PromptsConfig",
     "PublishedDomainConfig",
     "QloraConfig",
     "QuestionsConfig",
