@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from vlmbench.backbones.base import TooLongError, Turn
 from vlmbench.cell import predictions
 from vlmbench.cell.build import build_module
 from vlmbench.cell.wording import worded, wordings
@@ -24,6 +25,7 @@ from vlmbench.metrics.draws import draw, outcomes
 from vlmbench.metrics.frame import to_jsonable
 from vlmbench.metrics.wording import spread
 from vlmbench.modules.base import TunedModule
+from vlmbench.modules.generative import GenerativeModule
 from vlmbench.progress import Countdown
 
 
@@ -34,7 +36,8 @@ class Choice:
     Attributes:
         wording: The chosen one.
         record: What the record says: `metric`, `seed`, numbers of `examples` and `groups`, the place of the one that is
-            `chosen`, the `candidates` with `value`, `low`, `high`, and their `spread`.
+            `chosen`, the `candidates` with `value`, `low`, `high` and, where a candidate is too long for the model, the
+            `reason`; and their `spread`.
         frame: The validation predictions of all, as a predictions table with the column `candidate`.
     """
 
@@ -54,7 +57,7 @@ def choose(config: schema.CellConfig, data: DomainDataModule, backbone: Any, tra
         label: The cell, for messages.
 
     Raises:
-        UserError: There are no validation examples.
+        UserError: There are no validation examples, or no candidate is short enough for the model.
     """
     asked, metric, domain = config.task.prompts, metric_of(config.task), data.domain
     held_out = domain.split("val")
@@ -66,16 +69,25 @@ def choose(config: schema.CellConfig, data: DomainDataModule, backbone: Any, tra
     places = sampled(len(held_out), asked.examples, asked.seed)
     candidates = wordings(config, domain)
     progress = Countdown(f"{label}  trying prompts", len(candidates))
-    frames = []
-    for done, wording in enumerate(candidates, start=1):
-        module = build_module(*worded(config, domain, wording), backbone, None)
-        frames.append(_answers(module, data, held_out, places, trainer))
-        progress.update(done)
+    frames: dict[int, pd.DataFrame] = {}
+    refused: dict[int, str] = {}
+    for place, wording in enumerate(candidates):
+        try:
+            module = build_module(*worded(config, domain, wording), backbone, None)
+            _check_longest(module, data)
+            frames[place] = _answers(module, data, held_out, places, trainer)
+        except TooLongError as error:
+            refused[place] = str(error)
+        progress.update(place + 1)
     progress.close()
-    scored = [outcomes(frame, config.task.name, metric, multi_label=domain.multi_label) for frame in frames]
+    if not frames:
+        raise UserError(f"{config.model.name} cannot be asked in any of {len(candidates)} ways: {refused[0]}")
     seed = int(domain.fingerprint[:8] or "0", 16)
-    points, draws = draw(scored, n_resamples=config.task.resamples, seed=seed)
-    best = 0 if np.isnan(points).all() else int(np.nanargmax(points))
+    scored = [outcomes(frame, config.task.name, metric, multi_label=domain.multi_label) for frame in frames.values()]
+    drawn = draw(scored, n_resamples=config.task.resamples, seed=seed)
+    best = list(frames)[0 if np.isnan(drawn[0]).all() else int(np.nanargmax(drawn[0]))]
+    points, draws = np.full(len(candidates), np.nan), np.full((len(candidates), drawn[1].shape[1]), np.nan)
+    points[list(frames)], draws[list(frames)] = drawn
     print(f"{label}  prompt {best} of {len(candidates)} is the best on validation", file=sys.stderr, flush=True)
     record = {
         "metric": metric,
@@ -83,10 +95,13 @@ def choose(config: schema.CellConfig, data: DomainDataModule, backbone: Any, tra
         "examples": len(places),
         "groups": len(np.unique(scored[0].groups)),
         "chosen": best,
-        "candidates": _candidates(candidates, points, draws, config.task.confidence),
-        "spread": spread(points, draws, confidence=config.task.confidence),
+        "candidates": [
+            {**told, "reason": refused.get(place, "")}
+            for place, told in enumerate(_candidates(candidates, points, draws, config.task.confidence))
+        ],
+        "spread": spread(*drawn, confidence=config.task.confidence),
     }
-    table = pd.concat([frame.assign(candidate=index) for index, frame in enumerate(frames)], ignore_index=True)
+    table = pd.concat([frame.assign(candidate=place) for place, frame in frames.items()], ignore_index=True)
     return Choice(candidates[best], to_jsonable(record), table)
 
 
@@ -106,6 +121,19 @@ def _candidates(
         low, high = np.quantile(kept, ends).tolist() if len(kept) else (None, None)
         told.append({**wording.as_record(), "value": float(point), "low": low, "high": high})
     return told
+
+
+def _check_longest(module: TunedModule, data: DomainDataModule) -> None:
+    """Refuse a candidate that the longest question of the test split has no room for; its answer is not looked at.
+
+    Raises:
+        TooLongError: There is none.
+    """
+    if isinstance(module, GenerativeModule):
+        asked = [module.ask(example)[0].prompt for example in data.domain.split("test")]
+        longest = max(range(len(asked)), key=lambda place: len(asked[place]))
+        row = data.rows("test")[longest]
+        module.backbone.collate([Turn(row[2], asked[longest], image=row[1].image)], supervise=False)
 
 
 @torch.no_grad()
