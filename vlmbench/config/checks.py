@@ -110,6 +110,11 @@ def check_prompts(task: schema.TaskConfig) -> None:
                 raise ConfigError(f"task.{name}={getattr(task, name)!r} {fault}.")
 
 
+def methods_of(model: schema.ModelConfig) -> tuple[str, ...]:
+    """Return the finetune methods that apply to a model: what has no text tower and no training is only probed."""
+    return ("linear_probe",) if model.loader == "random_features" else METHODS[model.kind]
+
+
 def tries_prompts(cell: schema.CellConfig) -> bool:
     """Tell whether a cell chooses among prompts on its validation split."""
     return cell.task.prompts.candidates > 1
@@ -172,10 +177,10 @@ def check_combination(
     Raises:
         ImpossibleCellError: They have none; the message lists what goes with the model.
     """
-    if finetune.name not in METHODS[model.kind]:
+    if finetune.name not in methods_of(model):
         raise ImpossibleCellError(
-            f"finetune={finetune.name} does not apply to {model.name}, a {model.kind} model. "
-            f"Valid choices: {', '.join(METHODS[model.kind])}."
+            f"finetune={finetune.name} does not apply to {model.name}, a {model.kind} {model.role}. "
+            f"Valid choices: {', '.join(methods_of(model))}."
         )
     if task.name not in TASKS[model.kind]:
         likelihoods = "It takes the likelihood of each label, which an endpoint does not give. "
