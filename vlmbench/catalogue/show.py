@@ -137,7 +137,7 @@ def _target(row: Mapping[str, Any], singles: Mapping[str, str]) -> list[str]:
 
 
 def _targets(model: schema.ModelConfig, rank: int) -> tuple[list[Target], str]:
-    if model.kind == "hosted":
+    if "lora" not in methods_of(model):
         return [], ""
     path = configuration(model.architecture, model.source)
     try:

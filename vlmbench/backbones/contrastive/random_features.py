@@ -66,10 +66,10 @@ def pixels_at(side: int, image: Image.Image) -> Tensor:
 
 
 def load_random_features(release: Release, seed: int = 0) -> RandomFeatures:
-    """Return the network that a `network.json` describes, its filters drawn by `seed`.
+    """Return the network that a `config.json` describes, its filters drawn by `seed`.
 
     Raises:
         CheckpointError: The description is not there.
     """
-    told = described(release.folder / "network.json", "the description of a random network")
+    told = described(release.folder / "config.json", "the description of a random network")
     return RandomFeatures(told["widths"], told["side"], seed, release.dtype)
