@@ -141,10 +141,12 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
     from vlmbench.cell.build import build_backbone, build_classifier, build_module, build_tuner
     from vlmbench.cell.cost import Clock, asked, cost, peak_memory
     from vlmbench.cell.features import encode_splits
+    from vlmbench.cell.saving import SAVED
     from vlmbench.cell.trainer import make_trainer
     from vlmbench.cell.variance import batch_variance
     from vlmbench.cell.vision import recall_vision
-    from vlmbench.cell.work import SAVED, build_data, describe_data, predict, preprocessing_of, score
+    from vlmbench.cell.wording import worded
+    from vlmbench.cell.work import build_data, describe_data, predict, preprocessing_of, score
     from vlmbench.modules.callbacks import PredictProgress
     from vlmbench.modules.waiting import DataWait
     from vlmbench.records.environment import environment
@@ -195,7 +197,7 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
             head = build_classifier(config, domain, backbone, data.encoded["test"][0].embeddings.shape[-1])
             if head is not None:
                 load_classifier(head, saved)
-        module = build_module(config, domain, backbone, head)
+        module = build_module(*worded(config, domain, transfer.source.get("prompts")), backbone, head)
         data.arrange = module.arrange
     with clock.phase("encode"):
         seen = recall_vision(
@@ -215,6 +217,7 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
     return {
         **scored,
         "selection": None,
+        "prompts": transfer.source.get("prompts"),
         "cost": {
             **cost(clock, parameters, frame, None, saved, usage),
             "features_kept": kept,
