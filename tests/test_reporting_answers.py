@@ -205,7 +205,8 @@ def test_words_are_never_stronger_than_the_tests():
         limits = " ".join(caveats(tested, verdict, p, alpha=0.05))
         assert ("One seed alone" in limits) == single
         assert ("rough" in limits) == (n < 30)
-    untested = Difference(0.5, *[math.nan] * 8, 1, False, "too few")
+    nan = math.nan
+    untested = Difference(0.5, nan, nan, nan, nan, nan, nan, nan, nan, 1, False, "too few")
     assert judge(untested, math.nan, math.nan, alpha=0.05) == "cannot tell"
     assert "too few" in need(untested, math.nan, 0.02)
 
@@ -218,7 +219,7 @@ def test_seeds_that_make_more_noise_than_the_margin_are_named_before_patients():
 
 
 def test_rates_count_intervals_and_few_comparisons_have_none(tmp_path):
-    aurocs = {}
+    aurocs: dict[tuple[str, str, str], float] = {}
     for number in range(6):
         aurocs |= {(LEFT, f"d{number}", "lora"): 0.9, (RIGHT, f"d{number}", "lora"): 0.7 if number < 4 else 0.9}
     write_study(tmp_path, aurocs, n=160, exposure="ood")
@@ -227,6 +228,8 @@ def test_rates_count_intervals_and_few_comparisons_have_none(tmp_path):
     assert one.n == 6
     assert win >= 4 / 6
     assert win + tie + loss == pytest.approx(1)
+    assert low is not None
+    assert high is not None
     assert low <= win <= high
     assert low < high
     few = tmp_path / "few"
@@ -245,6 +248,8 @@ def test_the_sections_and_tables_hold_every_verdict_with_its_interval(tmp_path):
     study = studied(tmp_path)
     findings = find(study)
     top, plots = answers.section(study), gaps.section(study)
+    assert top is not None
+    assert plots is not None
     assert "tiny_clip is better than tiny_medclip" in top.body
     assert "at most 5 %" in top.body
     assert plots.body.count('<figure class="plot">') == 3

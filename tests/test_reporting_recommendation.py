@@ -21,7 +21,7 @@ def advised(root, **settings):
     return recommend(study, Evidence()), study.settings
 
 
-def write(root, model, finetune, *, auroc, validation, hours=0.1, gib=4.0, labelled=400, domain=DOMAIN):
+def write(root, model, finetune, *, auroc, validation, hours=0.1, gib=4.0, labelled=400, domain=DOMAIN, **more):
     """One cell with its cost; `validation` None for one that nothing selected."""
     record = make_record(model, domain, finetune=finetune, scope="")
     record["cost"] |= {
@@ -39,6 +39,7 @@ def write(root, model, finetune, *, auroc, validation, hours=0.1, gib=4.0, label
         cost=record["cost"],
         data=record["data"],
         selection=None if validation is None else {"metric": "val/auroc", "value": validation},
+        **more,
     )
 
 
@@ -129,3 +130,12 @@ def test_over_domains_only_what_was_run_on_all_of_them_counts(tmp_path):
     whole, *single = (one.options[0].expected for one in advice)
     assert np.isfinite([whole.low, *(one.low for one in single)]).all()
     assert whole.high - whole.low < single[0].high - single[0].low
+
+
+def test_an_untuned_model_is_ranked_by_its_prompt_and_a_baseline_is_not_recommended(tmp_path):
+    prompts = {"metric": "auroc", "chosen": 1, "candidates": [{"value": 0.5}, {"value": 0.8}]}
+    write(tmp_path, "tiny_clip", "zero_shot", auroc=0.8, validation=None, prompts=prompts)
+    write(tmp_path, "tiny_clip", "linear_probe", auroc=0.8, validation=0.7)
+    write(tmp_path, "random_features", "linear_probe", auroc=0.8, validation=0.99, role="baseline")
+    (one,), _ = advised(tmp_path)
+    assert [option.label for option in one.options] == ["tiny_clip, zero_shot", "tiny_clip, linear_probe"]
