@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vlmbench.metrics import bootstrap, calibration, operating
+from vlmbench.metrics import calibration, operating
 from vlmbench.metrics.diagnosis import one_vs_rest
 
 
@@ -43,13 +43,21 @@ def test_reliability_equals_scikit_learn():
     from sklearn.calibration import calibration_curve
 
     scores, targets, groups = binary(500, 2, shift=1)
-    weights = next(bootstrap.resample(groups, 200, 0))
-    curve = calibration.reliability(scores[:, 1], targets.astype(float), weights)
+    curve = calibration.reliability(scores[:, 1:], targets[:, None].astype(float), groups, n_resamples=200)
     observed, predicted = calibration_curve(targets, scores[:, 1], n_bins=10)
     np.testing.assert_allclose(curve["observed"], observed)
     np.testing.assert_allclose(curve["predicted"], predicted)
     assert curve["count"].sum() == 500
-    np.testing.assert_allclose(np.nanmean(curve["draws"], axis=0), observed, atol=0.04)
+    # Of independent patients the interval is near the binomial one.
+    scores, targets, groups = binary(500, 2, per_patient=1)
+    curve = calibration.reliability(scores[:, 1:], targets[:, None].astype(float), groups, n_resamples=500)
+    error = np.sqrt(curve["observed"] * (1 - curve["observed"]) / curve["count"])
+    np.testing.assert_allclose(curve["high"] - curve["low"], 2 * 1.96 * error, rtol=0.25)
+
+
+def test_a_bin_of_one_patient_has_no_interval():
+    curve = calibration.reliability(np.array([[0.05], [0.05], [0.95], [0.95]]), np.ones((4, 1)), [0, 1, 2, 2])
+    assert np.isnan(curve["low"]).tolist() == [False, True]
 
 
 def test_bins_with_equally_many_examples_keep_equal_scores_together():

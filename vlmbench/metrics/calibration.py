@@ -95,26 +95,33 @@ def errors(
     if task.exclusive:
         kinds["ece_classwise"] = (columns, equal_width)
     _, codes = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-    weights = np.concatenate(list(bootstrap.resample(codes, n_resamples, seed)))
+    binned = {name: [(p, y, rule(p)) for p, y in pairs] for name, (pairs, rule) in kinds.items()}
     whole = np.ones((1, len(codes)))
+    points = {name: [calibration_gaps(*column, whole) for column in columns] for name, columns in binned.items()}
+    drawn: dict[str, list[Floats]] = {name: [] for name in binned}
+    for weights in bootstrap.resample(codes, n_resamples, seed):
+        for name, of_columns in binned.items():
+            gaps = [calibration_gaps(*column, weights) for column in of_columns]
+            # Beside the errors of a resample those about its own centre: what resampling adds to scores without any.
+            centred = [gap - point for gap, point in zip(gaps, points[name], strict=True)]
+            drawn[name].append(np.stack([_magnitude(gaps), _magnitude(centred)]))
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     out = {}
-    for name, (pairs, rule) in kinds.items():
-        value, drawn, calibrated = 0.0, np.zeros(n_resamples), np.zeros(n_resamples)
-        for p, y in pairs:
-            bins = rule(p)
-            gaps, point = calibration_gaps(p, y, bins, weights), calibration_gaps(p, y, bins, whole)
-            value += float(np.abs(point).sum()) / len(pairs)
-            drawn += np.abs(gaps).sum(axis=1) / len(pairs)
-            # Gaps about their own centre: what resampling adds to scores without any.
-            calibrated += np.abs(gaps - point).sum(axis=1) / len(pairs)
+    for name, parts in drawn.items():
+        value = float(_magnitude(points[name])[0])
         out[name] = {"value": value, "low": np.nan, "high": np.nan, "chance": np.nan}
         if codes.max() > 0:
-            half = float(np.abs(np.quantile(drawn, tails) - value).max())
-            chance = float(np.quantile(calibrated, tails[1]))
+            of_resamples, by_chance = np.concatenate(parts, axis=1)
+            half = float(np.abs(np.quantile(of_resamples, tails) - value).max())
+            chance = float(np.quantile(by_chance, tails[1]))
             low = 0.0 if value <= chance else max(0.0, value - half)
             out[name] |= {"low": low, "high": value + half, "chance": chance}
     return out
+
+
+def _magnitude(gaps: Sequence[Floats]) -> Floats:
+    """Calibration error (R,): the sum over bins, the mean over columns."""
+    return np.mean([np.abs(column).sum(axis=1) for column in gaps], axis=0)
 
 
 def brier(task: OneVsRest) -> Floats:
@@ -127,26 +134,49 @@ def brier(task: OneVsRest) -> Floats:
     return squared.sum(axis=1) if task.exclusive else squared.mean(axis=1)
 
 
-def reliability(scores: Floats, truth: Floats, weights: Floats, n_bins: int = 10) -> dict[str, Floats]:
-    """Return the reliability curve of one column: where scores say p, how often is it true?
+def reliability(
+    scores: Floats,
+    truth: Floats,
+    groups: Sequence[Any] | NDArray,
+    *,
+    n_bins: int = 10,
+    n_resamples: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Floats]:
+    """Return the reliability curve: where scores say p, how often is it true?
 
     Args:
-        scores: (N,) predicted probabilities.
-        truth: (N,) zeros and ones.
-        weights: (R, N) of bootstrap resamples.
+        scores: (N, L) predicted probabilities; several columns are pooled.
+        truth: (N, L) zeros and ones.
+        groups: (N,) the unit that is drawn.
         n_bins: Bins of equal width.
+        n_resamples: Number of resamples.
+        confidence: Coverage of the percentile intervals, each of one bin by itself.
+        seed: Seed of the bootstrap.
 
     Returns:
-        Arrays over the B bins that hold examples: `predicted`, the mean score; `observed`, the share that is true;
-        `count`; and `draws` (R, B), the share in each resample, NaN where it holds none of the bin.
+        Arrays over the B bins that hold examples: `predicted`, the mean score; `observed`, the share that is true, with
+        `low` and `high` (NaN where only one group is in the bin); `count`.
     """
+    _, codes = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     bins = equal_width(scores, n_bins)
-    members = (bins[:, None] == np.unique(bins)).astype(np.float64)
-    count = members.sum(axis=0)
-    held, true = weights @ members, weights @ (members * truth[:, None])
+    filled = np.unique(bins)
+    members = (bins[:, :, None] == filled).astype(np.float64)  # (N, L, B)
+    count = members.sum(axis=(0, 1))
+    of_examples, true = members.sum(axis=1), (members * truth[:, :, None]).sum(axis=1)
+    drawn = []
+    for weights in bootstrap.resample(codes, n_resamples, seed):
+        held = weights @ of_examples
+        drawn.append(np.divide(weights @ true, held, out=np.full(held.shape, np.nan), where=held > 0))
+    low, high = np.full((2, len(filled)), np.nan)
+    for k, column in enumerate(np.concatenate(drawn).T):
+        if len(np.unique(codes[of_examples[:, k] > 0])) > 1:
+            low[k], high[k] = np.nanquantile(column, [(1 - confidence) / 2, (1 + confidence) / 2])
     return {
-        "predicted": scores @ members / count,
-        "observed": truth @ members / count,
+        "predicted": (members * scores[:, :, None]).sum(axis=(0, 1)) / count,
+        "observed": true.sum(axis=0) / count,
+        "low": low,
+        "high": high,
         "count": count,
-        "draws": np.divide(true, held, out=np.full(held.shape, np.nan), where=held > 0),
     }

@@ -6,6 +6,7 @@ Besides, the metrics of each class or label by itself, which a macro mean hides.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +66,19 @@ def of_each(task: OneVsRest, level: float = LEVELS[0]) -> Statistics:
         return out
 
     return compute
+
+
+def support(task: OneVsRest, groups: Sequence[Any] | NDArray) -> dict[str, int]:
+    """Return, as `bootstrap.intervals` takes it, among how many groups these metrics can vary.
+
+    Of a column it is the smaller number of groups with a positive and with a negative; of a mean over columns, that of
+    its best column.
+    """
+    names = np.asarray(groups, dtype=str)
+    columns = [min(len(np.unique(names[truth])), len(np.unique(names[~truth]))) for truth in task.truth.T]
+    whole = np.ones((1, len(names)))
+    of_means = dict.fromkeys(operating_points(task)(whole), max(columns))
+    return of_means | {name: columns[int(name.rpartition("_")[2])] for name in of_each(task)(whole)}
 
 
 def _sensitivity(true_rate: Floats, false_rate: Floats, level: float) -> Floats:

@@ -45,18 +45,24 @@ def detailed(rows: Sequence[Row], task: str, budget: int) -> Detailed:
     for name, key in _RULES:
         if _examples(chosen) <= budget:
             break
-        best: dict[Hashable, Row] = {}
-        for row in chosen:
-            kept = best.setdefault(key(row), row)
-            # Seeds of one cell do not compete: the first stands for them.
-            if name != _ONE_SEED and _validation(row) > _validation(kept):
-                best[key(row)] = row
+        # Seeds of one cell do not compete: the first stands for them.
+        best = best_by(chosen, key) if name != _ONE_SEED else list({key(row): row for row in reversed(chosen)}.values())
         if len(best) < len(chosen):
-            chosen, rule = list(best.values()), name
+            chosen, rule = sorted(best, key=order), name
     if _examples(chosen) > budget:
         fitting = [row for i, row in enumerate(chosen) if _examples(chosen[: i + 1]) <= budget] or chosen[:1]
         rule, chosen = ", ".join(filter(None, (rule, f"the first {len(fitting)} of {len(chosen)}"))), fitting
     return Detailed(tuple(chosen), len(cells), rule)
+
+
+def best_by(rows: Sequence[Row], key: Callable[[Row], Hashable]) -> list[Row]:
+    """Return, of the rows with an equal key, the one that was best on validation; of equally good ones the first."""
+    best: dict[Hashable, Row] = {}
+    for row in rows:
+        kept = best.setdefault(key(row), row)
+        if _validation(row) > _validation(kept):
+            best[key(row)] = row
+    return list(best.values())
 
 
 def _validation(row: Row) -> tuple[bool, bool, float]:

@@ -30,7 +30,8 @@ COMPARED = {
     "exact match": {"strict": "open_exact_match", "medvlmbench": "open_exact_match", "llava_med": "open_exact_match"},
     "F1": {"strict": "open_token_f1", "medvlmbench": "open_token_f1", "llava_med": "open_token_f1"},
 }
-VERDICTS = ("closed", "choice")
+# Where an answer is right or wrong, so that examples can change sides.
+VERDICTS = {("closed", "medvlmbench"), ("closed", "llava_med"), ("choice", "medvlmbench"), ("open", "medvlmbench")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,28 +109,25 @@ def _lines(row: Row, frame: pd.DataFrame, values: Mapping[str, Mapping[str, Any]
     scored = bootstrap.intervals(
         columns, frame["group"].to_numpy(), n_resamples=resamples, confidence=study.settings.confidence
     )["metrics"]
-    estimates = {name: _estimate(found) for name, found in scored.items()}
+    estimates = {name: Estimate.of(found) for name, found in scored.items()}
     made = {}
     for name, metrics in COMPARED.items():
         held = [profile for profile in metrics if f"{name}/{profile}" in columns]
         n = int((~np.isnan(columns[f"{name}/strict"])).sum()) if "strict" in held else 0
         if not n:
             continue
-        changes = {profile: columns[f"{name}/{profile} - strict"] for profile in held}
+        moved = {
+            profile: columns[f"{name}/{profile} - strict"] if (name, profile) in VERDICTS else None for profile in held
+        }
         made[name] = Line(
             row=row,
             n=n,
             values={profile: estimates[f"{name}/{profile}"] for profile in held},
             differences={profile: estimates[f"{name}/{profile} - strict"] for profile in held},
-            gained={p: int((change > 0).sum()) if name in VERDICTS else None for p, change in changes.items()},
-            lost={p: int((change < 0).sum()) if name in VERDICTS else None for p, change in changes.items()},
+            gained={p: None if change is None else int((change > 0).sum()) for p, change in moved.items()},
+            lost={p: None if change is None else int((change < 0).sum()) for p, change in moved.items()},
         )
     return made
-
-
-def _estimate(found: Mapping[str, Any]) -> Estimate:
-    value, low, high = (None if np.isnan(found[key]) else float(found[key]) for key in ("value", "low", "high"))
-    return Estimate(value, low, high, found["n_resamples"], found["undefined"], found.get("reason", ""))
 
 
 def _traps(row: Row, frame: pd.DataFrame, values: Mapping[str, Mapping[str, Any]]) -> Iterator[Trap]:
