@@ -55,9 +55,11 @@ def test_reliability_equals_scikit_learn():
     np.testing.assert_allclose(curve["high"] - curve["low"], 2 * 1.96 * error, rtol=0.25)
 
 
-def test_a_bin_of_one_patient_has_no_interval():
+def test_a_bin_that_resamples_cannot_vary_still_has_width_unless_of_one_patient():
     curve = calibration.reliability(np.array([[0.05], [0.05], [0.95], [0.95]]), np.ones((4, 1)), [0, 1, 2, 2])
     assert np.isnan(curve["low"]).tolist() == [False, True]
+    assert curve["low"][0] == pytest.approx(2 / (2 + 1.96**2), abs=1e-4)  # Wilson 1927 of 2 of 2
+    assert curve["high"][0] == 1
 
 
 def test_bins_with_equally_many_examples_keep_equal_scores_together():

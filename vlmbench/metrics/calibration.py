@@ -157,8 +157,11 @@ def reliability(
 
     Returns:
         Arrays over the B bins that hold examples: `predicted`, the mean score; `observed`, the share that is true, with
-        `low` and `high` (NaN where only one group is in the bin); `count`.
+        `low` and `high` (NaN where only one group is in the bin; Wilson's for its number of groups where all of it is
+        true or false, since resamples then do not differ); `count`.
     """
+    from statsmodels.stats.proportion import proportion_confint
+
     _, codes = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     bins = equal_width(scores, n_bins)
     filled = np.unique(bins)
@@ -171,8 +174,11 @@ def reliability(
         drawn.append(np.divide(weights @ true, held, out=np.full(held.shape, np.nan), where=held > 0))
     low, high = np.full((2, len(filled)), np.nan)
     for k, column in enumerate(np.concatenate(drawn).T):
-        if len(np.unique(codes[of_examples[:, k] > 0])) > 1:
+        n_groups = len(np.unique(codes[of_examples[:, k] > 0]))
+        if n_groups > 1:
             low[k], high[k] = np.nanquantile(column, [(1 - confidence) / 2, (1 + confidence) / 2])
+        if n_groups > 1 and low[k] == high[k]:  # all true or all false, which resampling cannot change
+            low[k], high[k] = proportion_confint(round(low[k] * n_groups), n_groups, 1 - confidence, method="wilson")
     return {
         "predicted": (members * scores[:, :, None]).sum(axis=(0, 1)) / count,
         "observed": true.sum(axis=0) / count,
