@@ -144,13 +144,15 @@ def _figure(domain: str, lines: Sequence[Line]) -> Markup:
             "showlegend": False,
         }
     ]
-    for k, line in enumerate(lines):
+    for place, line in enumerate(lines):
         curve, row = line.curve, line.row
         drawn = np.isfinite(curve["low"])
         traces.append(
             {
                 "name": f"{row.model}, {row.finetune}",
-                "ids": [row.identity] * len(curve["count"]),
+                # Plotly takes points with an equal id for one and the same, so that each names its cell another number
+                # of times.
+                "ids": [" ".join([row.identity] * (k + 1)) for k in range(len(curve["count"]))],
                 "x": _rounded(curve["predicted"]),
                 "y": _rounded(curve["observed"]),
                 "error_y": {
@@ -163,11 +165,11 @@ def _figure(domain: str, lines: Sequence[Line]) -> Markup:
                 "hovertemplate": "said %{x:.2f}, true %{y:.2f}, of %{customdata} examples",
                 "mode": "lines+markers",
                 "line": {
-                    "color": CATEGORIES[k % (len(CATEGORIES) - 1)],
-                    "dash": _DASHES[k % len(_DASHES)],
+                    "color": CATEGORIES[place % (len(CATEGORIES) - 1)],
+                    "dash": _DASHES[place % len(_DASHES)],
                     "width": 1.5,
                 },
-                "marker": {"symbol": _SYMBOLS[k % len(_SYMBOLS)], "size": 7},
+                "marker": {"symbol": _SYMBOLS[place % len(_SYMBOLS)], "size": 7},
             }
         )
     axis = {"range": [-0.02, 1.02], "tickvals": [0, 0.5, 1]}

@@ -1,4 +1,4 @@
-"""The section that scores the same answers by our convention and by published ones, side by side."""
+"""The section that scores the same predictions by our convention and by published ones, side by side."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import pandas as pd
 
 from vlmbench.metrics import bootstrap
 from vlmbench.metrics.answers import tokens
-from vlmbench.metrics.frame import profile_values
-from vlmbench.metrics.profiles import PROFILES
+from vlmbench.metrics.diagnosis import one_vs_rest
+from vlmbench.metrics.frame import diagnosis_arrays, profile_values
+from vlmbench.metrics.profiles import PROFILES, auroc_over_items
 from vlmbench.reporting.detailed import detailed
 from vlmbench.reporting.rows import Estimate, Row
 from vlmbench.reporting.section import Section, rendered
@@ -67,7 +68,7 @@ class Trap:
 
 
 def section(study: Study) -> Section | None:
-    """Make the section; None without an answer to score."""
+    """Make the section; None without a prediction to score."""
     chosen = detailed(study.rows, "vqa", BUDGET)
     lines: dict[str, list[Line]] = {name: [] for name in COMPARED}
     traps: list[Trap] = []
@@ -80,10 +81,12 @@ def section(study: Study) -> Section | None:
         values = {profile: profile_values(frame, profile) for profile in PROFILES}
         for name, line in _lines(row, frame, values, study).items():
             lines[name].append(line)
-        found = list(_traps(row, frame, values))
-        trapped += len(found)
-        traps += found
-    if not any(lines.values()):
+        here = list(_traps(row, frame, values))
+        trapped += len(here)
+        traps += here
+    ranked = detailed(study.rows, "diagnosis", BUDGET)
+    aurocs = [(row, found) for row in ranked.rows if (found := _published_auroc(row, study)) is not None]
+    if not aurocs and not any(lines.values()):
         return None
     body = rendered(
         "profiles.html.j2",
@@ -94,8 +97,19 @@ def section(study: Study) -> Section | None:
         absent=absent,
         traps=_shortest(traps),
         trapped=trapped,
+        aurocs=aurocs,
+        ranked=ranked,
     )
-    return Section("profiles", "The same answers by published conventions", body)
+    return Section("profiles", "The same predictions by published conventions", body)
+
+
+def _published_auroc(row: Row, study: Study) -> Estimate | None:
+    """AUROC of a binary task by MedVLMBench's convention; None of other tasks, or without predictions."""
+    frame = study.predictions(row)
+    if frame is None or "target" not in frame or "score_2" in frame:
+        return None
+    task = one_vs_rest(*diagnosis_arrays(frame, multi_label=False))
+    return Estimate.of(auroc_over_items(task, confidence=study.settings.confidence))
 
 
 def _lines(row: Row, frame: pd.DataFrame, values: Mapping[str, Mapping[str, Any]], study: Study) -> dict[str, Line]:
