@@ -8,7 +8,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from vlmbench.reporting import beside, by_domain, closing, filters, heat, overview, scatter
+from vlmbench.reporting import beside, by_domain, closing, commands, filters, heat, overview, scatter
 from vlmbench.reporting.grids import cell_matrices
 from vlmbench.reporting.load import ReportError, load_rows
 from vlmbench.reporting.ordering import newest
@@ -25,6 +25,7 @@ SECTIONS: tuple[Callable[[Study], Section | None], ...] = (
     heat.transfers,
     by_domain.section,
     scatter.section,
+    commands.section,
     closing.failures,
     closing.data,
     closing.reading,

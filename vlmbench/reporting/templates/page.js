@@ -115,7 +115,7 @@
     const [told, small] = Array.isArray(value) ? value : [value, ""];
     const made = element(first ? "th" : "td", kind);
     if (first) made.scope = "row";
-    if (kind === "code" || kind === "command") made.append(element("code", "", told));
+    if (told !== "n/a" && (kind === "code" || kind === "command")) made.append(element("code", "", told));
     else if (kind === "mark")
       made.append(element("span", `x line ${{ "ID†": "id", OOD: "ood" }[told] || "unknown"}`, told));
     else made.append(told === "n/a" ? element("span", "na", told) : told);
