@@ -213,6 +213,7 @@
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: getComputedStyle(document.body).fontFamily, size: 12, ...out.font, color: text },
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: soft, activecolor: text },
       hoverlabel: { bgcolor: page, bordercolor: line, font: { color: text }, ...out.hoverlabel },
     };
   }
