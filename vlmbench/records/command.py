@@ -58,62 +58,71 @@ def command_of(record: Mapping[str, Any], cell: str = "") -> Command:
 def commands_of(records: Sequence[Mapping[str, Any]], cells: Sequence[str] = ()) -> list[Command]:
     """Return the command of each record: its options, and each setting that differs from what they compose to.
 
-    Each is composed again. What comes out otherwise than the record has it, such as a mapping that a command line
-    cannot shorten, has no command.
+    Each is composed again. What comes out otherwise than the record has it, such as a key that a command line cannot
+    name, has no command.
 
     Args:
         records: Of cells and transfers, whose `config` is complete or, in older records, lacks newer fields.
         cells: Directory of the trained cell of each transfer; not looked at for cells.
     """
-    asked = [_Asked.of(record, cell) for record, cell in zip(records, cells or [""] * len(records), strict=True)]
-    for entry in ("train", "evaluate"):
-        mine = [one for one in asked if one.entry == entry and not one.reason]
-        for one, base in zip(mine, _composed(entry, [one.options for one in mine]), strict=True):
-            if isinstance(base, Exception):
-                one.reason = f"its options do not compose: {_line(base)}"
-            else:
-                one.overrides = list(_overrides(base, one.config))
-        mine = [one for one in mine if not one.reason]
-        for one, made in zip(mine, _composed(entry, [one.options + one.overrides for one in mine]), strict=True):
-            if isinstance(made, Exception):
-                one.reason = f"a setting of it does not fit this version: {_line(made)}"
-            elif differing := list(_overrides(made, one.config)):
-                one.reason = f"a command line cannot say {', '.join(word.split('=')[0] for word in differing)}"
-    return [one.command() for one in asked]
+    parts: dict[str, _Part] = {}
+    asked = [_split(record, parts) for record in records]
+    settled = list(parts.values())
+    for part, base in zip(settled, _composed([part.options for part in settled]), strict=True):
+        if isinstance(base, Exception):
+            part.reason = f"its options do not compose: {_line(base)}"
+        else:
+            part.overrides = list(_overrides(base, part.config))
+    told = [part for part in settled if part.overrides]
+    for part, made in zip(told, _composed([part.options + part.overrides for part in told]), strict=True):
+        if isinstance(made, Exception):
+            part.reason = f"a setting of it does not fit this version: {_line(made)}"
+        elif differing := list(_overrides(made, part.config)):
+            part.reason = f"a command line cannot say {', '.join(word.split('=')[0] for word in differing)}"
+    ends = zip(records, asked, cells or [""] * len(records), strict=True)
+    return [found if isinstance(found, Command) else _joined(record, found, cell) for record, found, cell in ends]
 
 
 @dataclasses.dataclass
-class _Asked:
-    """A record on its way to a command."""
+class _Part:
+    """Sections of a configuration on their way to words of a command line."""
 
-    entry: str
     config: Mapping[str, Any]
-    options: list[str] = dataclasses.field(default_factory=list)
+    options: list[str]
     overrides: list[str] = dataclasses.field(default_factory=list)
     reason: str = ""
 
-    @classmethod
-    def of(cls, record: Mapping[str, Any], cell: str) -> _Asked:
-        config = record.get("config")
-        if not isinstance(config, Mapping) or not isinstance(config.get("domain"), Mapping):
-            return cls("train", {}, reason="the record holds no configuration")
-        try:
-            domain = _option("domain", config["domain"], "source")
-            if record.get("kind") == "transfer":
-                if not cell:
-                    return cls("evaluate", {}, reason="the record does not lie below the cell that it was made from")
-                kept = {"domain": config["domain"]}
-                return cls("evaluate", kept, [f"cell={_value(cell)}", *domain])
-            groups = [*_option("model", config["model"], "kind"), f"task={config['task']['name']}"]
-            options = [*groups, f"finetune={config['finetune']['name']}", *domain, f"seed={config['seed']}"]
-        except (KeyError, TypeError) as error:
-            return cls("train", {}, reason=f"its configuration is not complete: {error} is missing")
-        return cls("train", config, options)
 
-    def command(self) -> Command:
-        if self.reason:
-            return Command(reason=self.reason)
-        return Command(f"python -m vlmbench.{self.entry} {shlex.join([*self.options, *self.overrides])}")
+def _split(record: Mapping[str, Any], parts: dict[str, _Part]) -> list[_Part] | Command:
+    """The parts of a record, which many have in common: the domain, and for a cell all the rest but its seed.
+
+    No file of one of the two reads a setting of the other, so that they compose apart as they do together.
+    """
+    config = record.get("config")
+    if not isinstance(config, Mapping) or not isinstance(config.get("domain"), Mapping):
+        return Command(reason="the record holds no configuration")
+    try:
+        made = [_Part({"domain": config["domain"]}, _option("domain", config["domain"], "source"))]
+        if record.get("kind") != "transfer":
+            names = [f"task={config['task']['name']}", f"finetune={config['finetune']['name']}"]
+            rest = {key: value for key, value in config.items() if key not in ("domain", "seed")}
+            made.insert(0, _Part(rest, [*_option("model", config["model"], "kind"), *names]))
+    except (KeyError, TypeError) as error:
+        return Command(reason=f"its configuration is not complete: {error}")
+    return [parts.setdefault(json.dumps([part.options, part.config], default=str), part) for part in made]
+
+
+def _joined(record: Mapping[str, Any], parts: Sequence[_Part], cell: str) -> Command:
+    if reason := "; ".join(part.reason for part in parts if part.reason):
+        return Command(reason=reason)
+    options = [word for part in parts for word in part.options]
+    overrides = [word for part in parts for word in part.overrides]
+    if record.get("kind") != "transfer":
+        words = [*options, f"seed={_value(record['config'].get('seed', 0))}", *overrides]
+        return Command(f"python -m vlmbench.train {shlex.join(words)}")
+    if not cell:
+        return Command(reason="the record does not lie below the cell that it was made from")
+    return Command(f"python -m vlmbench.evaluate {shlex.join([f'cell={_value(cell)}', *options, *overrides])}")
 
 
 def _option(group: str, config: Mapping[str, Any], kind: str) -> list[str]:
@@ -139,12 +148,12 @@ def _options(group: str) -> dict[str, str]:
     return found
 
 
-def _composed(entry: str, jobs: Sequence[Sequence[str]]) -> list[Any]:
-    """Compose each list of words, or say what is wrong with it; equal ones once, seeds apart."""
+def _composed(jobs: Sequence[Sequence[str]]) -> list[Any]:
+    """Compose each list of words, or say what is wrong with it; equal ones once."""
     distinct = list(dict.fromkeys(tuple(words) for words in jobs))
     if not distinct:
         return []
-    loader, master = _hydra(entry)
+    loader, master = _hydra()
     try:
         made: list[Any] = list(compose_all(loader, master, distinct))
     except (HydraException, OmegaConfBaseException, UserError, ValueError):
@@ -160,12 +169,12 @@ def _one(loader: ConfigLoader, master: DictConfig, words: Sequence[str]) -> Any:
         return error
 
 
-@lru_cache(maxsize=2)
-def _hydra(entry: str) -> tuple[ConfigLoader, DictConfig]:
+@lru_cache(maxsize=1)
+def _hydra() -> tuple[ConfigLoader, DictConfig]:
     register()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
-        return loader, loader.load_configuration(entry, overrides=[], run_mode=RunMode.MULTIRUN)
+        return loader, loader.load_configuration("train", overrides=[], run_mode=RunMode.MULTIRUN)
 
 
 def _overrides(base: Any, config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
