@@ -22,9 +22,10 @@ from vlmbench.config.presence import package_present
 from vlmbench.config.restore import cell_from_dict
 from vlmbench.config.trainer_checks import check_evaluation_trainer
 from vlmbench.domains.base import Domain, Split
-from vlmbench.records.claim import claim
+from vlmbench.records.claim import ClaimedError, claim
 from vlmbench.records.identity import digest, relevant
 from vlmbench.records.store import RECORD, read_record, write_record
+from vlmbench.reporting.dashboards import Dashboard
 
 # Of the trainer: what the machine that evaluates decides, wherever the cell was trained.
 _OF_THE_MACHINE = (
@@ -92,7 +93,9 @@ def prepare_transfer(evaluate: schema.EvaluateConfig) -> PreparedTransfer:
         **{key: getattr(evaluate.trainer, key) for key in _OF_THE_MACHINE},
     )
     check_evaluation_trainer(trainer)
-    config = dataclasses.replace(trained, domain=evaluate.domain, trainer=trainer, lock=evaluate.lock)
+    config = dataclasses.replace(
+        trained, domain=evaluate.domain, trainer=trainer, logger=evaluate.logger, lock=evaluate.lock
+    )
     domain = build_domain(config.domain, config.task.name)  # type: ignore[arg-type]
     check_labels(source, trained.finetune, domain, cell)
     asked = relevant({"domain": dataclasses.asdict(config.domain)})
@@ -111,9 +114,15 @@ def run_transfer(transfer: PreparedTransfer) -> dict[str, Any]:
     with claim(transfer.folder) as held, stoppable():
         if transfer.done:
             return read_record(transfer.folder)
+        header = _header(transfer)
         try:
-            record = {**_header(transfer), **_work(transfer), "status": "done", "finished": now()}
-        except Interrupted:
+            with Dashboard(transfer.config.logger, header, transfer.folder, transfer.label) as dashboard:
+                record = {**header, **_work(transfer), "status": "done", "finished": now()}
+                held.check()
+                write_record(transfer.folder, record)
+                dashboard.summarise(record)
+            return record
+        except (ClaimedError, Interrupted):
             raise
         except SystemExit as stop:  # Lightning's way of passing Ctrl-C on
             raise KeyboardInterrupt from stop
@@ -121,7 +130,7 @@ def run_transfer(transfer: PreparedTransfer) -> dict[str, Any]:
             if asked_to_stop():
                 end()
             failed = {"status": "failed", "metrics": {}, "error": describe(error), "finished": now()}
-            record = {**_header(transfer), **failed}
+            record = {**header, **failed}
         held.check()
         write_record(transfer.folder, record)
     return record
@@ -134,10 +143,12 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
     from vlmbench.cell.build import build_backbone, build_classifier, build_module, build_tuner
     from vlmbench.cell.cost import Clock, asked, cost, peak_memory
     from vlmbench.cell.features import encode_splits
+    from vlmbench.cell.saving import SAVED
     from vlmbench.cell.trainer import make_trainer
     from vlmbench.cell.variance import batch_variance
     from vlmbench.cell.vision import recall_vision
-    from vlmbench.cell.work import SAVED, build_data, describe_data, predict, preprocessing_of, score
+    from vlmbench.cell.wording import worded
+    from vlmbench.cell.work import build_data, describe_data, predict, preprocessing_of, score
     from vlmbench.modules.callbacks import PredictProgress
     from vlmbench.modules.waiting import DataWait
     from vlmbench.records.environment import environment
@@ -188,7 +199,7 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
             head = build_classifier(config, domain, backbone, data.encoded["test"][0].embeddings.shape[-1])
             if head is not None:
                 load_classifier(head, saved)
-        module = build_module(config, domain, backbone, head)
+        module = build_module(*worded(config, domain, transfer.source.get("prompts")), backbone, head)
         data.arrange = module.arrange
     with clock.phase("encode"):
         seen = recall_vision(
@@ -208,6 +219,7 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
     return {
         **scored,
         "selection": None,
+        "prompts": transfer.source.get("prompts"),
         "cost": {
             **cost(clock, parameters, frame, None, saved, usage),
             "features_kept": kept,

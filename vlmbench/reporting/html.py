@@ -8,7 +8,22 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from vlmbench.reporting import beside, by_domain, closing, commands, filters, heat, overview, scatter
+from vlmbench.reporting import (
+    answers,
+    beside,
+    by_domain,
+    closing,
+    commands,
+    curves,
+    filters,
+    gaps,
+    heat,
+    overview,
+    reference,
+    robustness,
+    scatter,
+    subgroups,
+)
 from vlmbench.reporting.grids import cell_matrices
 from vlmbench.reporting.load import ReportError, load_rows
 from vlmbench.reporting.ordering import newest
@@ -20,11 +35,17 @@ from vlmbench.reporting.tables import latex_table, write_csv
 TITLE = "vlmbench report"
 # In the order of the page; one that has nothing to say is left out.
 SECTIONS: tuple[Callable[[Study], Section | None], ...] = (
+    answers.section,
     heat.section,
+    gaps.section,
     beside.section,
     heat.transfers,
-    by_domain.section,
+    subgroups.section,
+    robustness.section,
+    curves.section,
     scatter.section,
+    reference.section,
+    by_domain.section,
     commands.section,
     closing.failures,
     closing.data,

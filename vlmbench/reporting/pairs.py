@@ -121,7 +121,7 @@ def compare(rows: Sequence[Row]) -> tuple[list[Comparison], list[Refusal]]:
     cells = [row for row in rows if row.kind == "cell" and row.model and row.domain]
     recipes = {id(row): recipe(row) for row in cells}
 
-    def obstacles(left: Row, right: Row) -> list[str]:
+    def between(left: Row, right: Row) -> list[str]:
         if not (left.done and right.done):
             return _obstacles(left, right)
         return _obstacles(left, right) + differences(recipes[id(left)], recipes[id(right)])
@@ -140,8 +140,8 @@ def compare(rows: Sequence[Row]) -> tuple[list[Comparison], list[Refusal]]:
             lefts, rights = sides[key]
             left_over = list(rights)
             for left in lefts:
-                best = min(rights, key=lambda right: len(obstacles(left, right)), default=None)
-                reasons = obstacles(left, best) if best else [f"no cell of {special} with the same settings and seed"]
+                best = min(rights, key=lambda right: len(between(left, right)), default=None)
+                reasons = between(left, best) if best else [f"no cell of {special} with the same settings and seed"]
                 if best in left_over:
                     left_over.remove(best)
                 if best and not reasons:
@@ -150,13 +150,19 @@ def compare(rows: Sequence[Row]) -> tuple[list[Comparison], list[Refusal]]:
                     refusals.append(Refusal(left, special, "; ".join(reasons)))
             for right in left_over:
                 reasons = (
-                    obstacles(lefts[0], right) if lefts else [f"no cell of {general} with the same settings and seed"]
+                    between(lefts[0], right) if lefts else [f"no cell of {general} with the same settings and seed"]
                 )
                 refusals.append(Refusal(right, general, "; ".join(reasons) or "its partner is already compared"))
     for name, pair in sorted({(row.model, row.pair) for row in cells if row.pair and row.model not in paired}):
         example = next(row for row in cells if row.model == name)
         refusals.append(Refusal(example, pair, f"no record of {pair} among these, for any cell of {name}"))
     return comparisons, refusals
+
+
+def obstacles(left: Row, right: Row) -> list[str]:
+    """Say why two cells of the same finetune, scope and domain must not be compared; empty where they may."""
+    found = _obstacles(left, right)
+    return found + differences(recipe(left), recipe(right)) if left.done and right.done else found
 
 
 def _obstacles(left: Row, right: Row) -> list[str]:
