@@ -217,12 +217,13 @@
       hoverlabel: { bgcolor: page, bordercolor: line, font: { color: text }, ...out.hoverlabel },
     };
   }
-  function kept(trace) {
-    if (!trace.ids) return trace;
-    const places = trace.ids.map((id, i) => (seen(id === null ? [] : numbersOf(String(id))) ? i : -1)).filter((i) => i >= 0);
-    if (places.length === trace.ids.length) return trace;
+  // Without its ids: plotly would take points of one id, such as two differences with one side in common, for one.
+  function kept({ ids, ...trace }) {
+    if (!ids) return trace;
+    const places = ids.map((id, i) => (seen(numbersOf(id)) ? i : -1)).filter((i) => i >= 0);
+    if (places.length === ids.length) return trace;
     const pick = (value) => {
-      if (Array.isArray(value)) return value.length === trace.ids.length ? places.map((i) => value[i]) : value;
+      if (Array.isArray(value)) return value.length === ids.length ? places.map((i) => value[i]) : value;
       if (value && typeof value === "object")
         return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, pick(inner)]));
       return value;
