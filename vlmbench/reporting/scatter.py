@@ -61,7 +61,7 @@ def chart(task: str, metric: str, rows: Sequence[Row]) -> Markup | None:
     traces = []
     for (domain, method, role), members in sorted(drawn.items()):
         trace = _trace(members, method, role, CATEGORIES[min(methods.index(method), len(CATEGORIES) - 1)])
-        place = domains.index(domain) + 1
+        place = _place(domains.index(domain))
         trace |= {"xaxis": f"x{place}", "yaxis": f"y{place}", "showlegend": (method, role) not in told}
         told.add((method, role))
         traces.append(trace)
@@ -112,20 +112,19 @@ def _layout(domains: Sequence[str], metric: str) -> dict[str, Any]:
         "annotations": [],
         "margin": {"t": 40, "r": 20, "l": 60},
     }
-    for place, domain in enumerate(domains, 1):
-        layout[f"xaxis{place}"] = {"type": "log", "title": {"text": "seconds"}, "matches": "x1" if place > 1 else None}
-        layout[f"yaxis{place}"] = {"title": {"text": metric}, "matches": "y1" if place > 1 else None}
-        layout["annotations"].append(
-            {
-                "text": domain,
-                "xref": f"x{place} domain",
-                "yref": f"y{place} domain",
-                "x": 0,
-                "y": 1.12,
-                "showarrow": False,
-            }
-        )
+    for index, domain in enumerate(domains):
+        place = _place(index)
+        shared = {"matches": "x"} if index else {}, {"matches": "y"} if index else {}
+        layout[f"xaxis{place}"] = {"type": "log", "dtick": 1, "title": {"text": "seconds"}, **shared[0]}
+        layout[f"yaxis{place}"] = {"title": {"text": metric}, **shared[1]}
+        at = {"xref": f"x{place} domain", "yref": f"y{place} domain", "x": 0, "y": 1.15}
+        layout["annotations"].append({"text": domain, "showarrow": False, **at})
     return layout
+
+
+def _place(index: int) -> str:
+    """Plotly's ending of the names of the axes of a panel: the first has none."""
+    return str(index + 1) if index else ""
 
 
 def _costs(row: Row) -> list[Cell]:
