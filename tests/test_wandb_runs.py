@@ -31,7 +31,7 @@ def server(monkeypatch):
         for name, value in found.environment().items():
             monkeypatch.setenv(name, value)
         # Its first retry would come after 2 s.
-        monkeypatch.setenv("WANDB_X_FILE_STREAM_RETRY_WAIT_MIN_SECONDS", "0.1")
+        monkeypatch.setenv("WANDB__FILE_STREAM_RETRY_WAIT_MIN_SECONDS", "0.1")
         yield found
         wandb.teardown()
         assert found.errors == []

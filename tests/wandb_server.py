@@ -170,6 +170,11 @@ class WandbServer:
     def _MarkRunFilesUploaded(self, given: dict[str, Any]) -> dict[str, Any]:
         return {"markRunFilesUploaded": {"success": True}}
 
+    def _ArtifactType(self, given: dict[str, Any]) -> dict[str, Any]:
+        name = given["name"].partition(":")[0]
+        types = [artifact.type for artifact in self.artifacts if artifact.collection == name]
+        return {"project": {"artifact": {"artifactType": {"name": types[0]}} if types else None}}
+
     def _CreateArtifact(self, given: dict[str, Any]) -> dict[str, Any]:
         asked = given["input"]
         name = asked["artifactCollectionName"]
