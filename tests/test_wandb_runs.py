@@ -30,8 +30,9 @@ def server(monkeypatch):
     with serving() as found:
         for name, value in found.environment().items():
             monkeypatch.setenv(name, value)
-        # Its first retry would come after 2 s.
-        monkeypatch.setenv("WANDB__FILE_STREAM_RETRY_WAIT_MIN_SECONDS", "0.1")
+        # Its first retries would come after 2 s and 4 s.
+        for end in ("MIN", "MAX"):
+            monkeypatch.setenv(f"WANDB__FILE_STREAM_RETRY_WAIT_{end}_SECONDS", "1")
         yield found
         wandb.teardown()
         assert found.errors == []
