@@ -181,7 +181,9 @@ class WandbServer:
         same = [a for a in self.artifacts if a.collection == name and a.committed]
         found = next((a for a in same if a.digest == asked["digest"]), None)
         if found is None:  # the same files again are the same version
-            found = Artifact(f"a{len(self.artifacts)}", name, asked["artifactTypeName"], asked["digest"], asked["runName"])
+            found = Artifact(
+                f"a{len(self.artifacts)}", name, asked["artifactTypeName"], asked["digest"], asked["runName"]
+            )
             self.artifacts.append(found)
         latest = {"id": same[-1].id} if same else None
         state = "COMMITTED" if found.committed else "PENDING"

@@ -93,7 +93,9 @@ def prepare_transfer(evaluate: schema.EvaluateConfig) -> PreparedTransfer:
         **{key: getattr(evaluate.trainer, key) for key in _OF_THE_MACHINE},
     )
     check_evaluation_trainer(trainer)
-    config = dataclasses.replace(trained, domain=evaluate.domain, trainer=trainer, logger=evaluate.logger, lock=evaluate.lock)
+    config = dataclasses.replace(
+        trained, domain=evaluate.domain, trainer=trainer, logger=evaluate.logger, lock=evaluate.lock
+    )
     domain = build_domain(config.domain, config.task.name)  # type: ignore[arg-type]
     check_labels(source, trained.finetune, domain, cell)
     asked = relevant({"domain": dataclasses.asdict(config.domain)})
@@ -141,10 +143,12 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
     from vlmbench.cell.build import build_backbone, build_classifier, build_module, build_tuner
     from vlmbench.cell.cost import Clock, asked, cost, peak_memory
     from vlmbench.cell.features import encode_splits
+    from vlmbench.cell.saving import SAVED
     from vlmbench.cell.trainer import make_trainer
     from vlmbench.cell.variance import batch_variance
     from vlmbench.cell.vision import recall_vision
-    from vlmbench.cell.work import SAVED, build_data, describe_data, predict, preprocessing_of, score
+    from vlmbench.cell.wording import worded
+    from vlmbench.cell.work import build_data, describe_data, predict, preprocessing_of, score
     from vlmbench.modules.callbacks import PredictProgress
     from vlmbench.modules.waiting import DataWait
     from vlmbench.records.environment import environment
@@ -195,7 +199,7 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
             head = build_classifier(config, domain, backbone, data.encoded["test"][0].embeddings.shape[-1])
             if head is not None:
                 load_classifier(head, saved)
-        module = build_module(config, domain, backbone, head)
+        module = build_module(*worded(config, domain, transfer.source.get("prompts")), backbone, head)
         data.arrange = module.arrange
     with clock.phase("encode"):
         seen = recall_vision(
@@ -215,6 +219,7 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
     return {
         **scored,
         "selection": None,
+        "prompts": transfer.source.get("prompts"),
         "cost": {
             **cost(clock, parameters, frame, None, saved, usage),
             "features_kept": kept,

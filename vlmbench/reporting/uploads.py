@@ -66,7 +66,9 @@ def summary_of(record: Mapping[str, Any]) -> dict[str, Any]:
     flat |= {f"cost/peak_memory_{name}": value for name, value in cost.get("peak_memory_bytes", {}).items()}
     flat |= {f"n/{name}": value for name, value in record.get("n", {}).items()}
     if parts := cost.get("parameters"):
-        flat |= {f"cost/{kind}_parameters": sum(part[kind] for part in parts.values()) for kind in ("trainable", "total")}
+        flat |= {
+            f"cost/{kind}_parameters": sum(part[kind] for part in parts.values()) for kind in ("trainable", "total")
+        }
     if "saved_bytes" in cost:
         flat["cost/saved_bytes"] = cost["saved_bytes"]
     primary = record.get("metrics", {}).get(record.get("primary_metric"))
