@@ -1,4 +1,4 @@
-"""Runs as W&B's server sees them, through a stand-in for it: one a cell, once, resumed, faults survived, offline read."""
+"""Runs as a stand-in for W&B's server sees them: one a cell, once, resumed, faults survived, offline files read."""
 
 import json
 import os
@@ -52,14 +52,20 @@ def logged(server, name: str) -> list[int]:
     return [line[name] for _, line in sorted(server.runs[next(iter(server.runs))].history.items()) if name in line]
 
 
+def interrupted(dashboard: Dashboard) -> None:
+    """Log five steps, then be stopped by Ctrl-C."""
+    with dashboard:
+        for step in range(1, 6):
+            dashboard.logger.log_metrics({"train/loss": 1 / step}, step)
+        raise KeyboardInterrupt
+
+
 def test_an_interrupted_and_resumed_cell_is_one_run_with_each_step_once(server, tmp_path, capsys):
     record = cell(tmp_path)
     config = WandbLoggerConfig(predictions="scores", artifact=True, tags=["mine"], patience=20)
     server.faults["file_stream"] += [500, 0]  # once an error, once a connection that is dropped
-    with pytest.raises(KeyboardInterrupt), Dashboard(config, record, tmp_path, "cell") as dashboard:
-        for step in range(1, 6):
-            dashboard.logger.log_metrics({"train/loss": 1 / step}, step)
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(Dashboard(config, record, tmp_path, "cell"))
     (run,) = server.runs.values()
     assert (run.finished, run.summary["status"]) == ([1], "interrupted")
     with Dashboard(config, record, tmp_path, "cell") as dashboard:

@@ -1,4 +1,4 @@
-"""A stand-in for W&B's server on loopback: as much of its HTTP and GraphQL as a run, an artifact and `wandb sync` ask."""
+"""A stand-in for W&B's server on loopback: as much of its API as a run, an artifact and `wandb sync` ask."""
 
 from __future__ import annotations
 

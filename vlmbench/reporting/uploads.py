@@ -91,6 +91,7 @@ def predictions_of(folder: Path, record: Mapping[str, Any], kind: str, rows: int
         RecordError: The predictions cannot be read.
     """
     import numpy as np
+
     import wandb
 
     frame = read_predictions(folder)
