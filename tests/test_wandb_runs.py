@@ -147,7 +147,8 @@ def synced(server, folder: Path) -> None:
     """Upload what lies under a folder with W&B's own command, which reads its own files."""
     runs = sorted(str(path) for path in (folder / "wandb").glob("*run-*"))
     program = [str(Path(sys.executable).parent / "wandb"), "sync", "--include-online", *runs]
-    ended = subprocess.run(program, env={**os.environ, **server.environment()}, capture_output=True, text=True)
+    environment = {**os.environ, **server.environment()}
+    ended = subprocess.run(program, env=environment, capture_output=True, text=True, cwd=folder)
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
