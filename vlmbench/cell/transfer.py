@@ -134,6 +134,7 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
     from vlmbench.cell.build import build_backbone, build_classifier, build_module, build_tuner
     from vlmbench.cell.cost import Clock, asked, cost, peak_memory
     from vlmbench.cell.features import encode_splits
+    from vlmbench.cell.flops import flops
     from vlmbench.cell.trainer import make_trainer
     from vlmbench.cell.variance import batch_variance
     from vlmbench.cell.vision import recall_vision
@@ -205,6 +206,8 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
     usage = [(data.tally.counts(), peak_memory())]
     parameters = count_by_part(backbone.model, backbone.part_prefixes, head)
     device, precision = trainer.strategy.root_device, str(trainer.precision)
+    variance = batch_variance(module.to(device), data, frame, precision)
+    counted = flops(config, module, data, trainer, split="test", trained={})
     return {
         **scored,
         "selection": None,
@@ -212,6 +215,7 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
             **cost(clock, parameters, frame, None, saved, usage),
             "features_kept": kept,
             "vision_kept": seen,
+            "flops": counted,
             "data_wait": {"train": None, "predict": waiting.share("predict")},
             **asked(backbone),
         },
@@ -219,7 +223,7 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
         "environment": environment(
             device=getattr(backbone, "place", str(device)), precision=precision, threads=torch.get_num_threads()
         ),
-        "batch_variance": batch_variance(module.to(device), data, frame, precision),
+        "batch_variance": variance,
     }
 
 

@@ -18,6 +18,7 @@ from vlmbench.cell.build import build_backbone, build_classifier, build_module, 
 from vlmbench.cell.cost import Clock, asked, cost, peak_memory
 from vlmbench.cell.features import encode_splits
 from vlmbench.cell.fit import fit, fit_probe, frozen_head
+from vlmbench.cell.flops import flops
 from vlmbench.cell.selecting import Selection, selectable
 from vlmbench.cell.text_probe import fit_lp_text
 from vlmbench.cell.trainer import make_trainer
@@ -146,6 +147,8 @@ def work(
     if not leads:
         return {}
     frame, scored = score(config, batches, domain, folder, clock)
+    variance = batch_variance(module.to(device), data, frame, precision) if tested else None
+    counted = flops(config, module, data, trainer, split=predicted_split(config), trained=trained) if tested else None
     rows_seen = len(domain.split("train")) * trained.get("epochs", 0)
     train_rate = round(rows_seen / clock.seconds["fit"], 2) if rows_seen else None
     return {
@@ -157,13 +160,14 @@ def work(
             "data_wait": waited,
             "features_kept": kept,
             "vision_kept": seen,
+            "flops": counted,
             **asked(backbone),
         },
         "data": describe_data(domain),
         "environment": environment(
             device=getattr(backbone, "place", str(device)), precision=precision, threads=torch.get_num_threads()
         ),
-        "batch_variance": batch_variance(module.to(device), data, frame, precision) if tested else None,
+        "batch_variance": variance,
     }
 
 
