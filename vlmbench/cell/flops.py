@@ -36,8 +36,6 @@ def flops(
     module: TunedModule,
     data: DomainDataModule,
     trainer: L.Trainer,
-    *,
-    split: Split,
     trained: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Count the operations of a finished cell; changes neither the stream of random numbers nor any weight.
@@ -47,7 +45,6 @@ def flops(
         module: As it predicted.
         data: Its loaders.
         trainer: Has the device and the precision.
-        split: What was predicted on.
         trained: `epochs` and `optimiser_steps` of a training; empty where nothing was trained by gradient steps.
 
     Returns:
@@ -61,7 +58,7 @@ def flops(
         return {**NOTHING, "reason": "not counted where several processes share a cell"}
     try:
         with _untouched(module, trainer):
-            return {**_counted(config, module, data, trainer, split, trained), "reason": ""}
+            return {**_counted(config, module, data, trainer, trained), "reason": ""}
     except Exception as error:  # noqa: BLE001 - a count that fails must not cost a finished cell its record
         reason = f"could not be counted: {type(error).__name__}: {error}".splitlines()[0][:300]
         print(f"{config.model.name}: floating-point operations {reason}", file=sys.stderr, flush=True)
@@ -73,9 +70,9 @@ def _counted(
     module: TunedModule,
     data: DomainDataModule,
     trainer: L.Trainer,
-    split: Split,
     trained: Mapping[str, Any],
 ) -> dict[str, int | None]:
+    split: Split = "test"
     count, device = _Counter(trainer), trainer.strategy.root_device
     batch_size, eval_batch_size = config.trainer.batch_size, config.trainer.eval_batch_size
 

@@ -22,9 +22,10 @@ from vlmbench.config.presence import package_present
 from vlmbench.config.restore import cell_from_dict
 from vlmbench.config.trainer_checks import check_evaluation_trainer
 from vlmbench.domains.base import Domain, Split
-from vlmbench.records.claim import claim
+from vlmbench.records.claim import ClaimedError, claim
 from vlmbench.records.identity import digest, relevant
 from vlmbench.records.store import RECORD, read_record, write_record
+from vlmbench.reporting.dashboards import Dashboard
 
 # Of the trainer: what the machine that evaluates decides, wherever the cell was trained.
 _OF_THE_MACHINE = (
@@ -92,7 +93,9 @@ def prepare_transfer(evaluate: schema.EvaluateConfig) -> PreparedTransfer:
         **{key: getattr(evaluate.trainer, key) for key in _OF_THE_MACHINE},
     )
     check_evaluation_trainer(trainer)
-    config = dataclasses.replace(trained, domain=evaluate.domain, trainer=trainer, lock=evaluate.lock)
+    config = dataclasses.replace(
+        trained, domain=evaluate.domain, trainer=trainer, logger=evaluate.logger, lock=evaluate.lock
+    )
     domain = build_domain(config.domain, config.task.name)  # type: ignore[arg-type]
     check_labels(source, trained.finetune, domain, cell)
     asked = relevant({"domain": dataclasses.asdict(config.domain)})
@@ -111,9 +114,15 @@ def run_transfer(transfer: PreparedTransfer) -> dict[str, Any]:
     with claim(transfer.folder) as held, stoppable():
         if transfer.done:
             return read_record(transfer.folder)
+        header = _header(transfer)
         try:
-            record = {**_header(transfer), **_work(transfer), "status": "done", "finished": now()}
-        except Interrupted:
+            with Dashboard(transfer.config.logger, header, transfer.folder, transfer.label) as dashboard:
+                record = {**header, **_work(transfer), "status": "done", "finished": now()}
+                held.check()
+                write_record(transfer.folder, record)
+                dashboard.summarise(record)
+            return record
+        except (ClaimedError, Interrupted):
             raise
         except SystemExit as stop:  # Lightning's way of passing Ctrl-C on
             raise KeyboardInterrupt from stop
@@ -121,7 +130,7 @@ def run_transfer(transfer: PreparedTransfer) -> dict[str, Any]:
             if asked_to_stop():
                 end()
             failed = {"status": "failed", "metrics": {}, "error": describe(error), "finished": now()}
-            record = {**_header(transfer), **failed}
+            record = {**header, **failed}
         held.check()
         write_record(transfer.folder, record)
     return record
@@ -135,10 +144,12 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
     from vlmbench.cell.cost import Clock, asked, cost, peak_memory
     from vlmbench.cell.features import encode_splits
     from vlmbench.cell.flops import flops
+    from vlmbench.cell.saving import SAVED
     from vlmbench.cell.trainer import make_trainer
     from vlmbench.cell.variance import batch_variance
     from vlmbench.cell.vision import recall_vision
-    from vlmbench.cell.work import SAVED, build_data, describe_data, predict, preprocessing_of, score
+    from vlmbench.cell.wording import worded
+    from vlmbench.cell.work import build_data, describe_data, predict, preprocessing_of, score
     from vlmbench.modules.callbacks import PredictProgress
     from vlmbench.modules.waiting import DataWait
     from vlmbench.records.environment import environment
@@ -149,11 +160,10 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
     weights = name_weights(config.model, config.lock)
     domain = audited(transfer.domain, hashes=config.domain.audit_hashes)
     with clock.phase("setup"):
-        trains_all = config.finetune.name == "full"
         backbone = build_backbone(
             config.model,
             precision=config.trainer.precision,
-            trains_all=trains_all,
+            trains_all=config.finetune.name == "full",
             lock=config.lock,
             attention=config.trainer.attention,
         )
@@ -189,7 +199,7 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
             head = build_classifier(config, domain, backbone, data.encoded["test"][0].embeddings.shape[-1])
             if head is not None:
                 load_classifier(head, saved)
-        module = build_module(config, domain, backbone, head)
+        module = build_module(*worded(config, domain, transfer.source.get("prompts")), backbone, head)
         data.arrange = module.arrange
     with clock.phase("encode"):
         seen = recall_vision(
@@ -203,19 +213,17 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
             label=transfer.label,
         )
     frame, scored = score(config, predict(module, data, trainer, clock), domain, transfer.folder, clock)
-    usage = [(data.tally.counts(), peak_memory())]
     parameters = count_by_part(backbone.model, backbone.part_prefixes, head)
     device, precision = trainer.strategy.root_device, str(trainer.precision)
-    variance = batch_variance(module.to(device), data, frame, precision)
-    counted = flops(config, module, data, trainer, split="test", trained={})
     return {
         **scored,
         "selection": None,
+        "prompts": transfer.source.get("prompts"),
         "cost": {
-            **cost(clock, parameters, frame, None, saved, usage),
+            **cost(clock, parameters, frame, None, saved, [(data.tally.counts(), peak_memory())]),
             "features_kept": kept,
             "vision_kept": seen,
-            "flops": counted,
+            "flops": flops(config, module, data, trainer, {}),
             "data_wait": {"train": None, "predict": waiting.share("predict")},
             **asked(backbone),
         },
@@ -223,7 +231,7 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
         "environment": environment(
             device=getattr(backbone, "place", str(device)), precision=precision, threads=torch.get_num_threads()
         ),
-        "batch_variance": variance,
+        "batch_variance": batch_variance(module.to(device), data, frame, precision),
     }
 
 

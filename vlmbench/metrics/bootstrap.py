@@ -119,14 +119,21 @@ def resample(codes: NDArray[np.int64], n_resamples: int, seed: int) -> Iterator[
     Yields:
         (r, N) how often each example's group was drawn; the r add up to `n_resamples`.
     """
-    rng = np.random.default_rng(seed)
     n_groups = int(codes.max()) + 1
-    step = max(1, _CHUNK // len(codes))
-    for first in range(0, n_resamples, step):
-        rows = min(step, n_resamples - first)
-        draws = rng.integers(n_groups, size=(rows, n_groups)) + n_groups * np.arange(rows)[:, None]
-        times = np.bincount(draws.ravel(), minlength=rows * n_groups).reshape(rows, n_groups)
-        yield times.astype(np.float64)[:, codes]
+    for counts in group_counts(n_groups, n_resamples, seed, rows=max(1, _CHUNK // len(codes))):
+        yield counts.astype(np.float64)[:, codes]
+
+
+def group_counts(n_groups: int, n_resamples: int, seed: int, *, rows: int) -> Iterator[NDArray[np.intp]]:
+    """Draw groups with replacement and yield (r, G), r up to `rows`, how often each was drawn.
+
+    What is drawn depends on the seed and on G, not on `rows`.
+    """
+    rng = np.random.default_rng(seed)
+    for first in range(0, n_resamples, rows):
+        some = min(rows, n_resamples - first)
+        draws = rng.integers(n_groups, size=(some, n_groups)) + n_groups * np.arange(some)[:, None]
+        yield np.bincount(draws.ravel(), minlength=some * n_groups).reshape(some, n_groups)
 
 
 def _checked(name: str, column: ArrayLike, length: int) -> Floats:

@@ -121,8 +121,8 @@ def compare(rows: Sequence[Row]) -> tuple[list[Comparison], list[Refusal]]:
             lefts, rights = sides[key]
             left_over = list(rights)
             for left in lefts:
-                best = min(rights, key=lambda right: len(_obstacles(left, right)), default=None)
-                reasons = _obstacles(left, best) if best else [f"no cell of {special} with the same settings and seed"]
+                best = min(rights, key=lambda right: len(obstacles(left, right)), default=None)
+                reasons = obstacles(left, best) if best else [f"no cell of {special} with the same settings and seed"]
                 if best in left_over:
                     left_over.remove(best)
                 if best and not reasons:
@@ -131,7 +131,7 @@ def compare(rows: Sequence[Row]) -> tuple[list[Comparison], list[Refusal]]:
                     refusals.append(Refusal(left, special, "; ".join(reasons)))
             for right in left_over:
                 reasons = (
-                    _obstacles(lefts[0], right) if lefts else [f"no cell of {general} with the same settings and seed"]
+                    obstacles(lefts[0], right) if lefts else [f"no cell of {general} with the same settings and seed"]
                 )
                 refusals.append(Refusal(right, general, "; ".join(reasons) or "its partner is already compared"))
     for name, pair in sorted({(row.model, row.pair) for row in cells if row.pair and row.model not in paired}):
@@ -140,8 +140,8 @@ def compare(rows: Sequence[Row]) -> tuple[list[Comparison], list[Refusal]]:
     return comparisons, refusals
 
 
-def _obstacles(left: Row, right: Row) -> list[str]:
-    """Why two cells of the same finetune, scope, domain and seed must not be compared; empty where they may."""
+def obstacles(left: Row, right: Row) -> list[str]:
+    """Say why two cells of the same finetune, scope and domain must not be compared; empty where they may."""
     for row in (left, right):
         if not row.done:
             return [f"{row.model} failed"]

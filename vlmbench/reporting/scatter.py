@@ -1,125 +1,153 @@
-"""Cost against accuracy: places the points of small multiples, one panel a domain; the template draws them."""
+"""Cost beside accuracy: one panel a domain, and the cost of every cell."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
 
 from vlmbench.reporting.colour import CATEGORIES
-from vlmbench.reporting.grids import colour_range
+from vlmbench.reporting.longtable import Cell, Column, estimate_cell, identities, long_table, seed_text, setting
 from vlmbench.reporting.ordering import FINETUNES, TASKS, rank
+from vlmbench.reporting.plots import figure
 from vlmbench.reporting.rows import Row
-from vlmbench.reporting.text import interval_text, seconds_text, value_text
+from vlmbench.reporting.section import Section, rendered
+from vlmbench.reporting.study import Study
+from vlmbench.reporting.tables import PARTS
+from vlmbench.reporting.text import bytes_text, count_text, name_text, percent_text, rate_text, seconds_text
 
-LEFT, RIGHT, TOP, BOTTOM = 40.0, 292.0, 10.0, 172.0
-Tick = tuple[float, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One cell: position in the panel's own units, the two ends of its interval, and how it is drawn and named."""
-
-    x: float
-    y: float
-    low: float | None
-    high: float | None
-    shape: str
-    colour: str
-    title: str
+SYMBOLS = {"generalist": "circle", "specialist": "diamond"}
+ACROSS = 3
+_COLUMNS = (
+    Column("Cell", "name"),
+    Column("Domain", "name"),
+    Column("Primary metric", "n"),
+    *(Column(title, "n") for title in ("Total time", "Trainable parameters", "Peak memory, host")),
+    Column("Examples/s, predicting", "n"),
+    Column("Saved", "n"),
+)
 
 
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """The panels of one task and metric, on shared axes; `left_out` counts cells without a duration or a value."""
-
-    task: str
-    metric: str
-    panels: tuple[tuple[str, tuple[Point, ...]], ...]
-    x_ticks: tuple[Tick, ...]
-    y_ticks: tuple[Tick, ...]
-    legend: tuple[tuple[str, str], ...]
-    left_out: int
-
-
-def charts(rows: Sequence[Row]) -> list[Chart]:
-    """One chart per task and primary metric of the done cells; none where no cell has both a duration and a value."""
+def section(study: Study) -> Section | None:
+    """The section; none where no cell is done."""
+    rows = [row for row in study.rows if row.kind == "cell" and row.done]
+    if not rows:
+        return None
     found: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
-        if row.kind == "cell" and row.done:
-            found[(row.task, row.primary_metric)].append(row)
+        found[(row.task, row.primary_metric)].append(row)
     keys = sorted(found, key=lambda key: (rank(key[0], TASKS), key[1]))
-    return [chart for key in keys if (chart := _chart(*key, found[key])) is not None]
+    charts = [made for key in keys if (made := chart(*key, found[key])) is not None]
+    table = long_table("Cost of every cell", _COLUMNS, [(identities(row), _costs(row)) for row in rows], "cells.csv")
+    return Section("cost", "Cost beside accuracy", rendered("cost.html.j2", charts=charts, n=len(rows), table=table))
 
 
-def _chart(task: str, metric: str, rows: Sequence[Row]) -> Chart | None:
+def chart(task: str, metric: str, rows: Sequence[Row]) -> Markup | None:
+    """The primary metric against total seconds; None where no cell has both."""
     usable = [
-        (row, seconds, value)
-        for row in rows
-        if (seconds := row.number("cost", "seconds", "total"))
-        and seconds > 0
-        and (value := row.primary.value) is not None
+        row for row in rows if (row.number("cost", "seconds", "total") or 0) > 0 and row.primary.value is not None
     ]
     if not usable:
         return None
-    y_range = colour_range([number for row, _, value in usable for number in (value, *(row.primary.interval or ()))])
-    x_range = _decades([seconds for _, seconds, _ in usable])
-    finetunes = sorted({row.finetune for row, _, _ in usable}, key=lambda name: rank(name, FINETUNES))
-    legend = tuple((name, CATEGORIES[min(i, len(CATEGORIES) - 1)]) for i, name in enumerate(finetunes))
-    colours = dict(legend)
-
-    def across(seconds: float) -> float:
-        return LEFT + (math.log10(seconds) - x_range[0]) / (x_range[1] - x_range[0]) * (RIGHT - LEFT)
-
-    def up(value: float) -> float:
-        return BOTTOM - (value - y_range[0]) / (y_range[1] - y_range[0]) * (BOTTOM - TOP)
-
-    panels: dict[str, list[Point]] = defaultdict(list)
-    for row, seconds, value in usable:
-        ends = row.primary.interval
-        name = " ".join(part for part in (row.model, row.finetune, row.scope, f"seed {row.seed}") if part)
-        shown = f"{name}: {value_text(value)} {interval_text(*(ends or (None, None)))}, {seconds_text(seconds)}"
-        panels[row.domain].append(
-            Point(
-                x=round(across(seconds), 1),
-                y=round(up(value), 1),
-                low=round(up(ends[0]), 1) if ends else None,
-                high=round(up(ends[1]), 1) if ends else None,
-                shape={"generalist": "circle", "specialist": "diamond"}.get(row.role, "square"),
-                colour=colours[row.finetune],
-                title=shown,
-            )
-        )
-    return Chart(
-        task=task,
-        metric=metric,
-        panels=tuple((name, tuple(panels[name])) for name in sorted(panels)),
-        x_ticks=tuple((across(10**place), text) for place, text in _log_ticks(*x_range)),
-        y_ticks=tuple((up(value), f"{value:.2f}") for value in _even_ticks(*y_range)),
-        legend=legend,
-        left_out=len(rows) - len(usable),
+    domains = sorted({row.domain for row in usable})
+    methods = sorted({row.finetune for row in usable}, key=lambda name: rank(name, FINETUNES))
+    drawn: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
+    for row in usable:
+        drawn[(row.domain, row.finetune, row.role)].append(row)
+    told: set[tuple[str, str]] = set()
+    traces = []
+    for (domain, method, role), members in sorted(drawn.items()):
+        trace = _trace(members, method, role, CATEGORIES[min(methods.index(method), len(CATEGORIES) - 1)])
+        place = domains.index(domain) + 1
+        trace |= {"xaxis": f"x{place}", "yaxis": f"y{place}", "showlegend": (method, role) not in told}
+        told.add((method, role))
+        traces.append(trace)
+    left_out = len(rows) - len(usable)
+    name = name_text(metric) or "no metric recorded"
+    caption = (
+        f"{name_text(task)}: {name} against total time, one panel a domain; lines are the intervals of the records."
+    )
+    if left_out:
+        caption += f" Cells without a recorded time or value, not drawn: {left_out}."
+    return figure(
+        traces, _layout(domains, name), caption=caption, described=f"{caption} The table below holds the same numbers."
     )
 
 
-def _decades(seconds: Sequence[float]) -> tuple[float, float]:
-    """Ends of the logarithmic axis: a little wider than the values, at least half a decade."""
-    low, high = math.log10(min(seconds)) - 0.08, math.log10(max(seconds)) + 0.08
-    if high - low < 0.5:
-        middle = (low + high) / 2
-        low, high = middle - 0.25, middle + 0.25
-    return low, high
+def _trace(rows: Sequence[Row], method: str, role: str, ink: str) -> dict[str, Any]:
+    values = [row.primary.value or 0.0 for row in rows]
+    ends = [row.primary.interval or (value, value) for row, value in zip(rows, values, strict=True)]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": f"{method}, {role or 'role not recorded'}",
+        "legendgroup": f"{method} {role}",
+        "x": [_rounded(row.number("cost", "seconds", "total") or 0.0) for row in rows],
+        "y": [round(value, 4) for value in values],
+        "error_y": {
+            "type": "data",
+            "symmetric": False,
+            "array": [round(max(high - value, 0), 4) for (_, high), value in zip(ends, values, strict=True)],
+            "arrayminus": [round(max(value - low, 0), 4) for (low, _), value in zip(ends, values, strict=True)],
+            "thickness": 1,
+            "width": 0,
+        },
+        "marker": {"color": ink, "symbol": SYMBOLS.get(role, "square"), "size": 8},
+        "text": [" ".join(part for part in (row.model, row.scope, f"seed {seed_text(row)}") if part) for row in rows],
+        "hovertemplate": "%{text}: %{y:.3f}, %{x:.3g} s",
+        "ids": [row.identity for row in rows],
+    }
 
 
-def _log_ticks(low: float, high: float) -> list[Tick]:
-    steps = (1, 2, 5) if high - low < 2.2 else (1,)
-    every = max(1, math.ceil((high - low) / 5))
-    decades = range(math.floor(low), math.ceil(high) + 1, every)
-    places = [math.log10(step) + decade for decade in decades for step in steps]
-    return [(place, seconds_text(10**place).replace(".0 ", " ")) for place in places if low <= place <= high]
+def _layout(domains: Sequence[str], metric: str) -> dict[str, Any]:
+    down = math.ceil(len(domains) / ACROSS)
+    across = min(ACROSS, len(domains))
+    layout: dict[str, Any] = {
+        "grid": {"rows": down, "columns": across, "pattern": "independent", "ygap": 0.35},
+        "height": 120 + 240 * down,
+        "legend": {"orientation": "h", "y": -0.35 / down, "yanchor": "top"},
+        "annotations": [],
+        "margin": {"t": 40, "r": 20, "l": 60},
+    }
+    for place, domain in enumerate(domains, 1):
+        layout[f"xaxis{place}"] = {"type": "log", "title": {"text": "seconds"}, "matches": "x1" if place > 1 else None}
+        layout[f"yaxis{place}"] = {"title": {"text": metric}, "matches": "y1" if place > 1 else None}
+        layout["annotations"].append(
+            {
+                "text": domain,
+                "xref": f"x{place} domain",
+                "yref": f"y{place} domain",
+                "x": 0,
+                "y": 1.12,
+                "showarrow": False,
+            }
+        )
+    return layout
 
 
-def _even_ticks(low: float, high: float) -> list[float]:
-    step = next((s for s in (0.05, 0.1, 0.2, 0.5) if (high - low) / s <= 6), (high - low) / 4)
-    first = math.ceil(low / step - 1e-9)
-    return [round(n * step, 6) for n in range(first, math.floor(high / step + 1e-9) + 1)]
+def _costs(row: Row) -> list[Cell]:
+    trainable = {part: row.number("cost", "parameters", part, "trainable") for part in PARTS}
+    known = {part: number for part, number in trainable.items() if number is not None}
+    total = sum(row.number("cost", "parameters", part, "total") or 0 for part in PARTS)
+    count = sum(known.values()) if known else None
+    share = f" ({percent_text(count / total)})" if count is not None and total else ""
+    seconds = {name: seconds_text(row.number("cost", "seconds", name)) for name in ("total", "fit", "predict")}
+    rates = {name: rate_text(row.number("cost", "examples_per_second", name)) for name in ("train", "predict")}
+    memory = {name: bytes_text(row.number("cost", "peak_memory_bytes", name)) for name in ("host", "device")}
+    return [
+        (row.model, f"{setting(row)}, seed {seed_text(row)}"),
+        (row.domain, row.text("environment", "device") or "device not recorded"),
+        estimate_cell(row.primary),
+        (seconds["total"], f"fit {seconds['fit']}, predict {seconds['predict']}"),
+        (count_text(count) + share, ", ".join(f"{part} {count_text(n)}" for part, n in known.items() if n)),
+        (memory["host"], f"device {memory['device']}"),
+        (rates["predict"], f"training {rates['train']}"),
+        bytes_text(row.number("cost", "saved_bytes")),
+    ]
+
+
+def _rounded(number: float) -> float:
+    return float(f"{number:.4g}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vlmbench.records.store import PREDICTIONS, RecordError, read_predictions
 from vlmbench.reporting.load import Unreadable
@@ -53,6 +53,7 @@ class Study:
         unreadable: Files that are no records.
         settings: What the reader asked for.
         lacking: Path of a record to the reason why its predictions could not be read; grows as they are.
+        memo: What several sections are made from and is worked out once, by name.
     """
 
     root: Path
@@ -61,6 +62,7 @@ class Study:
     unreadable: Sequence[Unreadable] = ()
     settings: Settings = field(default_factory=Settings)
     lacking: dict[str, str] = field(default_factory=dict)
+    memo: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def folder(self, row: Row) -> Path:
         """The directory of a row's record."""
