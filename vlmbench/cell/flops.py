@@ -25,7 +25,7 @@ from vlmbench.modules.base import TunedModule
 from vlmbench.modules.contrastive import ContrastiveModule
 from vlmbench.modules.generative import GenerativeModule
 
-SAMPLE = 4  # questions whose lengths and answers stand for all
+SAMPLE = 2  # questions whose lengths and answers stand for all: an operation takes long to count
 NOTHING: Mapping[str, int | None] = dict.fromkeys(
     ("predict_per_example", "train_per_example", "encode_per_image", "total")
 )
@@ -91,13 +91,21 @@ def _counted(
             lambda some: count(lambda: work(some)), rows, batch, linear=isinstance(module, ContrastiveModule)
         )
 
-    whole = each(predict, data.from_pixels(split, SAMPLE), eval_batch_size)
-    standing_in = split in data.encoded
-    computed = each(predict, _some(data.rows(split)), eval_batch_size) if standing_in else whole
+    pixels = data.from_pixels(split, SAMPLE)
+    whole = each(predict, pixels, eval_batch_size)
+    computed = whole
+    encode: float | None = None
+    if split in data.encoded and isinstance(module, GenerativeModule):
+        encode = count(lambda: _without_gradients(module.backbone.see, pixels[0][2]))
+        computed = whole - encode
+    elif split in data.encoded:
+        computed = each(predict, _some(data.rows(split)), eval_batch_size)
+        encode = whole - computed
+    elif encoded_splits(config):  # of the training split, for the statistics of a head
+        encode = whole
     parts = [computed * len(data.domain.split(split))]
-    once = [*data.encoded] if standing_in else list(encoded_splits(config))
-    encode = whole - computed if standing_in else whole if once else None
     if encode is not None:
+        once = [*data.encoded] or list(encoded_splits(config))
         images = {example.image for name in once for example in data.domain.split(name)}
         parts.append(encode * len(images))
     step = None
@@ -152,9 +160,9 @@ def _some(rows: Any) -> list[Row]:
     return [rows[index] for index in range(0, len(rows), max(1, len(rows) // SAMPLE))][:SAMPLE]
 
 
-def _without_gradients(work: Callable[[list[Row]], Any], rows: list[Row]) -> None:
+def _without_gradients(work: Callable[[Any], Any], given: Any) -> None:
     with torch.no_grad():
-        work(rows)
+        work(given)
 
 
 def _placed(batch: Any, device: torch.device) -> Any:
