@@ -13,6 +13,7 @@ from vlmbench.reporting import (
     beside,
     by_domain,
     closing,
+    costs,
     curves,
     filters,
     gaps,
@@ -20,7 +21,6 @@ from vlmbench.reporting import (
     overview,
     reference,
     robustness,
-    scatter,
     subgroups,
 )
 from vlmbench.reporting.grids import cell_matrices
@@ -42,7 +42,7 @@ SECTIONS: tuple[Callable[[Study], Section | None], ...] = (
     subgroups.section,
     robustness.section,
     curves.section,
-    scatter.section,
+    costs.section,
     reference.section,
     by_domain.section,
     closing.failures,
