@@ -143,6 +143,7 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
     from vlmbench.cell.build import build_backbone, build_classifier, build_module, build_tuner
     from vlmbench.cell.cost import Clock, asked, cost, peak_memory
     from vlmbench.cell.features import encode_splits
+    from vlmbench.cell.flops import flops
     from vlmbench.cell.saving import SAVED
     from vlmbench.cell.trainer import make_trainer
     from vlmbench.cell.variance import batch_variance
@@ -159,11 +160,10 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
     weights = name_weights(config.model, config.lock)
     domain = audited(transfer.domain, hashes=config.domain.audit_hashes)
     with clock.phase("setup"):
-        trains_all = config.finetune.name == "full"
         backbone = build_backbone(
             config.model,
             precision=config.trainer.precision,
-            trains_all=trains_all,
+            trains_all=config.finetune.name == "full",
             lock=config.lock,
             attention=config.trainer.attention,
         )
@@ -213,7 +213,6 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
             label=transfer.label,
         )
     frame, scored = score(config, predict(module, data, trainer, clock), domain, transfer.folder, clock)
-    usage = [(data.tally.counts(), peak_memory())]
     parameters = count_by_part(backbone.model, backbone.part_prefixes, head)
     device, precision = trainer.strategy.root_device, str(trainer.precision)
     return {
@@ -221,9 +220,10 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
         "selection": None,
         "prompts": transfer.source.get("prompts"),
         "cost": {
-            **cost(clock, parameters, frame, None, saved, usage),
+            **cost(clock, parameters, frame, None, saved, [(data.tally.counts(), peak_memory())]),
             "features_kept": kept,
             "vision_kept": seen,
+            "flops": flops(config, module, data, trainer, {}),
             "data_wait": {"train": None, "predict": waiting.share("predict")},
             **asked(backbone),
         },

@@ -15,6 +15,7 @@ from vlmbench.reporting import (
     calibration,
     closing,
     commands,
+    costs,
     curves,
     filters,
     gaps,
@@ -23,7 +24,6 @@ from vlmbench.reporting import (
     profiles,
     reference,
     robustness,
-    scatter,
     subgroups,
 )
 from vlmbench.reporting.grids import cell_matrices
@@ -47,7 +47,7 @@ SECTIONS: tuple[Callable[[Study], Section | None], ...] = (
     subgroups.section,
     robustness.section,
     curves.section,
-    scatter.section,
+    costs.section,
     reference.section,
     by_domain.section,
     commands.section,
