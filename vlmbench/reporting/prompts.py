@@ -175,5 +175,5 @@ def _figure(metric: str, tried: Sequence[Tried]) -> Markup:
         traces,
         layout,
         caption=f"Each candidate prompt by {metric} on the validation split; bars are intervals of the chosen one.",
-        described=f"Marks for the candidate prompts of {len(tried)} cells{widest}. The numbers are in the table.",
+        described=f"Marks for the candidate prompts, one line for each of the {len(tried)} rows of the table{widest}.",
     )
