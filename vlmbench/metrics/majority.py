@@ -24,9 +24,9 @@ def majority_diagnosis(
         shares: (C,) of the labels in the train split; None takes those of the table, which is a little too good.
     """
     scores, targets = diagnosis_arrays(frame, multi_label)
-    if shares is None:
-        shares = targets.mean(axis=0) if multi_label else np.bincount(targets, minlength=scores.shape[1]) / len(targets)
-    given = {f"score_{index}": np.full(len(frame), share) for index, share in enumerate(shares)}
+    counted = targets.mean(axis=0) if multi_label else np.bincount(targets, minlength=scores.shape[1]) / len(targets)
+    held = counted if shares is None else shares
+    given = {f"score_{index}": np.full(len(frame), share) for index, share in enumerate(held)}
     return outcomes(frame.assign(**given), "diagnosis", metric, multi_label=multi_label)
 
 
