@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlmbench.reporting import notes, scatter, text
+from vlmbench.reporting import judged, notes, scatter, text
 from vlmbench.reporting.colour import VIRIDIS, colour, text_colour
 from vlmbench.reporting.grids import Matrix, Tile, cell_matrices, transfer_matrices
 from vlmbench.reporting.load import ReportError, load_rows
@@ -25,7 +25,7 @@ MAJORITY = "closed_majority"
 MAX_VALUES = 12_000
 OPEN_ROWS = 60
 # In the order of the page, below what was run; one that has nothing to say is left out.
-SECTIONS: tuple[Callable[[Study], Section | None], ...] = ()
+SECTIONS: tuple[Callable[[Study], Section | None], ...] = (judged.section,)
 
 
 @dataclass(frozen=True, slots=True)
