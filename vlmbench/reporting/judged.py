@@ -144,18 +144,18 @@ def contrasted(
     sets: dict[str, list[tuple[tuple[Any, ...], tuple[Outcomes, Outcomes]]]] = defaultdict(list)
     for key, pairs in alike.items():
         for pair in pairs:
-            sides = aligned(*pair)
-            if sides is not None:
-                sets[digest([sides[0].example_ids.tolist(), sides[0].groups.tolist()])].append((key, sides))
+            both = aligned(*pair)
+            if both is not None:
+                sets[digest([both[0].example_ids.tolist(), both[0].groups.tolist()])].append((key, both))
     drawn: dict[tuple[Any, ...], dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
     n_groups: dict[str, int] = {}
     for name, entries in sets.items():
-        cells = [side for _, sides in entries for side in sides]
+        cells = [side for _, both in entries for side in both]
         points, draws = draw(cells, n_resamples=study.settings.resamples, seed=int(name[:8], 16))
         n_groups[name] = len(np.unique(cells[0].groups))
         for place, (key, _) in enumerate(entries):
-            both = slice(2 * place, 2 * place + 2)
-            drawn[key][name].append((points[both], draws[both]))
+            own = slice(2 * place, 2 * place + 2)
+            drawn[key][name].append((points[own], draws[own]))
     out = {}
     for key, parts in drawn.items():
         # Draws of other examples do not average: of seeds that were tested on several sets, the most on one are taken.
@@ -165,7 +165,7 @@ def contrasted(
             for side in (0, 1)
         ]
         seeded = (key[2] != "zero_shot",) * 2
-        out[key] = contrast(sides[0], sides[1], n_groups=n_groups[name], seeded=seeded)  # type: ignore[arg-type]
+        out[key] = contrast(sides[0], sides[1], n_groups=n_groups[name], seeded=seeded)
     return out
 
 
@@ -173,7 +173,7 @@ def aligned(left: Judged, right: Judged) -> tuple[Outcomes, Outcomes] | None:
     """Return the open scores of two cells on the same examples, None where these are not the same."""
     tables = [one.table[one.table["answer_type"] == "open"].sort_values("example_id") for one in (left, right)]
     ids, groups = ([table[name].to_numpy(dtype=str) for table in tables] for name in ("example_id", "group"))
-    if not (np.array_equal(*ids) and np.array_equal(*groups)):
+    if not (np.array_equal(ids[0], ids[1]) and np.array_equal(groups[0], groups[1])):
         return None
     scores = [table["score"].to_numpy(dtype=np.float64) for table in tables]
     lost = np.isnan(scores[0]) | np.isnan(scores[1])
