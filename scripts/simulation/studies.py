@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from simulation.worlds import cells, expected, seed_spread, strength, world
 from vlmbench.metrics import bootstrap, draws, weighted
 from vlmbench.metrics.comparison import Contrast, Difference, assess, average, contrast, holm
 
 MARGIN = 0.02
+#: Points (K,) and draws (K, R) of the seeds of one side.
+Side = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +134,7 @@ def covered_single(scenario: Scenario, seed: int, resamples: int) -> dict[str, f
     }
 
 
-#: Of the simulated grids: patients of each domain, number of pairs, seeds of tuned cells, standard deviation over seeds.
+#: Of the grids: patients of each domain, number of pairs, seeds of tuned cells, standard deviation over seeds.
 DOMAINS, PAIRS, SEEDS, NOISE = (40, 60, 100, 150), 3, 3, 0.015
 
 
@@ -159,10 +162,10 @@ def grid(planted: float, seed: int, resamples: int) -> dict[str, float]:
             general, special = 2 * pair * step, (2 * pair + 1) * step
             untuned = [(points[k : k + 1], drawn[k : k + 1]) for k in (general, special)]
             tuned = [(points[k + 1 : k + step], drawn[k + 1 : k + step]) for k in (general, special)]
-            matches = {
-                "untuned": (*untuned, (False, False)),
+            matches: dict[str, tuple[Side, Side, tuple[bool, bool]]] = {
+                "untuned": (untuned[0], untuned[1], (False, False)),
                 "general": (tuned[0], untuned[1], (True, False)),
-                "tuned": (*tuned, (True, True)),
+                "tuned": (tuned[0], tuned[1], (True, True)),
             }
             for question, (left, right, seeded) in matches.items():
                 made_of = contrast(left, right, n_groups=groups, seeded=seeded, test_set=str(number), freedom=freedom)

@@ -17,7 +17,7 @@ from scipy import optimize, special
 
 from vlmbench.metrics.contrasts import Contrast, SeedNoise, average, contrast
 
-__all__ = ["Contrast", "Difference", "assess", "average", "contrast", "holm"]
+__all__ = ["Contrast", "Difference", "SeedNoise", "assess", "average", "contrast", "holm"]
 
 Floats = NDArray[np.float64]
 
@@ -68,10 +68,10 @@ def assess(one: Contrast, *, margin: float, confidence: float = 0.95, power: flo
         confidence: Of the interval.
         power: Of the smallest detectable difference.
     """
-    resampled = [(term.variance, term.freedom) for term in one.test_sets.values()]
+    resampled = [(term.variance, term.freedom) for term in one.terms.values()]
     if math.isnan(one.estimate) or any(math.isnan(variance) for variance, _ in resampled):
         return _untested(one, "fewer than two groups hold what the metric needs")
-    variance, df = _variance(resampled, one.seed_noise, 1)
+    variance, df = _variance(resampled, one, 1)
     if variance <= 1e-24:
         return _untested(one, "the difference is the same in every resample")
     se = math.sqrt(variance)
@@ -79,7 +79,7 @@ def assess(one: Contrast, *, margin: float, confidence: float = 0.95, power: flo
 
     def excess(log_growth: float) -> float:
         """Log of the detectable difference over the margin, were every test set so much larger."""
-        grown, freedom = _variance(resampled, one.seed_noise, math.exp(log_growth))
+        grown, freedom = _variance(resampled, one, math.exp(log_growth))
         return math.log(_noncentrality(freedom, confidence, power) * math.sqrt(grown) / margin)
 
     ends = (-math.log(_GROWTH), math.log(_GROWTH))
@@ -111,19 +111,15 @@ def holm(p_values: Sequence[float]) -> Floats:
     return out
 
 
-def _variance(
-    resampled: Sequence[tuple[float, float]], seeds: Sequence[SeedNoise], growth: float
-) -> tuple[float, float]:
+def _variance(resampled: Sequence[tuple[float, float]], one: Contrast, growth: float) -> tuple[float, float]:
     """Variance and Satterthwaite's degrees of freedom, were every test set `growth` times as large."""
     groups = [(variance / growth, max(freedom * growth, min(freedom, 1.0))) for variance, freedom in resampled]
     spreads = [
         (side.coefficient**2 * (side.spread - side.own + side.own / growth), side.freedom)
-        for side in seeds
+        for side in one.seed_noise
         if side.coefficient
     ]
-    # The sum alone is kept from being negative: side by side, what is cut off would add up.
-    of_seeds = max(0.0, math.fsum(side.coefficient**2 * (side.spread - side.own) for side in seeds))
-    total = math.fsum(variance for variance, _ in groups) + of_seeds
+    total = math.fsum(variance for variance, _ in groups) + one.seed_variance
     parts = [(variance, freedom) for variance, freedom in (*groups, *spreads) if variance > 0]
     if not parts:
         return total, math.inf
