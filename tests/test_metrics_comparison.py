@@ -98,6 +98,9 @@ def test_averages_add_within_a_test_set_and_keep_test_sets_apart():
     seeds = [left, left + 0.5]
     against = average([_sides(seeds, [right], test_set="a"), _sides([right], seeds, test_set="a")])
     assert [side.coefficient for side in against.seed_noise] == [0.0]
+    # Without a name of the test set nobody knows that they are the same.
+    unknown = average([_sides(seeds, [right], test_set=""), _sides([right], seeds, test_set="")])
+    assert [side.coefficient for side in unknown.seed_noise] == [0.5, -0.5]
 
 
 @pytest.mark.parametrize("df", [1.0, 2.5, 19.0])

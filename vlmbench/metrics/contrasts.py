@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+NO_KEY = ("", b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +31,14 @@ class SeedNoise:
         own: Part of it that is the noise of examples that each seed has for itself, as the draws tell it. What the
             choice of seeds adds is the difference, an unbiased estimate that may be negative.
         coefficient: With which their mean enters the estimate.
-        key: The same wherever the same cells stand.
+        key: The same wherever the same cells stand; `NO_KEY` where that is not known.
     """
 
     spread: float
     freedom: float
     own: float = 0.0
     coefficient: float = 1.0
-    key: tuple[str, bytes] = ("", b"")
+    key: tuple[str, bytes] = NO_KEY
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,8 @@ def average(contrasts: Sequence[Contrast]) -> Contrast:
         for name, term in one.terms.items():
             terms[name].append(term)
         for side in one.seed_noise:
-            noise[side.key].append(side)
+            # Sides that nothing is known of are taken as different ones.
+            noise[side.key if side.key != NO_KEY else ("", str(len(noise)).encode())].append(side)
     return Contrast(
         estimate=math.fsum(one.estimate for one in contrasts) / n,
         draws=np.mean([one.draws for one in contrasts], axis=0),
@@ -166,8 +168,9 @@ def _seed_noise(test_set: str, side: tuple[Floats, Floats], sign: float, freedom
         return None
     own = math.fsum(Resampled(apart, freedom).variance for apart in draws - draws.mean(axis=0)) / (n_seeds - 1)
     return SeedNoise(
-        # Rounded, since sums of the same cells in another order differ in their last bits.
-        key=(test_set, np.round(points, 12).tobytes()),
+        # Some draws with them, since other cells may have the same accuracies. Rounded, since sums of the same cells in
+        # another order differ in their last bits.
+        key=(test_set, np.round(np.column_stack([points, draws[:, :32]]), 9).tobytes()) if test_set else NO_KEY,
         coefficient=sign,
         spread=spread / n_seeds,
         own=0.0 if math.isnan(own) else own / n_seeds,
