@@ -248,7 +248,9 @@ def test_the_section_says_how_the_gap_of_a_pair_moves(tmp_path):
     assert moved.configured.estimate == pytest.approx(-0.2, abs=0.06)
     assert moved.change.estimate == pytest.approx(moved.chosen.estimate - moved.configured.estimate)
     assert moved.change.low > 0.1
-    body = str(prompts.section(study).body)
+    made = prompts.section(study)
+    assert made is not None
+    body = str(made.body)
     assert "&lt;b&gt;{label}" in body
     assert "<b>{label}" not in body
     assert prompts.section(Study(tmp_path, [])) is None
