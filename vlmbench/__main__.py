@@ -16,6 +16,8 @@ COMMANDS = {
     "domains": "what datasets there are, what of them is here, what their splits share",
     "models": "what models there are, what they need, where LoRA goes",
     "questions": "questions about a dataset, written by a hosted model from its notes",
+    "judge": "open answers of finished cells, judged by a language model",
+    "predict": "put your own images to a finished cell",
     "report": "records to HTML, CSV and LaTeX",
 }
 

@@ -19,6 +19,7 @@ from vlmbench.cell.choosing import choose
 from vlmbench.cell.cost import Clock, asked, cost, peak_memory
 from vlmbench.cell.features import encode_splits
 from vlmbench.cell.fit import fit, fit_probe, frozen_head
+from vlmbench.cell.flops import flops
 from vlmbench.cell.saving import SAVED, save
 from vlmbench.cell.selecting import Selection, selectable
 from vlmbench.cell.text_probe import fit_lp_text
@@ -38,7 +39,7 @@ from vlmbench.modules.base import TunedModule
 from vlmbench.modules.callbacks import PredictProgress
 from vlmbench.modules.waiting import DataWait
 from vlmbench.records.environment import environment
-from vlmbench.records.store import PROMPTS, write_predictions
+from vlmbench.records.store import PROMPTS, write_predictions, write_table
 from vlmbench.reporting.dashboards import Dashboard
 from vlmbench.tuning.heads import LinearHead
 from vlmbench.tuning.lp_text import BlendedClassifier
@@ -125,7 +126,7 @@ def work(
         with clock.phase("choose"):
             choice = choose(config, data, backbone, trainer, label)
         prompts = choice.record
-        write_predictions(folder, choice.frame, PROMPTS)
+        write_table(folder / PROMPTS, choice.frame)
         module = build_module(*worded(config, domain, choice.wording), backbone, head)
         data.collate, data.arrange = module.collate, module.arrange
     parameters = count_by_part(backbone.model, backbone.part_prefixes, head)
@@ -167,6 +168,7 @@ def work(
             "data_wait": waited,
             "features_kept": kept,
             "vision_kept": seen,
+            "flops": flops(config, module, data, trainer, trained) if tested else None,
             **asked(backbone),
         },
         "data": describe_data(domain),

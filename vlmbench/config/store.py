@@ -15,6 +15,8 @@ SCHEMAS: dict[str, type] = {
     "schema/evaluate": schema.EvaluateConfig,
     "schema/report": schema.ReportConfig,
     "schema/questions": schema.QuestionsConfig,
+    "schema/judge": schema.JudgeConfig,
+    "schema/predict": schema.PredictConfig,
     "schema/model/contrastive": schema.ContrastiveModelConfig,
     "schema/model/generative": schema.GenerativeModelConfig,
     "schema/model/hosted": schema.HostedModelConfig,

@@ -62,21 +62,35 @@ class AnswerCache:
         Raises:
             OSError: The folder cannot be written; found out before anything is asked.
         """
-        path = self.folder / key[:2] / f"{key}.jsonl"
+        path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
-            for line in file.read().splitlines():
-                answer = parse(line)
-                if answer is not None and answer.holds(budget):
-                    return answer, True
+            if (kept := standing(file.read(), budget)) is not None:
+                return kept, True
             answer = ask()
             # The line before may be torn.
             file.write(b"\n" + json.dumps(asdict(answer)).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
         return answer, False
+
+    def find(self, key: str, budget: int) -> Answer | None:
+        """Return the answer to a question where it is there; nobody is asked, waited for or written to."""
+        try:
+            return standing(self._path(key).read_bytes(), budget)
+        except FileNotFoundError:
+            return None
+
+    def _path(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.jsonl"
+
+
+def standing(content: bytes, budget: int) -> Answer | None:
+    """Return the first answer in a cache file that stands under a budget, None where there is none."""
+    answers = (parse(line) for line in content.splitlines())
+    return next((answer for answer in answers if answer is not None and answer.holds(budget)), None)
 
 
 def parse(line: bytes) -> Answer | None:

@@ -34,14 +34,23 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> Path:
     return _atomically(folder / RECORD, lambda path: path.write_text(text + "\n", encoding="utf-8"))
 
 
-def write_predictions(folder: Path, frame: pd.DataFrame, name: str = PREDICTIONS) -> Path:
-    """Write `predictions.parquet`, or another table, one row an example; the same frame gives the same bytes.
+def write_predictions(folder: Path, frame: pd.DataFrame) -> Path:
+    """Write `predictions.parquet`, one row an example; the same frame gives the same bytes.
+
+    Raises:
+        RecordError: It cannot be written; what was there before is there still.
+    """
+    return write_table(folder / PREDICTIONS, frame)
+
+
+def write_table(path: Path, frame: pd.DataFrame) -> Path:
+    """Write a Parquet file whole or not at all; the same frame gives the same bytes.
 
     Raises:
         RecordError: It cannot be written; what was there before is there still.
     """
     return _atomically(
-        folder / name, lambda path: frame.to_parquet(path, engine="pyarrow", index=False, compression="zstd")
+        path, lambda temporary: frame.to_parquet(temporary, engine="pyarrow", index=False, compression="zstd")
     )
 
 

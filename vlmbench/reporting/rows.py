@@ -32,6 +32,12 @@ class Estimate:
     undefined: int | None = None
     reason: str = ""
 
+    @classmethod
+    def of(cls, found: Mapping[str, Any]) -> Estimate:
+        """Take one metric as `metrics.bootstrap.intervals` gives it, where NaN is what a record holds as null."""
+        value, low, high = (as_number(found.get(key)) for key in ("value", "low", "high"))
+        return cls(value, low, high, found.get("n_resamples"), found.get("undefined"), found.get("reason", ""))
+
     @property
     def interval(self) -> tuple[float, float] | None:
         """Both ends, or None where either is missing."""

@@ -21,6 +21,7 @@ from vlmbench.config.schema.domain import (
     TableDomainConfig,
     VqaJsonlDomainConfig,
 )
+from vlmbench.config.schema.judge import JudgeConfig
 from vlmbench.config.schema.method import (
     ClipAdapterConfig,
     ConnectorConfig,
@@ -45,6 +46,7 @@ from vlmbench.config.schema.model import (
     HostedModelConfig,
     ModelConfig,
 )
+from vlmbench.config.schema.predict import PredictConfig
 from vlmbench.config.schema.prompts import PromptsConfig
 from vlmbench.config.schema.published import DownloadConfig, LabelRuleConfig, PublishedDomainConfig
 from vlmbench.config.schema.questions import QuestionsConfig
@@ -67,6 +69,7 @@ __all__ = [
     "FullConfig",
     "GenerativeModelConfig",
     "HostedModelConfig",
+    "JudgeConfig",
     "LabelRuleConfig",
     "LinearProbeConfig",
     "LoggerConfig",
@@ -75,6 +78,7 @@ __all__ = [
     "ModelConfig",
     "OptimisedConfig",
     "PhantomDomainConfig",
+    "PredictConfig",
     "PretrainTaskConfig",
     "PromptsConfig",
     "PublishedDomainConfig",
