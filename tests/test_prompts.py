@@ -18,7 +18,7 @@ from vlmbench.config.prompts import VQA_PROMPTS, prompt_fault
 from vlmbench.domains.wording import Wording, class_wordings, escaped, question_wordings, sampled, spoken
 from vlmbench.metrics.wording import spread
 from vlmbench.records.identity import relevant
-from vlmbench.records.store import PROMPTS, read_predictions, write_predictions
+from vlmbench.records.store import PROMPTS, read_predictions, write_table
 from vlmbench.reporting import prompts
 from vlmbench.reporting.load import load_rows
 from vlmbench.reporting.pairs import compare
@@ -239,7 +239,7 @@ def test_the_section_says_how_the_gap_of_a_pair_moves(tmp_path):
         }  # fmt: skip
         path = write_cell(tmp_path, frame, model, "phantom_oct", finetune="zero_shot", scope="", prompts=told)
         table = pd.concat([one.assign(candidate=place) for place, one in enumerate(tried)])
-        write_predictions(path.parent, table, PROMPTS)
+        write_table(path.parent / PROMPTS, table)
     rows = load_rows(tmp_path)[0]
     study = Study(tmp_path, rows)
     found = [one for row in rows if (one := prompts._tried(row))]
