@@ -165,9 +165,10 @@ def _figure(metric: str, tried: Sequence[Tried]) -> Markup:
         traces.append(trace)
     layout = {
         "xaxis": {"title": {"text": f"{metric} on validation"}},
-        "yaxis": {"automargin": True, "autorange": "reversed"},
-        "height": 120 + 26 * len(tried),
-        "showlegend": True,
+        "yaxis": {"automargin": True, "autorange": "reversed", "dtick": 1},
+        "margin": {"t": 70, "b": 60},
+        "height": 180 + 30 * len(tried),
+        "legend": {"orientation": "h", "y": 1, "yanchor": "bottom"},
     }
     sds = [one.spread["sd"] for one in tried if one.spread.get("sd") is not None]
     widest = f"; the largest standard deviation over wordings is {max(sds):.3f}" if sds else ""
