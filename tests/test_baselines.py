@@ -1,5 +1,7 @@
 """Baselines: images in the place of others, a network that learned nothing, the majority, and what beats them."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,21 +15,21 @@ from vlmbench.config.checks import METHODS, check_combination, methods_of
 from vlmbench.config.domain_checks import check_corruption
 from vlmbench.config.exposure import exposure
 from vlmbench.config.faults import ImpossibleCellError
-from vlmbench.domains.base import DomainError, Example, StoredImages
+from vlmbench.domains.base import DomainError, Example
 from vlmbench.domains.corruption import uncorrupted
 from vlmbench.domains.folder_images import FolderImages
-from vlmbench.domains.replaced import GREY, replaced, shuffled_keys
+from vlmbench.domains.replaced import GREY, ReplacedFiles, replaced, shuffled_keys
 from vlmbench.metrics.draws import draw
 from vlmbench.metrics.majority import majority_diagnosis, majority_vqa
 from vlmbench.reporting import baselines
 from vlmbench.reporting.load import load_rows
 from vlmbench.reporting.study import Study
 
-NAMED = {"name": "phantom", "modality": "ultrasound"}
-
 
 def phantom(**changes):
-    return schema.PhantomDomainConfig(**NAMED, modalities=["ultrasound"], patients=20, **changes)
+    return schema.PhantomDomainConfig(
+        name="phantom", modality="ultrasound", modalities=["ultrasound"], patients=20, **changes
+    )
 
 
 def examples(sizes, split="test"):
@@ -66,7 +68,8 @@ def test_what_is_kept_of_images_is_of_those_that_are_shown(tmp_path):
         Image.new("RGB", (4 + place, 4), (place, 0, 0)).save(tmp_path / row.image)
     clean = FolderImages(tmp_path)
     blank, mixed = (replaced(clean, kind, rows) for kind in ("blank", "shuffled"))
-    assert isinstance(blank, StoredImages)
+    assert isinstance(blank, ReplacedFiles)
+    assert isinstance(mixed, ReplacedFiles)
     assert uncorrupted(mixed) is clean
     keys = [row.image for row in rows]
     assert {blank.load(key).getpixel((0, 0)) for key in keys} == {GREY}
@@ -176,7 +179,9 @@ def test_the_majority_of_answers_is_by_options_and_one_for_all_open_questions():
     closed = frame[frame["answer_type"] == "closed"]["answer"].value_counts()
     is_open = frame[frame["answer_type"] == "open"]["answer"].value_counts()
     majority = majority_vqa(frame, "accuracy")
-    assert np.sum(majority.values) == closed.max() + is_open.max()
+    assert majority is not None
+    assert majority.values is not None
+    assert majority.values.sum() == closed.max() + is_open.max()
     assert majority_vqa(frame, "closed_accuracy_likelihood") is None
 
 
@@ -184,9 +189,10 @@ def test_the_majority_of_answers_is_by_options_and_one_for_all_open_questions():
 
 
 def test_a_score_is_shown_to_need_the_picture_where_it_is_planted_and_only_there(tmp_path):
-    domain, trained = "phantom_oct", {"finetune": "lora", "scope": "vision"}
+    domain = "phantom_oct"
+    trained: dict[str, Any] = {"finetune": "lora", "scope": "vision"}
     config = {"finetune": {"name": "lora"}, "trainer": {}, "task": {}, "domain": {"corruption": "blank"}}
-    blind = {"domain": f"{domain}~blank", "trained_on": domain, "config": config}
+    blind: dict[str, Any] = {"domain": f"{domain}~blank", "trained_on": domain, "config": config}
     for model, auroc, without in (("tiny_clip", 0.9, 0.5), ("tiny_medclip", 0.62, 0.6)):
         for seed in range(2):
             write_cell(tmp_path, diagnosis_frame(300, auroc, noise=seed), model, domain, seed=seed, **trained)
@@ -209,11 +215,15 @@ def test_a_score_is_shown_to_need_the_picture_where_it_is_planted_and_only_there
     assert said[("tiny_medclip", "random features")] != "better than random features"
     assert said[("random_features", "majority")] == "better than the majority"
     clip = next(line for line in table.lines if line.rows[0].model == "tiny_clip")
-    seen, blank = (np.mean([row.primary.value for row in rows if row.model == "tiny_clip" and row.baseline == kind])
-                   for kind in ("", "blank"))  # fmt: skip
+    seen, blank = (
+        np.mean([row.primary.value or 0.0 for row in rows if row.model == "tiny_clip" and row.baseline == kind])
+        for kind in ("", "blank")
+    )
     assert clip.baselines["blank"][1].estimate == pytest.approx(seen - blank)
     assert clip.baselines["majority"][1].estimate == pytest.approx(seen - 0.5)
-    body = str(baselines.section(Study(tmp_path, rows)).body)
+    made = baselines.section(Study(tmp_path, rows))
+    assert made is not None
+    body = str(made.body)
     assert "not shown to need the picture" in body
     assert "by construction" in body
     assert "Not run: shuffled." in body

@@ -221,7 +221,7 @@ def test_every_loader_says_where_lora_goes():
 
     for loader in LOADERS:
         scopes = {row.scope: row.pattern for row in targets(loader, None, 8)}
-        assert any(scopes.values()), loader
+        assert any(scopes.values()) == (loader != "random_features"), loader  # nothing of it is tuned
 
 
 # Layers of the towers, counted by hand: of each block of attention and of the MLP.

@@ -18,7 +18,7 @@ from vlmbench.config.prompts import VQA_PROMPTS, prompt_fault
 from vlmbench.domains.wording import Wording, class_wordings, escaped, question_wordings, sampled, spoken
 from vlmbench.metrics.wording import spread
 from vlmbench.records.identity import relevant
-from vlmbench.records.store import PROMPTS, read_predictions, write_predictions
+from vlmbench.records.store import PROMPTS, read_predictions, write_table
 from vlmbench.reporting import prompts
 from vlmbench.reporting.load import load_rows
 from vlmbench.reporting.pairs import compare
@@ -239,7 +239,7 @@ def test_the_section_says_how_the_gap_of_a_pair_moves(tmp_path):
         }  # fmt: skip
         path = write_cell(tmp_path, frame, model, "phantom_oct", finetune="zero_shot", scope="", prompts=told)
         table = pd.concat([one.assign(candidate=place) for place, one in enumerate(tried)])
-        write_predictions(path.parent, table, PROMPTS)
+        write_table(path.parent / PROMPTS, table)
     rows = load_rows(tmp_path)[0]
     study = Study(tmp_path, rows)
     found = [one for row in rows if (one := prompts._tried(row))]
@@ -248,7 +248,9 @@ def test_the_section_says_how_the_gap_of_a_pair_moves(tmp_path):
     assert moved.configured.estimate == pytest.approx(-0.2, abs=0.06)
     assert moved.change.estimate == pytest.approx(moved.chosen.estimate - moved.configured.estimate)
     assert moved.change.low > 0.1
-    body = str(prompts.section(study).body)
+    made = prompts.section(study)
+    assert made is not None
+    body = str(made.body)
     assert "&lt;b&gt;{label}" in body
     assert "<b>{label}" not in body
     assert prompts.section(Study(tmp_path, [])) is None

@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from vlmbench.metrics.comparison import Difference, assess, contrast
-from vlmbench.metrics.draws import draw, outcomes
+from vlmbench.metrics.draws import draw, freedom, outcomes
 from vlmbench.records.store import PROMPTS, RecordError, read_predictions
 from vlmbench.reporting.colour import CATEGORIES
 from vlmbench.reporting.ordering import order
@@ -116,7 +116,7 @@ def _moved(study: Study, pair: Comparison, sides: tuple[Tried, Tried]) -> Moved:
     def tested(left: Sequence[int], right: Sequence[int]) -> Difference:
         # Sums of two: a change is the difference of two differences.
         ends = [(points[list(side)].sum()[None], draws[list(side)].sum(0)[None]) for side in (left, right)]
-        one = contrast(*ends, n_groups=n_groups, seeded=(False, False))
+        one = contrast(*ends, n_groups=n_groups, seeded=(False, False), freedom=freedom(columns[0]))
         return assess(one, margin=asked.margin, confidence=asked.confidence, power=asked.power)
 
     return Moved(pair, tested([0], [2]), tested([1], [3]), tested([1, 2], [0, 3]))
@@ -165,9 +165,10 @@ def _figure(metric: str, tried: Sequence[Tried]) -> Markup:
         traces.append(trace)
     layout = {
         "xaxis": {"title": {"text": f"{metric} on validation"}},
-        "yaxis": {"automargin": True, "autorange": "reversed"},
-        "height": 120 + 26 * len(tried),
-        "showlegend": True,
+        "yaxis": {"automargin": True, "autorange": "reversed", "dtick": 1},
+        "margin": {"t": 70, "b": 60},
+        "height": 180 + 30 * len(tried),
+        "legend": {"orientation": "h", "y": 1, "yanchor": "bottom"},
     }
     sds = [one.spread["sd"] for one in tried if one.spread.get("sd") is not None]
     widest = f"; the largest standard deviation over wordings is {max(sds):.3f}" if sds else ""

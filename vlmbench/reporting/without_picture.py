@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmbench.metrics.comparison import Difference, assess, contrast
-from vlmbench.metrics.draws import Outcomes, draw, outcomes
+from vlmbench.metrics.draws import Outcomes, draw, freedom, outcomes
 from vlmbench.metrics.majority import majority_diagnosis, majority_vqa
 from vlmbench.reporting.ordering import order
 from vlmbench.reporting.rows import Row
@@ -112,10 +112,10 @@ def _tables(
         drawn: dict[str, Drawn] = {
             path: (points[[place]], draws[[place]]) for place, path in enumerate([*paths, MAJORITY][: len(cells)])
         }
-        n_groups = len(np.unique(cells[0].groups))
-        lines = tuple(_lines(own, beside, drawn, n_groups, study.settings))
+        sample = len(np.unique(cells[0].groups)), freedom(cells[0])
+        lines = tuple(_lines(own, beside, drawn, sample, study.settings))
         columns = tuple(name for name in BASELINES if any(name in line.baselines for line in lines))
-        whole = _tested(drawn[MAJORITY], None, n_groups, study.settings) if majority else None
+        whole = _tested(drawn[MAJORITY], None, sample, study.settings) if majority else None
         if lines:
             made.append(Table(*key, columns, whole, learned_from, lines))
     return made
@@ -125,7 +125,7 @@ def _lines(
     rows: Sequence[Row],
     beside: Mapping[str, Mapping[str, Row]],
     drawn: Mapping[str, Drawn],
-    n_groups: int,
+    sample: tuple[int, float],
     settings: Settings,
 ) -> list[Line]:
     alike: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
@@ -140,10 +140,10 @@ def _lines(
         for name in BASELINES:
             if name == MAJORITY and MAJORITY in drawn:
                 others = drawn[MAJORITY]
-                against[name] = float(others[0].mean()), _tested(own, others, n_groups, settings, varies)
+                against[name] = float(others[0].mean()), _tested(own, others, sample, settings, varies)
             elif name == RANDOM and random and seeds[0].baseline != RANDOM:
                 others = _stacked(drawn, random)
-                against[name] = float(others[0].mean()), _tested(own, others, n_groups, settings, varies)
+                against[name] = float(others[0].mean()), _tested(own, others, sample, settings, varies)
             else:
                 # Seed by seed, as the same weights are asked with and without the picture.
                 both = [(row.path, beside[row.path][name].path) for row in seeds if name in beside[row.path]]
@@ -151,15 +151,25 @@ def _lines(
                 if both:
                     seeing, blind = (_stacked(drawn, side) for side in zip(*both, strict=True))
                     gain = seeing[0] - blind[0], seeing[1] - blind[1]
-                    against[name] = float(blind[0].mean()), _tested(gain, None, n_groups, settings, varies)
-        made.append(Line(tuple(seeds), _tested(own, None, n_groups, settings, varies), against))
+                    against[name] = float(blind[0].mean()), _tested(gain, None, sample, settings, varies)
+        made.append(Line(tuple(seeds), _tested(own, None, sample, settings, varies), against))
     return made
 
 
-def _tested(left: Drawn, right: Drawn | None, n_groups: int, settings: Settings, varies: bool = False) -> Difference:
-    """Test a difference; without a right side, a value against nothing, for its interval."""
+def _tested(
+    left: Drawn, right: Drawn | None, sample: tuple[int, float], settings: Settings, varies: bool = False
+) -> Difference:
+    """Test a difference; without a right side, a value against nothing, for its interval.
+
+    Args:
+        left: Points and draws of one side.
+        right: Those of the other.
+        sample: Groups of the test set, and degrees of freedom of their resampling.
+        settings: What the reader asks for.
+        varies: Whether another seed could give the left side another result.
+    """
     other = (np.zeros(1), np.zeros((1, left[1].shape[1]))) if right is None else right
-    one = contrast(left, other, n_groups=n_groups, seeded=(varies, False))
+    one = contrast(left, other, n_groups=sample[0], seeded=(varies, False), freedom=sample[1])
     return assess(one, margin=settings.margin, confidence=settings.confidence, power=settings.power)
 
 
