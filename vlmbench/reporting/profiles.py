@@ -14,6 +14,8 @@ from vlmbench.metrics.answers import tokens
 from vlmbench.metrics.diagnosis import one_vs_rest
 from vlmbench.metrics.frame import diagnosis_arrays, profile_values
 from vlmbench.metrics.profiles import PROFILES, auroc_over_items
+from vlmbench.records.bertscores import bertscore_identity, read_bertscores
+from vlmbench.records.store import RecordError
 from vlmbench.reporting.detailed import detailed
 from vlmbench.reporting.rows import Estimate, Row
 from vlmbench.reporting.section import Section, rendered
@@ -72,12 +74,14 @@ def section(study: Study) -> Section | None:
     chosen = detailed(study.rows, "vqa", BUDGET)
     lines: dict[str, list[Line]] = {name: [] for name in COMPARED}
     traps: list[Trap] = []
+    berts: list[tuple[Row, Estimate, str]] = []
     absent, trapped = 0, 0
     for row in chosen.rows:
         frame = study.predictions(row)
         if frame is None:
             absent += 1
             continue
+        berts += _bertscore(row, frame, study)
         values = {profile: profile_values(frame, profile) for profile in PROFILES}
         for name, line in _lines(row, frame, values, study).items():
             lines[name].append(line)
@@ -97,6 +101,7 @@ def section(study: Study) -> Section | None:
         absent=absent,
         traps=_shortest(traps),
         trapped=trapped,
+        berts=berts,
         aurocs=aurocs,
         ranked=ranked,
     )
@@ -110,6 +115,29 @@ def _published_auroc(row: Row, study: Study) -> Estimate | None:
         return None
     task = one_vs_rest(*diagnosis_arrays(frame, multi_label=False))
     return Estimate.of(auroc_over_items(task, confidence=study.settings.confidence))
+
+
+def _bertscore(row: Row, frame: pd.DataFrame, study: Study) -> list[tuple[Row, Estimate, str]]:
+    """A cell's BERTScore and the encoder behind it; empty where it was not scored, or its predictions are others."""
+    folder = study.folder(row)
+    try:
+        identity = bertscore_identity(folder)
+        if identity is None:
+            return []
+        table = read_bertscores(folder)
+    except RecordError as error:
+        study.lacking[row.path] = str(error)
+        return []
+    groups = frame.set_index("example_id")["group"].loc[table["example_id"]].to_numpy()
+    if not len(groups):
+        return []
+    scored = bootstrap.intervals(
+        {"f1": table["f1"].to_numpy()},
+        groups,
+        n_resamples=min(study.settings.resamples, RESAMPLES),
+        confidence=study.settings.confidence,
+    )
+    return [(row, Estimate.of(scored["metrics"]["f1"]), f"{identity['model']}, layer {identity['num_layers']}")]
 
 
 def _lines(row: Row, frame: pd.DataFrame, values: Mapping[str, Mapping[str, Any]], study: Study) -> dict[str, Line]:
