@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from synthetic_study import vqa_frame, write_cell
+from synthetic_study import FINDINGS, vqa_frame, write_cell
 
 from vlmbench import bertscore
 from vlmbench.config.faults import ConfigError
@@ -12,7 +12,7 @@ from vlmbench.errors import UserError
 from vlmbench.records.bertscores import bertscore_identity, read_bertscores
 from vlmbench.records.store import read_predictions, write_predictions
 
-WORDS = ["left", "right", "lung", "mass", "cyst", "in", "of", "upper", "lobe", "normal", "no", "yes", "stroke", "edema"]
+WORDS = ("left", "right", "lung", "in", "of", "upper", "lobe", "normal", "no", "yes", *FINDINGS)
 PAIRS = [
     ("left lung mass in the upper lobe", "right lung"),
     ("no", "normal"),
@@ -84,7 +84,7 @@ def test_the_command_scores_open_answers_once(encoder, tmp_path, monkeypatch, ca
     assert (table["f1"].to_numpy()[right] > 0.9999).all()
     assert (table["f1"].to_numpy()[~right] < 0.9999).all()
     assert "scored: 0 cells; 1 were before" in run(monkeypatch, capsys, *asked)
-    with pytest.raises(ConfigError, match="1 cells, .* hold scores of another model or layer"):
+    with pytest.raises(ConfigError, match=r"1 cells, .* hold scores of another model or layer"):
         run(monkeypatch, capsys, *asked, "num_layers=1")
     write_predictions(folder, frame.assign(prediction="other"))
     assert bertscore_identity(folder) is None  # of other predictions
@@ -93,8 +93,8 @@ def test_the_command_scores_open_answers_once(encoder, tmp_path, monkeypatch, ca
 def test_mistakes_are_told_before_anything_is_scored(encoder, tmp_path, monkeypatch, capsys):
     with pytest.raises(ConfigError, match="is no folder, and no model in the hub's cache"):
         run(monkeypatch, capsys, "encoder=no/such")
-    with pytest.raises(ConfigError, match="lacks config.json or safetensors"):
+    with pytest.raises(ConfigError, match=r"lacks config\.json or safetensors"):
         run(monkeypatch, capsys, f"encoder={tmp_path}")
     write_cell(tmp_path, vqa_frame(4, 1, noise=0), "tiny_llava", "phantom_fundus", task="vqa", resamples=10)
-    with pytest.raises(UserError, match="has 2. Take at most these"):
+    with pytest.raises(UserError, match=r"has 2\. Take at most these"):
         run(monkeypatch, capsys, f"records={tmp_path}", f"encoder={encoder}", "num_layers=9")

@@ -32,24 +32,27 @@ def test_the_substring_trap_shows_as_a_difference_with_its_interval(tmp_path):
     closed_no = frame["answer"] == "no"
     frame.loc[closed_no, "prediction"] = "<b>It</b> looks normal"
     write_cell(tmp_path, frame, "tiny_llava", "phantom_fundus", task="vqa", finetune="zero_shot", scope="")
-    told = words(profiles.section(study(tmp_path)))
+    made = profiles.section(study(tmp_path))
+    assert made is not None
+    told = words(made)
     n = int((frame["answer_type"] == "closed").sum())
     assert f"{int(closed_no.sum())} closed answers count as right by substring alone" in told
     assert "looks no rmal" in told  # what is marked stands apart
     assert f"{int(closed_no.sum())} gained, 0 lost" in told
     assert re.search(rf"\+{closed_no.sum() / n:.3f} \[\+0\.\d+, \+0\.\d+\]", told)
     assert "none of these cells was scored" in told
-    assert "<b>It" not in profiles.section(study(tmp_path)).body
+    assert "<b>It" not in made.body
 
 
 def test_auroc_by_the_published_convention_is_near_ours_and_narrower_with_many_images_a_patient(tmp_path):
-    frame = diagnosis_frame(300, 0.8, noise=0, per_patient=10, patient_share=0.9)
+    frame = diagnosis_frame(40, 0.8, noise=0, per_patient=1).loc[lambda one: one.index.repeat(9)]
+    frame["example_id"] = [f"e{i}" for i in range(len(frame))]  # nine images of each patient, all alike
     write_cell(tmp_path, frame, "tiny_clip", "phantom_fundus", resamples=300)
     told = words(profiles.section(study(tmp_path)))
     ours, published = re.findall(r"(0\.\d+) \[(0\.\d+), (0\.\d+)\]", told)[-2:]
     ours, published = np.array(ours, float), np.array(published, float)
-    assert published[0] == pytest.approx(ours[0], abs=0.01)
-    assert published[2] - published[1] < 0.8 * (ours[2] - ours[1])
+    assert published[0] == pytest.approx(ours[0], abs=0.005)
+    assert published[2] - published[1] < 0.5 * (ours[2] - ours[1])
 
 
 def test_calibration_of_cells_is_shown_with_intervals_and_curves(tmp_path):
@@ -78,6 +81,7 @@ def test_each_class_of_a_multi_class_task_has_a_line(tmp_path):
     data = make_record()["data"] | {"labels": ["cyst", "mass", "<i>"]}
     write_cell(tmp_path, frame, "tiny_clip", "phantom_fundus", data=data)
     made = calibration.section(study(tmp_path))
+    assert made is not None
     assert re.search(rf"cyst {(frame['target'] == 0).sum()} 0\.\d+ \[0\.\d+, 0\.\d+\]", words(made))
     assert "&lt;i&gt;" in made.body
     assert "classwise ECE" in words(made)
