@@ -37,7 +37,9 @@ def check(config: schema.BertscoreConfig) -> None:
     folder = Path(config.encoder).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").exists() or not any(folder.glob("*.safetensors")):
-            raise ConfigError(f"encoder={config.encoder} lacks config.json or safetensors. Name a folder that holds both.")
+            raise ConfigError(
+                f"encoder={config.encoder} lacks config.json or safetensors. Name a folder that holds both."
+            )
     elif not config.download:
         from huggingface_hub import try_to_load_from_cache
         from huggingface_hub.errors import HFValidationError
@@ -72,7 +74,8 @@ def score(config: schema.BertscoreConfig) -> str:
 
     import pandas as pd
 
-    from vlmbench.judging.bertscore import Scorer
+    from vlmbench.backbones.bertscore import Scorer
+    from vlmbench.metrics.published_words import published_form
     from vlmbench.progress import Countdown
     from vlmbench.records.bertscores import write_bertscores
 
@@ -91,7 +94,9 @@ def score(config: schema.BertscoreConfig) -> str:
     for done, folder in enumerate(todo):
         frame = read_predictions(folder)
         frame = frame[frame["answer_type"] == "open"]
-        scores = scorer.score(frame["prediction"].tolist(), frame["answer"].tolist())
+        # Of the texts as the study normalises them before it scores them so.
+        texts = ([published_form(text) for text in frame[name]] for name in ("prediction", "answer"))
+        scores = scorer.score(*texts)
         columns = dict(zip(("precision", "recall", "f1"), scores.numpy().astype(float).T, strict=True))
         write_bertscores(folder, pd.DataFrame({"example_id": frame["example_id"].to_numpy(), **columns}), identity)
         progress.update(done + 1)

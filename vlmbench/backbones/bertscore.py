@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from vlmbench.errors import UserError
-from vlmbench.metrics.published_words import published_form
 
 # A tokenizer without a limit of its own says one of 1e30; longer answers are cut at what BERT takes.
 _LONGEST = 512
@@ -73,11 +72,8 @@ class Scorer:
 
     @torch.inference_mode()
     def score(self, predictions: Sequence[str], answers: Sequence[str]) -> Tensor:
-        """Return precision, recall and F1 (N, 3) of N pairs, after the published normalisation.
-
-        All three are 0 where either text has no token.
-        """
-        pairs = [(published_form(one), published_form(other)) for one, other in zip(predictions, answers, strict=True)]
+        """Return precision, recall and F1 (N, 3) of N pairs; all three are 0 where either text has no token."""
+        pairs = list(zip(predictions, answers, strict=True))
         # Texts of like length share a batch, so that little is padded.
         order = sorted(range(len(pairs)), key=lambda i: max(map(len, pairs[i])))
         out = torch.zeros(len(pairs), 3)
