@@ -50,8 +50,8 @@ def check(config: schema.BertscoreConfig) -> None:
             here = False
         if not here:
             raise ConfigError(
-                f"encoder={config.encoder} is no folder, and no model in the hub's cache on this machine. Name a folder, "
-                "or say download=true to have it fetched."
+                f"encoder={config.encoder} is no folder, and no model in the hub's cache on this machine. Name a "
+                "folder, or say download=true to have it fetched."
             )
 
 
