@@ -41,6 +41,8 @@ def test_the_substring_trap_shows_as_a_difference_with_its_interval(tmp_path):
     assert f"{int(closed_no.sum())} gained, 0 lost" in told
     assert re.search(rf"\+{closed_no.sum() / n:.3f} \[\+0\.\d+, \+0\.\d+\]", told)
     assert "none of these cells was scored" in told
+    # All open answers are the reference itself, by every convention.
+    assert "+0.000 no interval: the same for every example" in told
     assert "<b>It" not in made.body
 
 

@@ -146,12 +146,16 @@ def _lines(row: Row, frame: pd.DataFrame, values: Mapping[str, Mapping[str, Any]
         for profile, metric in metrics.items():
             if metric in values[profile]:
                 columns[f"{name}/{profile}"] = values[profile][metric]
-                columns[f"{name}/{profile} - strict"] = values[profile][metric] - values["strict"][metrics["strict"]]
+                change = values[profile][metric] - values["strict"][metrics["strict"]]
+                # As a share, since intervals of metrics are made for [0, 1] and treat its ends as such.
+                columns[f"{name}/{profile} - strict"] = (1 + change) / 2
     resamples = min(study.settings.resamples, RESAMPLES)
     scored = bootstrap.intervals(
         columns, frame["group"].to_numpy(), n_resamples=resamples, confidence=study.settings.confidence
     )["metrics"]
-    estimates = {name: Estimate.of(found) for name, found in scored.items()}
+    estimates = {
+        name: _difference(found) if name.endswith(" - strict") else Estimate.of(found) for name, found in scored.items()
+    }
     made = {}
     for name, metrics in COMPARED.items():
         held = [profile for profile in metrics if f"{name}/{profile}" in columns]
@@ -166,10 +170,19 @@ def _lines(row: Row, frame: pd.DataFrame, values: Mapping[str, Mapping[str, Any]
             n=n,
             values={profile: estimates[f"{name}/{profile}"] for profile in held},
             differences={profile: estimates[f"{name}/{profile} - strict"] for profile in held},
-            gained={p: None if change is None else int((change > 0).sum()) for p, change in moved.items()},
-            lost={p: None if change is None else int((change < 0).sum()) for p, change in moved.items()},
+            gained={p: None if change is None else int((change > 0.5).sum()) for p, change in moved.items()},
+            lost={p: None if change is None else int((change < 0.5).sum()) for p, change in moved.items()},
         )
     return made
+
+
+def _difference(found: Mapping[str, Any]) -> Estimate:
+    """Take a difference that was scored as a share, (1 + difference) / 2."""
+    share = Estimate.of(found)
+    if share.interval is not None and share.low == share.high:
+        return Estimate(2 * share.low - 1, reason="the same for every example")  # type: ignore[operator]
+    value, low, high = (None if end is None else 2 * end - 1 for end in (share.value, share.low, share.high))
+    return Estimate(value, low, high, share.n_resamples, share.undefined, share.reason)
 
 
 def _traps(row: Row, frame: pd.DataFrame, values: Mapping[str, Mapping[str, Any]]) -> Iterator[Trap]:
