@@ -17,6 +17,7 @@ COMMANDS = {
     "models": "what models there are, what they need, where LoRA goes",
     "questions": "questions about a dataset, written by a hosted model from its notes",
     "judge": "open answers of finished cells, judged by a language model",
+    "bertscore": "open answers of finished cells, scored by a text encoder",
     "predict": "put your own images to a finished cell",
     "report": "records to HTML, CSV and LaTeX",
 }

@@ -16,6 +16,7 @@ SCHEMAS: dict[str, type] = {
     "schema/report": schema.ReportConfig,
     "schema/questions": schema.QuestionsConfig,
     "schema/judge": schema.JudgeConfig,
+    "schema/bertscore": schema.BertscoreConfig,
     "schema/predict": schema.PredictConfig,
     "schema/model/contrastive": schema.ContrastiveModelConfig,
     "schema/model/generative": schema.GenerativeModelConfig,

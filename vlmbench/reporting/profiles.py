@@ -14,6 +14,8 @@ from vlmbench.metrics.answers import tokens
 from vlmbench.metrics.diagnosis import one_vs_rest
 from vlmbench.metrics.frame import diagnosis_arrays, profile_values
 from vlmbench.metrics.profiles import PROFILES, auroc_over_items
+from vlmbench.records.bertscores import bertscore_identity, read_bertscores
+from vlmbench.records.store import RecordError
 from vlmbench.reporting.detailed import detailed
 from vlmbench.reporting.rows import Estimate, Row
 from vlmbench.reporting.section import Section, rendered
@@ -72,12 +74,14 @@ def section(study: Study) -> Section | None:
     chosen = detailed(study.rows, "vqa", BUDGET)
     lines: dict[str, list[Line]] = {name: [] for name in COMPARED}
     traps: list[Trap] = []
+    berts: list[tuple[Row, Estimate, str]] = []
     absent, trapped = 0, 0
     for row in chosen.rows:
         frame = study.predictions(row)
         if frame is None:
             absent += 1
             continue
+        berts += _bertscore(row, frame, study)
         values = {profile: profile_values(frame, profile) for profile in PROFILES}
         for name, line in _lines(row, frame, values, study).items():
             lines[name].append(line)
@@ -97,6 +101,7 @@ def section(study: Study) -> Section | None:
         absent=absent,
         traps=_shortest(traps),
         trapped=trapped,
+        berts=berts,
         aurocs=aurocs,
         ranked=ranked,
     )
@@ -112,18 +117,45 @@ def _published_auroc(row: Row, study: Study) -> Estimate | None:
     return Estimate.of(auroc_over_items(task, confidence=study.settings.confidence))
 
 
+def _bertscore(row: Row, frame: pd.DataFrame, study: Study) -> list[tuple[Row, Estimate, str]]:
+    """A cell's BERTScore and the encoder behind it; empty where it was not scored, or its predictions are others."""
+    folder = study.folder(row)
+    try:
+        identity = bertscore_identity(folder)
+        if identity is None:
+            return []
+        table = read_bertscores(folder)
+    except RecordError as error:
+        study.lacking[row.path] = str(error)
+        return []
+    groups = frame.set_index("example_id")["group"].loc[table["example_id"]].to_numpy()
+    if not len(groups):
+        return []
+    scored = bootstrap.intervals(
+        {"f1": table["f1"].to_numpy()},
+        groups,
+        n_resamples=min(study.settings.resamples, RESAMPLES),
+        confidence=study.settings.confidence,
+    )
+    return [(row, Estimate.of(scored["metrics"]["f1"]), f"{identity['model']}, layer {identity['num_layers']}")]
+
+
 def _lines(row: Row, frame: pd.DataFrame, values: Mapping[str, Mapping[str, Any]], study: Study) -> dict[str, Line]:
     columns: dict[str, Any] = {}
     for name, metrics in COMPARED.items():
         for profile, metric in metrics.items():
             if metric in values[profile]:
                 columns[f"{name}/{profile}"] = values[profile][metric]
-                columns[f"{name}/{profile} - strict"] = values[profile][metric] - values["strict"][metrics["strict"]]
+                change = values[profile][metric] - values["strict"][metrics["strict"]]
+                # As a share, since intervals of metrics are made for [0, 1] and treat its ends as such.
+                columns[f"{name}/{profile} - strict"] = (1 + change) / 2
     resamples = min(study.settings.resamples, RESAMPLES)
     scored = bootstrap.intervals(
         columns, frame["group"].to_numpy(), n_resamples=resamples, confidence=study.settings.confidence
     )["metrics"]
-    estimates = {name: Estimate.of(found) for name, found in scored.items()}
+    estimates = {
+        name: _difference(found) if name.endswith(" - strict") else Estimate.of(found) for name, found in scored.items()
+    }
     made = {}
     for name, metrics in COMPARED.items():
         held = [profile for profile in metrics if f"{name}/{profile}" in columns]
@@ -138,10 +170,19 @@ def _lines(row: Row, frame: pd.DataFrame, values: Mapping[str, Mapping[str, Any]
             n=n,
             values={profile: estimates[f"{name}/{profile}"] for profile in held},
             differences={profile: estimates[f"{name}/{profile} - strict"] for profile in held},
-            gained={p: None if change is None else int((change > 0).sum()) for p, change in moved.items()},
-            lost={p: None if change is None else int((change < 0).sum()) for p, change in moved.items()},
+            gained={p: None if change is None else int((change > 0.5).sum()) for p, change in moved.items()},
+            lost={p: None if change is None else int((change < 0.5).sum()) for p, change in moved.items()},
         )
     return made
+
+
+def _difference(found: Mapping[str, Any]) -> Estimate:
+    """Take a difference that was scored as a share, (1 + difference) / 2."""
+    share = Estimate.of(found)
+    if share.interval is not None and share.low == share.high:
+        return Estimate(2 * share.low - 1, reason="the same for every example")  # type: ignore[operator]
+    value, low, high = (None if end is None else 2 * end - 1 for end in (share.value, share.low, share.high))
+    return Estimate(value, low, high, share.n_resamples, share.undefined, share.reason)
 
 
 def _traps(row: Row, frame: pd.DataFrame, values: Mapping[str, Mapping[str, Any]]) -> Iterator[Trap]:

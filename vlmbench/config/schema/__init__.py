@@ -3,6 +3,7 @@
 The schema is the one place that says what is allowed.
 """
 
+from vlmbench.config.schema.bertscore import BertscoreConfig
 from vlmbench.config.schema.cell import (
     CellConfig,
     EvaluateConfig,
@@ -52,6 +53,7 @@ from vlmbench.config.schema.published import DownloadConfig, LabelRuleConfig, Pu
 from vlmbench.config.schema.questions import QuestionsConfig
 
 __all__ = [
+    "BertscoreConfig",
     "CaptionsJsonlDomainConfig",
     "CellConfig",
     "ClipAdapterConfig",
