@@ -9,7 +9,6 @@ import wandb_workspaces.workspaces as ws
 from wandb_workspaces import expr
 
 from vlmbench.reporting.board_tables import Table
-from vlmbench.reporting.questions import QUESTIONS
 
 REPORT_JOB = "report"  # job type of the run that holds the tables
 SCHEMA = "https://vega.github.io/schema/vega-lite/v5.json"
@@ -20,6 +19,10 @@ CHARTS = {
 }
 STEP = "trainer/global_step"
 WIDE = wr.Layout(w=24, h=16)
+# In the order of the table, and whole: Vega cuts names off at 180 pixels.
+NAMES = {"type": "nominal", "title": None, "sort": None, "axis": {"labelLimit": 460}}
+# Ink on viridis, which is dark below and light above the middle of its values.
+LIGHT = {"condition": {"test": "datum.value > datum.middle", "value": "black"}, "value": "white"}
 # Okabe and Ito's colours, and a shape besides.
 VERDICTS = {"better": "#0072B2", "worse": "#D55E00", "equivalent": "#009E73", "cannot tell": "#999999"}
 
@@ -30,57 +33,57 @@ def chart_specs() -> dict[str, dict[str, Any]]:
     told = [{"field": name} for name in ("line", "domain", "exposure", "value", "low", "high", "seeds", "note")]
     tile = {
         "x": {"field": "domain", "type": "nominal", "title": None},
-        "y": {"field": "line", "type": "nominal", "title": None, "sort": None},
+        "y": {"field": "line", **NAMES},
     }
     heat = {
-        "facet": {"row": {"field": "metric", "title": None}},
-        "resolve": {"scale": {"x": "independent", "y": "independent"}},
-        "spec": {
-            "encoding": tile,
-            "layer": [
-                {
-                    "mark": "rect",
-                    "encoding": {"color": {**value, "scale": {"scheme": "viridis"}}, "tooltip": told},
-                },
-                {
-                    "mark": {"type": "text", "fontSize": 10},
-                    "encoding": {"text": {**value, "format": ".3f"}, "color": {"value": "white"}},
-                },
-                {  # in distribution: the model's pre-training covered the modality
-                    "transform": [{"filter": "datum.exposure === 'id'"}],
-                    "mark": {"type": "text", "dx": 24, "dy": -6, "fontSize": 9, "text": "†"},
-                    "encoding": {"color": {"value": "white"}},
-                },
-            ],
-        },
+        "transform": [
+            {
+                "joinaggregate": [
+                    {"op": "min", "field": "value", "as": "least"},
+                    {"op": "max", "field": "value", "as": "most"},
+                ]
+            },
+            {"calculate": "(datum.least + datum.most) / 2", "as": "middle"},
+        ],
+        "encoding": tile,
+        "layer": [
+            {"mark": "rect", "encoding": {"color": {**value, "scale": {"scheme": "viridis"}}, "tooltip": told}},
+            {
+                "mark": {"type": "text", "fontSize": 10},
+                "encoding": {"text": {**value, "format": ".3f"}, "color": LIGHT},
+            },
+            {  # in distribution: the model's pre-training covered the modality
+                "transform": [{"filter": "datum.exposure === 'id'"}],
+                "mark": {"type": "text", "dx": 22, "dy": -3, "fontSize": 10, "text": "†"},
+                "encoding": {"color": LIGHT},
+            },
+        ],
+        "width": {"step": 90},
     }
-    span = {"type": "quantitative", "title": "common minus medical model"}
+    zero = {"condition": {"test": "datum.value === 0", "value": "black"}, "value": "#dddddd"}
+    span = {"type": "quantitative", "title": "common minus medical model", "axis": {"gridColor": zero}}
     by_verdict = {"field": "verdict", "scale": {"domain": list(VERDICTS), "range": list(VERDICTS.values())}}
     gaps = {
-        "facet": {"row": {"field": "question", "title": None, "sort": [q.key for q in QUESTIONS]}},
-        "resolve": {"scale": {"y": "independent"}},
-        "spec": {
-            "encoding": {"y": {"field": "label", "type": "nominal", "title": None, "sort": None}},
-            "layer": [
-                {"mark": {"type": "rule", "strokeDash": [4, 3]}, "encoding": {"x": {"datum": 0}, "y": None}},
-                {"mark": "rule", "encoding": {"x": {"field": "low", **span}, "x2": {"field": "high"}}},
-                {
-                    "mark": {"type": "point", "filled": True, "size": 70},
-                    "encoding": {
-                        "x": {"field": "difference", **span},
-                        "color": by_verdict,
-                        "shape": {"field": "verdict", "scale": {"domain": list(VERDICTS)}},
-                        "tooltip": [{"field": "sentence"}, {"field": "low"}, {"field": "high"}],
-                    },
+        "encoding": {"y": {"field": "label", **NAMES}},
+        "layer": [
+            {"mark": "rule", "encoding": {"x": {"field": "low", **span}, "x2": {"field": "high"}}},
+            {
+                "mark": {"type": "point", "filled": True, "size": 70},
+                "encoding": {
+                    "x": {"field": "difference", **span},
+                    "color": by_verdict,
+                    "shape": {"field": "verdict", "scale": {"domain": list(VERDICTS)}},
+                    "tooltip": [{"field": "sentence"}, {"field": "low"}, {"field": "high"}],
                 },
-            ],
-        },
+            },
+        ],
+        "width": 420,
     }
     x = {"field": "seconds", "type": "quantitative", "scale": {"type": "log"}, "title": "seconds in all"}
     costs = {
         "facet": {"column": {"field": "domain", "title": None}},
         "spec": {
-            "encoding": {"x": x, "y": {**value, "scale": {"zero": False}}},
+            "encoding": {"x": x, "y": {**value, "scale": {"zero": False}, "title": "primary metric"}},
             "layer": [
                 {
                     "transform": [{"filter": "datum.front"}],
@@ -88,7 +91,10 @@ def chart_specs() -> dict[str, dict[str, Any]]:
                 },
                 {
                     "mark": {"type": "rule"},
-                    "encoding": {"y": {"field": "low", "type": "quantitative"}, "y2": {"field": "high"}},
+                    "encoding": {
+                        "y": {"field": "low", "type": "quantitative", "title": "primary metric"},
+                        "y2": {"field": "high"},
+                    },
                 },
                 {
                     "mark": {"type": "point", "filled": True, "size": 60},

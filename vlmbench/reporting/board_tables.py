@@ -66,10 +66,12 @@ def _table(columns: tuple[str, ...], rows: Iterable[dict[str, Any]]) -> Table:
 
 
 def _heat(rows: Sequence[Row]) -> Iterable[dict[str, Any]]:
-    for matrix in cell_matrices(rows):
+    matrices = cell_matrices(rows)
+    for matrix in matrices:
         for group, lines in matrix.groups:
             for line in lines:
-                told = " · ".join(part for part in (line.model, line.finetune, line.scope, line.variant) if part)
+                parts = (line.model, line.finetune, line.scope, line.variant)
+                told = " · ".join(part for part in (*parts, matrix.metric if len(matrices) > 1 else "") if part)
                 for (domain, modality), tile in zip(matrix.domains, line.tiles, strict=True):
                     yield {
                         **{"task": matrix.task, "metric": matrix.metric, "group": group, "line": told},
@@ -85,7 +87,7 @@ def _label(row: dict[str, Any]) -> str:
     """What a gap is of, in a few words."""
     pair = f"{row['generalist']} − {row['specialist']}" if row["generalist"] else "all pairs"
     place = row["domain"] or "mean"
-    return f"{pair}, {place}" + (f" (tuned on {row['trained_on']})" if row["trained_on"] else "")
+    return f"{row['question']}: {pair}, {place}" + (f" (tuned on {row['trained_on']})" if row["trained_on"] else "")
 
 
 def _costs(rows: Sequence[Row]) -> Iterable[dict[str, Any]]:
