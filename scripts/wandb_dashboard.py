@@ -116,10 +116,14 @@ def _send_tables(project: str, entity: str, job: str, made: dict[str, Table]) ->
     """Put the tables into the summary of one run, where they replace those of the last time."""
     import wandb
 
-    settings = wandb.Settings(silent=True, console="off")
-    name, resume = "tables of the report", "allow"
     with wandb.init(
-        project=project, entity=entity, id=TABLES_RUN, name=name, resume=resume, job_type=job, settings=settings
+        project=project,
+        entity=entity,
+        id=TABLES_RUN,
+        name="tables of the report",
+        resume="allow",
+        job_type=job,
+        settings=wandb.Settings(silent=True, console="off"),
     ) as run:
         sent = {key: wandb.Table(list(made[key].columns), [list(row) for row in made[key].rows]) for key in made}
         run.summary.update(sent)
