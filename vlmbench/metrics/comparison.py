@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 from vlmbench.metrics.contrasts import Contrast, SeedNoise, average, contrast
 
-__all__ = ["Contrast", "Difference", "assess", "average", "contrast", "holm"]
+__all__ = ["Contrast", "Difference", "SeedNoise", "assess", "average", "contrast", "holm"]
 
 Floats = NDArray[np.float64]
 
@@ -68,18 +68,18 @@ def assess(one: Contrast, *, margin: float, confidence: float = 0.95, power: flo
         confidence: Of the interval.
         power: Of the smallest detectable difference.
     """
-    resampled = [(term.variance, term.freedom) for term in one.test_sets.values()]
+    resampled = [(term.variance, term.freedom) for term in one.terms.values()]
     if math.isnan(one.estimate) or any(math.isnan(variance) for variance, _ in resampled):
         return _untested(one, "fewer than two groups hold what the metric needs")
-    variance, df = _variance(resampled, one.seed_noise, 1)
+    variance, df = _variance(resampled, one, 1)
     if variance <= 1e-24:
         return _untested(one, "the difference is the same in every resample")
     se = math.sqrt(variance)
-    reach = float(stats.t.ppf((1 + confidence) / 2, df))
+    reach = float(special.stdtrit(df, (1 + confidence) / 2))
 
     def excess(log_growth: float) -> float:
         """Log of the detectable difference over the margin, were every test set so much larger."""
-        grown, freedom = _variance(resampled, one.seed_noise, math.exp(log_growth))
+        grown, freedom = _variance(resampled, one, math.exp(log_growth))
         return math.log(_noncentrality(freedom, confidence, power) * math.sqrt(grown) / margin)
 
     ends = (-math.log(_GROWTH), math.log(_GROWTH))
@@ -92,8 +92,8 @@ def assess(one: Contrast, *, margin: float, confidence: float = 0.95, power: flo
         high=one.estimate + reach * se,
         se=se,
         df=df,
-        p=2 * float(stats.t.sf(abs(one.estimate) / se, df)),
-        p_equivalent=float(stats.t.sf((margin - abs(one.estimate)) / se, df)),
+        p=2 * float(special.stdtr(df, -abs(one.estimate) / se)),
+        p_equivalent=float(special.stdtr(df, (abs(one.estimate) - margin) / se)),
         detectable=_noncentrality(df, confidence, power) * se,
         groups_needed=one.n_groups * growth,
         n_groups=one.n_groups,
@@ -111,19 +111,15 @@ def holm(p_values: Sequence[float]) -> Floats:
     return out
 
 
-def _variance(
-    resampled: Sequence[tuple[float, float]], seeds: Sequence[SeedNoise], growth: float
-) -> tuple[float, float]:
+def _variance(resampled: Sequence[tuple[float, float]], one: Contrast, growth: float) -> tuple[float, float]:
     """Variance and Satterthwaite's degrees of freedom, were every test set `growth` times as large."""
-    groups = [(variance / growth, freedom * growth) for variance, freedom in resampled]
+    groups = [(variance / growth, max(freedom * growth, min(freedom, 1.0))) for variance, freedom in resampled]
     spreads = [
         (side.coefficient**2 * (side.spread - side.own + side.own / growth), side.freedom)
-        for side in seeds
+        for side in one.seed_noise
         if side.coefficient
     ]
-    # The sum alone is kept from being negative: side by side, what is cut off would add up.
-    of_seeds = max(0.0, math.fsum(side.coefficient**2 * (side.spread - side.own) for side in seeds))
-    total = math.fsum(variance for variance, _ in groups) + of_seeds
+    total = math.fsum(variance for variance, _ in groups) + one.seed_variance
     parts = [(variance, freedom) for variance, freedom in (*groups, *spreads) if variance > 0]
     if not parts:
         return total, math.inf
@@ -134,7 +130,11 @@ def _variance(
 
 def _noncentrality(df: float, confidence: float, power: float) -> float:
     """Difference in standard errors that a two-sided t test finds with this power."""
-    return float(special.nctdtrinc(df, 1 - power, stats.t.ppf((1 + confidence) / 2, df)))
+    critical = float(special.stdtrit(df, (1 + confidence) / 2))
+    if critical > 50:
+        # Only the estimated error varies then; scipy's inverse takes minutes there, or never ends.
+        return critical * math.sqrt(float(special.chdtri(df, 1 - power)) / df)
+    return float(special.nctdtrinc(min(df, 1e6), 1 - power, critical))
 
 
 def _untested(one: Contrast, reason: str) -> Difference:

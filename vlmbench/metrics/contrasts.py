@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,19 +25,19 @@ class SeedNoise:
     """The seeds of one side on one test set.
 
     Attributes:
-        key: The same wherever the same cells stand.
-        coefficient: With which their mean enters the estimate.
         spread: Variance of their mean as the spread of the seeds tells it.
+        freedom: Degrees of freedom of `spread`.
         own: Part of it that is the noise of examples that each seed has for itself, as the draws tell it. What the
             choice of seeds adds is the difference, an unbiased estimate that may be negative.
-        freedom: Degrees of freedom of `spread`.
+        coefficient: With which their mean enters the estimate.
+        key: The same wherever the same cells stand.
     """
 
-    key: tuple[str, bytes]
-    coefficient: float
     spread: float
-    own: float
     freedom: float
+    own: float = 0.0
+    coefficient: float = 1.0
+    key: tuple[str, bytes] = ("", b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +70,29 @@ class Contrast:
         estimate: Left minus right.
         draws: (R,) the same under each resample of groups; NaN where undefined.
         n_groups: Groups that were resampled; of the smallest test set where there are several.
-        test_sets: What each test set adds, by name. Test sets are independent of each other.
         seed_noise: Of each side whose seeds differ.
         single_seed: Whether some trained side ran one seed alone, so that its seed noise is not known.
+        test_sets: What each test set adds, by name. Test sets are independent of each other. Empty for one test set
+            whose degrees of freedom are one less than its groups.
     """
 
     estimate: float
     draws: Floats
     n_groups: int
-    test_sets: dict[str, Resampled]
     seed_noise: tuple[SeedNoise, ...] = ()
     single_seed: bool = False
+    test_sets: dict[str, Resampled] = field(default_factory=dict)
+
+    @property
+    def terms(self) -> dict[str, Resampled]:
+        """What each test set adds, by name."""
+        return self.test_sets or {"": Resampled(self.draws, self.n_groups - 1.0)}
+
+    @property
+    def seed_variance(self) -> float:
+        """What the choice of seeds adds to the variance of the estimate, never below 0."""
+        # The sum alone is kept from being negative: side by side, what is cut off would add up.
+        return max(0.0, math.fsum(side.coefficient**2 * (side.spread - side.own) for side in self.seed_noise))
 
 
 def contrast(
@@ -127,7 +139,7 @@ def average(contrasts: Sequence[Contrast]) -> Contrast:
     terms: dict[str, list[Resampled]] = defaultdict(list)
     noise: dict[tuple[str, bytes], list[SeedNoise]] = defaultdict(list)
     for one in contrasts:
-        for name, term in one.test_sets.items():
+        for name, term in one.terms.items():
             terms[name].append(term)
         for side in one.seed_noise:
             noise[side.key].append(side)
@@ -154,7 +166,8 @@ def _seed_noise(test_set: str, side: tuple[Floats, Floats], sign: float, freedom
         return None
     own = math.fsum(Resampled(apart, freedom).variance for apart in draws - draws.mean(axis=0)) / (n_seeds - 1)
     return SeedNoise(
-        key=(test_set, points.tobytes()),
+        # Rounded, since sums of the same cells in another order differ in their last bits.
+        key=(test_set, np.round(points, 12).tobytes()),
         coefficient=sign,
         spread=spread / n_seeds,
         own=0.0 if math.isnan(own) else own / n_seeds,

@@ -181,7 +181,7 @@ def _needed(curve: Curve, level_of: Size, known: Mapping[str, Drawn], settings: 
 
     def noisy(one: Contrast) -> Any:
         # What another draw of seeds would move: their variance is that of the mean over them.
-        return one.draws + rng.normal(size=len(one.draws)) * math.sqrt(sum(variance for variance, _ in one.seed_parts))
+        return one.draws + rng.normal(size=len(one.draws)) * math.sqrt(one.seed_variance)
 
     drawn_sizes = size_reaching(sizes, [noisy(size.contrast) for size in curve.sizes], noisy(level_of.contrast))
     return (float(point[0]), *interval_of_sizes(drawn_sizes, settings.confidence))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmbench.metrics.comparison import Contrast, contrast
-from vlmbench.metrics.draws import Outcomes, draw, outcomes
+from vlmbench.metrics.draws import Outcomes, draw, freedom, outcomes
 from vlmbench.reporting.rows import Row
 from vlmbench.reporting.sides import Side
 from vlmbench.reporting.study import Study
@@ -33,6 +33,7 @@ class Drawn:
         draws: (R,) NaN where undefined.
         n_examples: Of the test set.
         n_groups: Of it.
+        freedom: Degrees of freedom of the metric's variance over them.
     """
 
     test_set: str
@@ -40,6 +41,7 @@ class Drawn:
     draws: Floats
     n_examples: int
     n_groups: int
+    freedom: float
 
 
 @dataclass
@@ -56,9 +58,7 @@ class Evidence:
             return lefts if isinstance(lefts, str) else str(rights)
         if len({one.test_set for one in (*lefts, *rights)}) > 1:
             return "the two sides were not tested on the same examples of the same patients"
-        return contrast(
-            _stacked(lefts), _stacked(rights), n_groups=lefts[0].n_groups, seeded=(left.seeded, right.seeded)
-        )
+        return _contrast(lefts, _stacked(rights), (left.seeded, right.seeded))
 
     def level(self, side: Side) -> Contrast | str:
         """The metric of one side, as a difference from 0, or the reason why there is none."""
@@ -67,9 +67,7 @@ class Evidence:
             return drawn
         if len({one.test_set for one in drawn}) > 1:
             return "its seeds were not tested on the same examples"
-        points, draws = _stacked(drawn)
-        nothing = np.zeros(1), np.zeros((1, draws.shape[1]))
-        return contrast((points, draws), nothing, n_groups=drawn[0].n_groups, seeded=(side.seeded, False))
+        return _contrast(drawn, (np.zeros(1), np.zeros((1, len(drawn[0].draws)))), (side.seeded, False))
 
     def of(self, side: Side) -> list[Drawn] | str:
         """The draws of a side's seeds, or why one of them has none."""
@@ -106,7 +104,7 @@ def gather(study: Study, rows: Iterable[Row], found: Evidence) -> None:
         )
         n_groups = len(np.unique(members[0][1].groups))
         for (row, reduced), point, one in zip(members, points, draws, strict=True):
-            found.drawn[row.path] = Drawn(name, float(point), one, len(reduced.example_ids), n_groups)
+            found.drawn[row.path] = Drawn(name, float(point), one, len(reduced.example_ids), n_groups, freedom(reduced))
 
 
 def _test_set(reduced: Outcomes, frame: pd.DataFrame) -> str:
@@ -120,6 +118,13 @@ def _test_set(reduced: Outcomes, frame: pd.DataFrame) -> str:
     for names in (reduced.example_ids, reduced.groups):
         digest.update(np.ascontiguousarray(names).tobytes())
     return digest.hexdigest()
+
+
+def _contrast(left: list[Drawn], right: tuple[Floats, Floats], seeded: tuple[bool, bool]) -> Contrast:
+    one = left[0]
+    return contrast(
+        _stacked(left), right, n_groups=one.n_groups, seeded=seeded, test_set=one.test_set, freedom=one.freedom
+    )
 
 
 def _stacked(side: list[Drawn]) -> tuple[Floats, Floats]:

@@ -145,7 +145,7 @@ def _mean(lines: Sequence[Line], known: Mapping[str, Drawn]) -> Contrast:
 
 def _noisy(one: Contrast, place: int) -> NDArray[np.float64]:
     """Draws (R,) with the noise of seeds, as far as it is known, added to that of the resampled groups."""
-    deviation = sum(variance for variance, _ in one.seed_parts) ** 0.5
+    deviation = one.seed_variance**0.5
     return one.draws + np.random.default_rng([seed_of("0" * 12), place]).normal(size=len(one.draws)) * deviation
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmbench.metrics.attributes import NOT_KNOWN, in_order, named
-from vlmbench.metrics.comparison import Contrast, Difference, holm
+from vlmbench.metrics.comparison import Contrast, Difference, SeedNoise, holm
 from vlmbench.metrics.draws import Outcomes
 from vlmbench.metrics.fairness import LEAST_EACH, LEAST_GROUPS, Gap, Subgroups, by_subgroup, gap, rates
 from vlmbench.reporting.lines import (
@@ -155,7 +155,9 @@ def _compute(one: Entry, n_resamples: int, settings: Settings) -> None:
     one.levels = tuple(
         None
         if math.isnan(point)
-        else measured(Contrast(point, draws, int(n), ((spread, parts),) if spread > 0 else ()), settings, unit=True)
+        else measured(
+            Contrast(point, draws, int(n), (SeedNoise(spread, parts),) if spread > 0 else ()), settings, unit=True
+        )
         for point, draws, n, spread in zip(found.points, found.draws, found.n_groups, found.seed_spread, strict=True)
     )
     one.gap = gap(found, confidence=settings.confidence)

@@ -1,0 +1,1 @@
+"""Simulated studies in which the truth is known."""
