@@ -49,6 +49,7 @@ def test_planted_at_the_published_aurocs_all_144_differences_are_zero(tmp_path):
     assert made is not None
     # 144 of the result files, and what v1 has of the same cells with other numbers.
     assert made.body.count("data-cells=") == 144 + 90
+    assert "result files, 2026: from 0.00 to 0.00; 144 of 144 are zero" in made.body
     assert "is a second linear probe" in made.body
 
 

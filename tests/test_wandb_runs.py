@@ -143,6 +143,22 @@ def test_offline_cells_and_transfers_are_read_back_by_wandb_itself(server, train
     assert [row[1] for row in table["data"]] == ran.predictions["example_id"].tolist()
 
 
+def test_offline_parts_of_an_interrupted_cell_are_synced_into_one_run(server, tmp_path):
+    record = cell(tmp_path)
+    config = WandbLoggerConfig(mode="offline")
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(Dashboard(config, record, tmp_path, "cell"))
+    with Dashboard(config, record, tmp_path, "cell") as dashboard:
+        for step in range(3, 9):
+            dashboard.logger.log_metrics({"train/loss": 1 / step}, step)
+        dashboard.summarise(record)
+    assert server.runs == {}
+    synced(server, tmp_path)
+    (run,) = server.runs.values()
+    assert logged(server, "trainer/global_step") == list(range(1, 9))
+    assert run.summary["status"] == "done"
+
+
 def synced(server, folder: Path) -> None:
     """Upload what lies under a folder with W&B's own command, which reads its own files."""
     runs = sorted(str(path) for path in (folder / "wandb").glob("*run-*"))

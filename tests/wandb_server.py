@@ -17,6 +17,7 @@ from typing import Any
 
 API_KEY = "0" * 40
 ENTITY = "clinic"
+STAMP = "2026-01-01T00:00:00"
 
 
 @dataclass
@@ -53,6 +54,8 @@ class WandbServer:
         runs: By id.
         artifacts: Every version.
         asked: Names of the GraphQL operations and paths, in order.
+        views: Workspaces and reports by id.
+        charts: Vega-Lite specifications by name.
         errors: What was asked in a way that it does not know.
         faults: Part of a path or operation to the statuses that its next requests get; 0 drops the connection.
     """
@@ -65,6 +68,8 @@ class WandbServer:
         self.asked: list[str] = []
         self.faults: dict[str, list[int]] = defaultdict(list)
         self.errors: list[str] = []
+        self.views: dict[str, dict[str, Any]] = {}
+        self.charts: dict[str, Any] = {}
         self.url = ""
 
     def environment(self) -> dict[str, str]:
@@ -109,7 +114,7 @@ class WandbServer:
         viewer = {"id": "v", "entity": ENTITY, "username": "nurse", "email": "", "flags": "{}", "admin": False}
         return {"viewer": {**viewer, "teams": {"edges": [{"node": {"name": ENTITY}}]}}}
 
-    _QueryViewer = _Viewer
+    _QueryViewer = _GetDefaultEntity = _Viewer
 
     def _ServerFeaturesQuery(self, given: dict[str, Any]) -> dict[str, Any]:
         return {"serverInfo": {"features": []}}
@@ -225,6 +230,38 @@ class WandbServer:
         (found,) = [artifact for artifact in self.artifacts if artifact.id == given["artifactID"]]
         found.committed = True
         return {"commitArtifact": {"artifact": {"id": found.id, "digest": found.digest}}}
+
+    def _UpsertView2(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Make a workspace or a report, or replace the one whose id is given."""
+        key = given.get("id") or base64.b64encode(f"View:{len(self.views)}".encode()).decode()
+        inserted = key not in self.views
+        view = {**given, "id": key, "createdAt": STAMP, "updatedAt": STAMP}
+        view["project"] = {"id": "p", "name": given["projectName"], "entityName": given["entityName"]}
+        self.views[key] = view
+        return {"upsertView": {"view": view, "inserted": inserted}}
+
+    _upsertView = _UpsertView2
+
+    def _GetProjects(self, given: dict[str, Any]) -> dict[str, Any]:
+        names = {run.attributes.get("project", "uncategorized") for run in self.runs.values()}
+        facts = {"__typename": "Project", "entityName": ENTITY, "createdAt": STAMP, "isBenchmark": False, "user": None}
+        nodes = [{"node": {"id": name, "name": name, "internalId": name, **facts}} for name in sorted(names)]
+        return {
+            "models": {"pageInfo": {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}, "edges": nodes}
+        }
+
+    def _View(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Workspaces by name."""
+        edges = [{"node": view} for view in self.views.values() if view["name"] == given["viewName"]]
+        return {"project": {"allViews": {"edges": edges}}}
+
+    def _SpecificReport(self, given: dict[str, Any]) -> dict[str, Any]:
+        return {"view": self.views.get(given["reportId"])}
+
+    def _CreateCustomChart(self, given: dict[str, Any]) -> dict[str, Any]:
+        name = f"{given['entity']}/{given['chartName']}"
+        self.charts[name] = json.loads(given["spec"])
+        return {"createCustomChart": {"chart": {"id": name}}}
 
     def put(self, path: str, body: bytes) -> None:
         """Take an uploaded file."""

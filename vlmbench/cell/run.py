@@ -18,7 +18,7 @@ from vlmbench.config import schema
 from vlmbench.records.claim import Claim, ClaimedError, claim
 from vlmbench.records.state import CHECKPOINTS
 from vlmbench.records.store import write_record
-from vlmbench.reporting.dashboards import show
+from vlmbench.reporting.dashboards import Dashboard, show
 
 
 def run_prepared(cell: Prepared) -> dict[str, Any]:
@@ -84,7 +84,6 @@ def _follow(cell: Prepared, crew: Crew) -> dict[str, Any]:
     try:
         if crew.begins(cell.identity):
             from vlmbench.cell.work import work
-            from vlmbench.reporting.dashboards import Dashboard
 
             none = Dashboard(schema.LoggerConfig(), {}, cell.folder, cell.label)
             with crew.watched(lambda error: None):
@@ -101,7 +100,6 @@ def _follow(cell: Prepared, crew: Crew) -> dict[str, Any]:
 
 def _compute(cell: Prepared, crew: Crew, held: Claim) -> dict[str, Any]:
     from vlmbench.cell.work import work
-    from vlmbench.reporting.dashboards import Dashboard
 
     domain = audited(cell.domain, hashes=cell.config.domain.audit_hashes)
     crew.go(cell.identity)

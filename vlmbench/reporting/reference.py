@@ -77,14 +77,17 @@ def section(study: Study) -> Section | None:
         return None
     found = beside(study, read_references(study.settings.against))
     notes = list(dict.fromkeys(note for item in found.compared for note in item.notes))
-    differences = [item.difference for item in found.compared if item.difference is not None]
+    differences: dict[str, list[float]] = defaultdict(list)
+    for item in found.compared:
+        if item.difference is not None:
+            differences[source_title(item.reference.names["source"])].append(item.difference)
     missing: dict[tuple[str, str, str], list[str]] = defaultdict(list)
-    for item in found.absent:
-        missing[(source_title(item.names["source"]), item.names["model"], item.names["finetune"])].append(item.domain)
+    for gap in found.absent:
+        missing[(source_title(gap.names["source"]), gap.names["model"], gap.names["finetune"])].append(gap.domain)
     body = rendered(
         "reference.html.j2",
         found=found,
-        of="the published numbers of the study" if study.settings.against == PUBLISHED else study.settings.against,
+        of="of the study" if study.settings.against == PUBLISHED else f"in {study.settings.against}",
         n=len(found.compared) + len(found.refused) + len(found.absent),
         numbers={note: number for number, note in enumerate(notes, 1)},
         differences=differences,
