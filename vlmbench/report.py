@@ -2,6 +2,7 @@
 
 python -m vlmbench.report
 python -m vlmbench.report records=runs output=report title='Our models'
+python -m vlmbench.report records=runs against=published
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ def main() -> int:
     composed = compose("report", __doc__ or "")
     for config in composed.configs:
         check_fields(config)
+        if config.against:
+            from vlmbench.reporting.published import read_references
+
+            read_references(config.against)  # before thousands of records are read
         from vlmbench.reporting.html import write_report
         from vlmbench.reporting.study import Settings
 

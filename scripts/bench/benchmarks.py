@@ -34,6 +34,7 @@ SCRIPTS: dict[int, str] = {
     7: "vision_cache.py",
     8: "machine_gpu.py",
     9: "growth.py",
+    10: "resampling.py",
 }
 LIBRARIES = ("torch", "lightning", "transformers", "open_clip_torch", "peft", "scikit-learn", "numpy")
 HEAD = """# Benchmarks

@@ -14,6 +14,10 @@ from PIL import Image
 from torch import nn
 
 
+class TooLongError(ValueError):
+    """What is asked has more tokens than the model reads; nothing is cut."""
+
+
 @dataclass(frozen=True)
 class Conversation:
     """How a generative model is talked to.

@@ -24,6 +24,7 @@ LOADERS = {
     "medclip": "contrastive.medclip:load_medclip",
     "pmc_clip": "contrastive.pmc_clip:load_pmc_clip",
     "conch": "contrastive.conch:load_conch",
+    "random_features": "contrastive.random_features:load_random_features",
     "hf_vlm": "generative.native:load_vlm",
     "llava_original": "generative.llava_original:load_llava_original",
     "vila": "generative.vila:load_vila",

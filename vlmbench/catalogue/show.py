@@ -13,7 +13,7 @@ from vlmbench.catalogue.sources import sources_of
 from vlmbench.catalogue.table import columns, download_gib, source_text
 from vlmbench.catalogue.targets import Target, configuration, targets
 from vlmbench.config import schema
-from vlmbench.config.checks import METHODS
+from vlmbench.config.checks import methods_of
 from vlmbench.weights.locate import MAIN
 from vlmbench.weights.lock import Lock
 
@@ -137,7 +137,7 @@ def _target(row: Mapping[str, Any], singles: Mapping[str, str]) -> list[str]:
 
 
 def _targets(model: schema.ModelConfig, rank: int) -> tuple[list[Target], str]:
-    if model.kind == "hosted":
+    if "lora" not in methods_of(model):
         return [], ""
     path = configuration(model.architecture, model.source)
     try:
@@ -155,7 +155,7 @@ def _memory(model: schema.ModelConfig, lora: list[Target]) -> dict[str, dict[str
     architecture = json.loads(path.read_text(encoding="utf-8")) if path else None
     shape, batch = shape_of(model.kind, model.image_size, architecture), BATCH[model.kind]
     told = {}
-    for method in METHODS[model.kind]:
+    for method in methods_of(model):
         if method not in LIGHT and method not in ACTIVATION:
             continue
         scope = "M" if method == "connector" else "" if method in LIGHT else model.default_scope

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 from vlmbench.config import schema
+from vlmbench.config.schema.domain import IN_PLACE
 from vlmbench.domains.audit import audit
 from vlmbench.domains.base import Domain, TaskName
-from vlmbench.domains.corruption import corrupted, uncorrupted
+from vlmbench.domains.corruption import CorruptedImages, corrupted, uncorrupted
+from vlmbench.domains.replaced import replaced
 from vlmbench.domains.subset import few_shot
 
 _UNREADABLE = 20
@@ -23,11 +25,15 @@ def build_domain(config: schema.DomainConfig, task: TaskName) -> Domain:
     Raises:
         DomainError: The data are not as configured; the message says what, where and what to do.
     """
+    images: CorruptedImages
     domain = dataclasses.replace(_whole(config, task), name=config.shown_name())
     domain = few_shot(domain, fraction=config.fraction, shots=config.shots, seed=config.fraction_seed)
     if config.corruption == "none":
         return domain
-    images = corrupted(domain.images, config.corruption, config.severity, config.corruption_seed)
+    if config.corruption in IN_PLACE:
+        images = replaced(domain.images, config.corruption, domain.examples, config.corruption_seed)
+    else:
+        images = corrupted(domain.images, config.corruption, config.severity, config.corruption_seed)
     fingerprint = hashlib.sha256(f"{domain.fingerprint}|{images.tag}".encode()).hexdigest()
     return dataclasses.replace(domain, images=images, fingerprint=fingerprint, whole=None)
 

@@ -46,12 +46,14 @@ class PreparedImages:
         domain: The images as a test split.
         saved: Folder of what the cell saved.
         label: The cell's name for people.
+        prompts: What its record says of the prompts that it chose from; None where it had no choice.
     """
 
     config: schema.CellConfig
     domain: Domain
     saved: Path
     label: str
+    prompts: Mapping[str, Any] | None
 
 
 def prepare_images(asked: schema.PredictConfig, paths: Sequence[str]) -> PreparedImages:
@@ -98,7 +100,8 @@ def prepare_images(asked: schema.PredictConfig, paths: Sequence[str]) -> Prepare
         vision_cache_gib=0.0,
     )
     config = dataclasses.replace(cell, trainer=trainer, lock=asked.lock)
-    return PreparedImages(config, own_domain(config, record["data"], asked, paths), saved, run.name)
+    domain = own_domain(config, record["data"], asked, paths)
+    return PreparedImages(config, domain, saved, run.name, record.get("prompts"))
 
 
 def own_domain(
@@ -164,7 +167,7 @@ def predict_images(prepared: PreparedImages) -> list[dict[str, Any]]:
 
     config, domain, clock = prepared.config, prepared.domain, Clock()
     with tempfile.TemporaryDirectory() as folder:
-        tuned = put_together(config, domain, prepared.saved, Path(folder), prepared.label, clock)
+        tuned = put_together(config, domain, prepared.saved, Path(folder), prepared.label, clock, prepared.prompts)
         batches = predict(tuned.module, tuned.data, tuned.trainer, clock)
     rows: dict[int, dict[str, Any]] = {}
     for batch in batches:

@@ -18,7 +18,7 @@ MODELS = (
     *(f"transformers.models.clip.{part}_clip" for part in ("modeling", "processing", "image_processing_pil")),
     *(f"transformers.models.llava.{part}_llava" for part in ("modeling", "processing")),
     *("transformers.models.llama.modeling_llama", "transformers.models.auto.processing_auto"),
-    *("vlmbench.backbones.contrastive.clip", "vlmbench.backbones.generative.native", "torchmetrics.functional.text"),
+    *("vlmbench.backbones.contrastive.clip", "vlmbench.backbones.generative.native"),
     # It imports bitsandbytes where that is installed, which looks for GPUs: no process forked after that can use one.
     *(() if find_spec("bitsandbytes") else ("peft.utils.transformers_weight_conversion",)),
 )

@@ -12,12 +12,13 @@ from vlmbench.cell.domain import audited
 from vlmbench.cell.faults import describe
 from vlmbench.cell.joining import joined
 from vlmbench.cell.prepared import Prepared, now
-from vlmbench.cell.recorded import forget_unnamed, header_of, rescored, write_failed
+from vlmbench.cell.recorded import forget_unnamed, header_of, rescored, up_to_date, write_failed
 from vlmbench.cell.stopping import Interrupted, asked, end, stoppable
 from vlmbench.config import schema
 from vlmbench.records.claim import Claim, ClaimedError, claim
 from vlmbench.records.state import CHECKPOINTS
 from vlmbench.records.store import write_record
+from vlmbench.reporting.dashboards import show
 
 
 def run_prepared(cell: Prepared) -> dict[str, Any]:
@@ -57,7 +58,11 @@ def _stop() -> None:
 def _lead(cell: Prepared, crew: Crew, held: Claim) -> dict[str, Any]:
     forget_unnamed(cell.config)
     if cell.done:
-        return rescored(cell, held)
+        said = up_to_date(cell.config, cell.folder)
+        record = rescored(cell, held)
+        if not said:  # its run shows the old numbers
+            show(cell.config.logger, record, cell.folder, cell.label)
+        return record
     try:
         with crew.watched(lambda error: write_failed(cell, held, error)):
             record = _compute(cell, crew, held)

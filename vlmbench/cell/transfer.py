@@ -21,9 +21,10 @@ from vlmbench.config.presence import package_present
 from vlmbench.config.restore import cell_from_dict
 from vlmbench.config.trainer_checks import check_evaluation_trainer
 from vlmbench.domains.base import Domain
-from vlmbench.records.claim import claim
+from vlmbench.records.claim import ClaimedError, claim
 from vlmbench.records.identity import digest, relevant
 from vlmbench.records.store import RECORD, read_record, write_record
+from vlmbench.reporting.dashboards import Dashboard
 
 # Of the trainer: what the machine that evaluates decides, wherever the cell was trained.
 _OF_THE_MACHINE = (
@@ -91,7 +92,9 @@ def prepare_transfer(evaluate: schema.EvaluateConfig) -> PreparedTransfer:
         **{key: getattr(evaluate.trainer, key) for key in _OF_THE_MACHINE},
     )
     check_evaluation_trainer(trainer)
-    config = dataclasses.replace(trained, domain=evaluate.domain, trainer=trainer, lock=evaluate.lock)
+    config = dataclasses.replace(
+        trained, domain=evaluate.domain, trainer=trainer, logger=evaluate.logger, lock=evaluate.lock
+    )
     domain = build_domain(config.domain, config.task.name)  # type: ignore[arg-type]
     check_labels(source, trained.finetune, domain, cell)
     asked = relevant({"domain": dataclasses.asdict(config.domain)})
@@ -110,9 +113,15 @@ def run_transfer(transfer: PreparedTransfer) -> dict[str, Any]:
     with claim(transfer.folder) as held, stoppable():
         if transfer.done:
             return read_record(transfer.folder)
+        header = _header(transfer)
         try:
-            record = {**_header(transfer), **_work(transfer), "status": "done", "finished": now()}
-        except Interrupted:
+            with Dashboard(transfer.config.logger, header, transfer.folder, transfer.label) as dashboard:
+                record = {**header, **_work(transfer), "status": "done", "finished": now()}
+                held.check()
+                write_record(transfer.folder, record)
+                dashboard.summarise(record)
+            return record
+        except (ClaimedError, Interrupted):
             raise
         except SystemExit as stop:  # Lightning's way of passing Ctrl-C on
             raise KeyboardInterrupt from stop
@@ -120,7 +129,7 @@ def run_transfer(transfer: PreparedTransfer) -> dict[str, Any]:
             if asked_to_stop():
                 end()
             failed = {"status": "failed", "metrics": {}, "error": describe(error), "finished": now()}
-            record = {**_header(transfer), **failed}
+            record = {**header, **failed}
         held.check()
         write_record(transfer.folder, record)
     return record
@@ -130,15 +139,16 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
     import torch
 
     from vlmbench.cell.cost import Clock, asked, cost, peak_memory
+    from vlmbench.cell.saving import SAVED
     from vlmbench.cell.tuned import put_together
     from vlmbench.cell.variance import batch_variance
-    from vlmbench.cell.work import SAVED, describe_data, predict, score
+    from vlmbench.cell.work import describe_data, predict, score
     from vlmbench.records.environment import environment
     from vlmbench.tuning.parameters import count_by_part
 
     config, clock, saved = transfer.config, Clock(), transfer.cell / SAVED
     domain = audited(transfer.domain, hashes=config.domain.audit_hashes)
-    tuned = put_together(config, domain, saved, transfer.folder, transfer.label, clock)
+    tuned = put_together(config, domain, saved, transfer.folder, transfer.label, clock, transfer.source.get("prompts"))
     backbone, data, trainer = tuned.backbone, tuned.data, tuned.trainer
     frame, scored = score(config, predict(tuned.module, data, trainer, clock), domain, transfer.folder, clock)
     usage = [(data.tally.counts(), peak_memory())]
@@ -147,6 +157,7 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
     return {
         **scored,
         "selection": None,
+        "prompts": transfer.source.get("prompts"),
         "cost": {
             **cost(clock, parameters, frame, None, saved, usage),
             "features_kept": tuned.features_kept,

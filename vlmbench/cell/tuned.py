@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from vlmbench.cell.features import encode_splits
 from vlmbench.cell.naming import name_weights
 from vlmbench.cell.trainer import make_trainer
 from vlmbench.cell.vision import recall_vision
+from vlmbench.cell.wording import worded
 from vlmbench.cell.work import build_data, preprocessing_of
 from vlmbench.config import schema
 from vlmbench.config.checks import frozen_image, uses_linear_head
@@ -52,7 +54,13 @@ class Tuned:
 
 
 def put_together(
-    config: schema.CellConfig, domain: Domain, saved: Path, folder: Path, label: str, clock: Clock
+    config: schema.CellConfig,
+    domain: Domain,
+    saved: Path,
+    folder: Path,
+    label: str,
+    clock: Clock,
+    prompts: Mapping[str, Any] | None = None,
 ) -> Tuned:
     """Load what a cell was grown from and put back what it saved.
 
@@ -63,6 +71,7 @@ def put_together(
         folder: Where the trainer may write.
         label: For messages.
         clock: Measures.
+        prompts: What its record says of the prompts that it chose from; None where it had no choice.
 
     Raises:
         UserError: The weights are not here, or this machine cannot compute the cell.
@@ -101,7 +110,7 @@ def put_together(
             head = build_classifier(config, domain, backbone, data.encoded["test"][0].embeddings.shape[-1])
             if head is not None:
                 load_classifier(head, saved)
-        module = build_module(config, domain, backbone, head)
+        module = build_module(*worded(config, domain, prompts), backbone, head)
         data.arrange = module.arrange
     with clock.phase("encode"):
         seen = recall_vision(config, data, backbone, ["test"], **common)

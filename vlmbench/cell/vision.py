@@ -16,6 +16,7 @@ from vlmbench.backbones.generative.inputs import ImageInputs
 from vlmbench.backbones.generative.native import HfVlm
 from vlmbench.cell.seen import SeenImages, SeenRows
 from vlmbench.config import schema
+from vlmbench.config.checks import tries_prompts
 from vlmbench.domains.base import Domain, Split, StoredImages
 from vlmbench.domains.codec import Codec, UnkeptError, is_random
 from vlmbench.domains.datamodule import DomainDataModule
@@ -42,7 +43,8 @@ def splits_read(config: schema.CellConfig) -> list[Split]:
     """Return the splits that a cell trains and predicts on."""
     predicted: Split = "val" if config.task.evaluate_on == "val" else "test"
     trains = isinstance(config.finetune, schema.OptimisedConfig)
-    return list(dict.fromkeys(["train", "val", predicted] if trains else [predicted]))
+    before: list[Split] = ["train", "val"] if trains else ["val"] if tries_prompts(config) else []
+    return list(dict.fromkeys([*before, predicted]))
 
 
 def recall_vision(

@@ -15,16 +15,20 @@ from torch import nn
 from vlmbench.backbones.contrastive.dual import EncodedRows
 from vlmbench.cell import predictions
 from vlmbench.cell.build import build_backbone, build_classifier, build_module, build_tuner
+from vlmbench.cell.choosing import choose
 from vlmbench.cell.cost import Clock, asked, cost, peak_memory
 from vlmbench.cell.features import encode_splits
 from vlmbench.cell.fit import fit, fit_probe, frozen_head
+from vlmbench.cell.flops import flops
+from vlmbench.cell.saving import SAVED, save
 from vlmbench.cell.selecting import Selection, selectable
 from vlmbench.cell.text_probe import fit_lp_text
 from vlmbench.cell.trainer import make_trainer
 from vlmbench.cell.variance import batch_variance
 from vlmbench.cell.vision import recall_vision, splits_read
+from vlmbench.cell.wording import worded
 from vlmbench.config import schema
-from vlmbench.config.checks import encoded_splits, frozen_image, uses_linear_head
+from vlmbench.config.checks import encoded_splits, frozen_image, tries_prompts, uses_linear_head
 from vlmbench.domains.base import Domain, Split
 from vlmbench.domains.datamodule import DomainDataModule
 from vlmbench.domains.shares import Share
@@ -35,14 +39,12 @@ from vlmbench.modules.base import TunedModule
 from vlmbench.modules.callbacks import PredictProgress
 from vlmbench.modules.waiting import DataWait
 from vlmbench.records.environment import environment
-from vlmbench.records.store import write_predictions
+from vlmbench.records.store import PROMPTS, write_predictions, write_table
 from vlmbench.reporting.dashboards import Dashboard
-from vlmbench.tuning.heads import LinearHead, save_classifier
+from vlmbench.tuning.heads import LinearHead
 from vlmbench.tuning.lp_text import BlendedClassifier
 from vlmbench.tuning.parameters import count_by_part, format_table
 from vlmbench.weights.source import cache_dir
-
-SAVED = "saved"
 
 
 def work(
@@ -119,6 +121,14 @@ def work(
             trainer=trainer,
             label=label,
         )
+    prompts: dict[str, Any] | None = None
+    if tries_prompts(config):
+        with clock.phase("choose"):
+            choice = choose(config, data, backbone, trainer, label)
+        prompts = choice.record
+        write_table(folder / PROMPTS, choice.frame)
+        module = build_module(*worded(config, domain, choice.wording), backbone, head)
+        data.collate, data.arrange = module.collate, module.arrange
     parameters = count_by_part(backbone.model, backbone.part_prefixes, head)
     if parameters and leads:
         print(f"{label}\n{format_table(parameters)}", file=sys.stderr, flush=True)
@@ -151,12 +161,14 @@ def work(
     return {
         **scored,
         "selection": selection and {"metric": selection.metric, "value": selection.value, **selection.chosen},
+        "prompts": prompts,
         "training": trained,
         "cost": {
             **cost(clock, parameters, frame, train_rate, saved, usage),
             "data_wait": waited,
             "features_kept": kept,
             "vision_kept": seen,
+            "flops": flops(config, module, data, trainer, trained) if tested else None,
             **asked(backbone),
         },
         "data": describe_data(domain),
@@ -192,17 +204,6 @@ def preprocessing_of(backbone: Any) -> str:
         return str(processor.image_processor.to_json_string())
     transform = getattr(backbone, "transform", "")
     return getattr(transform, "__qualname__", None) or re.sub(r" at 0x[0-9a-f]+", "", repr(transform))
-
-
-def save(tuner: Any, backbone: Any, head: nn.Module | None, folder: Path) -> Path:
-    """Write what was trained into `folder` and return it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tuner.save(backbone, folder)
-    if isinstance(head, LinearHead):
-        head.save(folder)
-    elif head is not None:
-        save_classifier(head, folder)
-    return folder
 
 
 def predicted_split(config: schema.CellConfig) -> Split:

@@ -65,7 +65,8 @@ def check_possible(cell: schema.CellConfig) -> None:
     check_combination(cell.model, cell.task, cell.finetune, cell.domain)
     check_domain_form(cell.domain, cell.task.name)
     check_prompts(cell.task)
-    check_corruption(cell.domain, cell.finetune)
+    check_candidates(cell)
+    check_corruption(cell.domain, cell.finetune, cell.task.name)
     check_endpoint_form(cell.model)
     check_trainer(cell)
     if cell.trainer.precision == "16-mixed" and not getattr(cell.model, "float16", True):
@@ -109,6 +110,40 @@ def check_prompts(task: schema.TaskConfig) -> None:
                 raise ConfigError(f"task.{name}={getattr(task, name)!r} {fault}.")
 
 
+def methods_of(model: schema.ModelConfig) -> tuple[str, ...]:
+    """Return the finetune methods that apply to a model: what has no text tower and no training is only probed."""
+    return ("linear_probe",) if model.loader == "random_features" else METHODS[model.kind]
+
+
+def tries_prompts(cell: schema.CellConfig) -> bool:
+    """Tell whether a cell chooses among prompts on its validation split."""
+    return cell.task.prompts.candidates > 1
+
+
+def check_candidates(cell: schema.CellConfig) -> None:
+    """Check that there is something to choose a prompt for, and a split to choose it on.
+
+    Raises:
+        ImpossibleCellError: The method trains, the task has no prompts to choose, or the answers that choose the prompt
+            would be those that are reported.
+        ConfigError: The cell takes several devices.
+    """
+    if not tries_prompts(cell):
+        return
+    asked = f"task.prompts.candidates={cell.task.prompts.candidates}"
+    if cell.finetune.name != "zero_shot":
+        raise ImpossibleCellError(
+            f"{asked} chooses a prompt for finetune=zero_shot; {cell.finetune.name} trains on one, or reads none. "
+            "Leave it out, or set finetune=zero_shot."
+        )
+    if cell.task.name not in ("diagnosis", "vqa"):
+        raise ImpossibleCellError(f"{asked}: task={cell.task.name} asks nothing. Valid tasks: diagnosis, vqa.")
+    if cell.task.evaluate_on == "val":
+        raise ImpossibleCellError(f"{asked} chooses on the split that task.evaluate_on=val reports. Set it to test.")
+    if cell.trainer.devices * cell.trainer.nodes > 1:
+        raise ConfigError(f"{asked} is tried on one device: set trainer.devices=1 and trainer.nodes=1.")
+
+
 def check_endpoint(model: schema.ModelConfig) -> None:
     """Check that a hosted model can be asked: its address, its settings, its key in the environment.
 
@@ -142,10 +177,10 @@ def check_combination(
     Raises:
         ImpossibleCellError: They have none; the message lists what goes with the model.
     """
-    if finetune.name not in METHODS[model.kind]:
+    if finetune.name not in methods_of(model):
         raise ImpossibleCellError(
             f"finetune={finetune.name} does not apply to {model.name}, a {model.kind} model. "
-            f"Valid choices: {', '.join(METHODS[model.kind])}."
+            f"Valid choices: {', '.join(methods_of(model))}."
         )
     if task.name not in TASKS[model.kind]:
         likelihoods = "It takes the likelihood of each label, which an endpoint does not give. "
@@ -194,7 +229,8 @@ def encoded_splits(cell: schema.CellConfig) -> tuple[Literal["train", "val", "te
         return ("train",) if uses_linear_head(cell) else ()
     on_test = cell.task.evaluate_on == "test"
     if cell.finetune.name == "zero_shot":
-        return ("test",) if on_test else ("val",)
+        chosen: tuple[Literal["train", "val", "test"], ...] = ("val",) if tries_prompts(cell) else ()
+        return (*chosen, "test") if on_test else ("val",)
     return ("train", "val", "test") if on_test else ("train", "val")
 
 

@@ -9,6 +9,7 @@ from vlmbench.config import schema
 from vlmbench.config.exposure import hint_at, parts
 from vlmbench.config.faults import ConfigError, ImpossibleCellError, unknown
 from vlmbench.config.presence import domain_present
+from vlmbench.config.schema.domain import IN_PLACE
 
 
 def check_domain(domain: schema.DomainConfig, task: str) -> None:
@@ -89,12 +90,20 @@ def check_evaluation(domain: schema.DomainConfig) -> None:
         )
 
 
-def check_corruption(domain: schema.DomainConfig, finetune: schema.FinetuneConfig) -> None:
-    """Check that nothing is trained on images that are made worse.
+def check_corruption(domain: schema.DomainConfig, finetune: schema.FinetuneConfig, task: str) -> None:
+    """Check that nothing is trained on images that are made worse; what replaces them may be trained on.
 
     Raises:
         ImpossibleCellError: The method trains.
     """
+    if domain.corruption in IN_PLACE:
+        if (domain.corruption, task) == ("blank", "diagnosis") and finetune.name != "zero_shot":
+            raise ImpossibleCellError(
+                f"domain.corruption=blank leaves finetune={finetune.name} nothing to learn a diagnosis from but the "
+                "shares of the labels, which the report's majority row shows. Train clean, then python -m "
+                "vlmbench.evaluate cell=... domain=... domain.corruption=blank."
+            )
+        return
     if domain.corruption != "none" and finetune.name != "zero_shot":
         raise ImpossibleCellError(
             f"domain.corruption={domain.corruption} is for evaluation, and finetune={finetune.name} trains: train "

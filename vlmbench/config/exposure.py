@@ -48,16 +48,17 @@ _SYNONYMS = {
 def exposure(role: str, pretraining_modalities: Sequence[str], modality: str, declared: str = "auto") -> str:
     """Tell whether a model's pre-training covered a domain's imaging modality.
 
-    Generalists are `ood` on every medical modality, as in the study, unless their owner does not say what they saw
-    (`undisclosed`): then they are `unknown`. So is a specialist whose pre-training modalities are not declared, and
-    every specialist on a domain whose modality nobody has named: silence is not evidence of absence.
+    Baselines, which have learned nothing, are `ood` everywhere. Generalists are `ood` on every medical modality, as in
+    the study, unless their owner does not say what they saw (`undisclosed`): then they are `unknown`. So is a
+    specialist whose pre-training modalities are not declared, and every specialist on a domain whose modality nobody
+    has named: silence is not evidence of absence.
 
     A domain that mixes modalities names them all, joined by "+". It is `id` where the model declares each of them and
     `ood` where it declares none. Where it declares some, one result over all images is evidence of neither, and
     calling it either would move the gap between the two that a report is about: it is `unknown`.
 
     Args:
-        role: `generalist` or `specialist`.
+        role: `generalist`, `specialist` or `baseline`.
         pretraining_modalities: As the model declares them.
         modality: The domain's, in any case; `unknown` where its configuration does not say.
         declared: The domain's own declaration; `auto` for none.
@@ -67,7 +68,7 @@ def exposure(role: str, pretraining_modalities: Sequence[str], modality: str, de
     """
     seen = set(map(_plain, pretraining_modalities))
     hidden = UNDISCLOSED in seen
-    if role == "generalist" and not hidden:
+    if role == "baseline" or (role == "generalist" and not hidden):
         return "ood"
     if declared != "auto":
         return declared

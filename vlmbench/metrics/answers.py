@@ -89,8 +89,13 @@ def match_option(text: str, options: Sequence[str]) -> str | None:
 
 def short_names(options: Sequence[str]) -> list[str]:
     """Return what tells options apart: their letters where each carries one, as in "B. left", else what they say."""
+    return option_letters(options) or [normalise(option) for option in options]
+
+
+def option_letters(options: Sequence[str]) -> list[str]:
+    """Return the options' letters in lower case where each carries one, as in "B. left": multiple choice; else []."""
     letters, _ = _split_letters(options)
-    return letters if all(letters) else [normalise(option) for option in options]
+    return letters if all(letters) else []
 
 
 def parse_choice(text: str, options: Sequence[str]) -> str | None:

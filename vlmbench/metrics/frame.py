@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from vlmbench.metrics import bootstrap, diagnosis, vqa, weighted
+from vlmbench.metrics import bootstrap, diagnosis, profiles, vqa, weighted
 
 COMMON_COLUMNS = ("example_id", "group")
 VQA_COLUMNS = ("question", "answer", "answer_type", "options", "prediction")
@@ -74,8 +74,8 @@ def score_frame(
         scores, targets = diagnosis_arrays(frame, multi_label)
         points = diagnosis.evaluate(scores, targets, multi_label=multi_label, threshold=threshold)
         columns = diagnosis.one_vs_rest(scores, targets, multi_label=multi_label, threshold=threshold)
-        support = weighted.support(columns, groups)
-        result = bootstrap.intervals(weighted.statistics(columns), groups, support=support, **settings)
+        settings |= {"support": weighted.support(columns, groups), "freedom": weighted.freedom(columns, groups)}
+        result = bootstrap.intervals(weighted.statistics(columns), groups, **settings)
         counts["columns_left_out"] = int(points["columns_left_out"])
     for name, metric in result["metrics"].items():
         metric["value"] = points[name]
@@ -95,14 +95,43 @@ def to_jsonable(value: Any) -> Any:
 
 def vqa_values(frame: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
     """Return the arrays of `vqa.evaluate` of a predictions table."""
+    return profile_values(frame, "strict")
+
+
+def profile_values(frame: pd.DataFrame, profile: str) -> dict[str, NDArray[np.float64]]:
+    """Return the arrays of `profiles.evaluate` of a predictions table."""
     _refuse_nulls(frame, ("answer", "answer_type", "prediction"))
-    return vqa.evaluate(
+    return profiles.evaluate(
+        profile,
         frame["prediction"].tolist(),
         frame["answer"].tolist(),
         frame["answer_type"].tolist(),
         _lists(frame["options"]),
         _lists(frame["option_scores"]) if "option_scores" in frame else None,
     )
+
+
+def score_profiles(
+    frame: pd.DataFrame, *, n_resamples: int = 1000, confidence: float = 0.95, seed: int = 0
+) -> dict[str, dict[str, Any]]:
+    """Compute the metrics of every profile of a vqa predictions table, all on the same resamples of groups.
+
+    Args:
+        frame: As `score_frame` takes it for `vqa`.
+        n_resamples: Number of bootstrap resamples.
+        confidence: Coverage of the intervals.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        Per profile `metrics` and `bootstrap`, as `bootstrap.intervals` gives them.
+
+    Raises:
+        ValueError: The frame is empty, a column is missing or a value does not fit.
+    """
+    _require(frame, COMMON_COLUMNS + VQA_COLUMNS)
+    groups = frame["group"].to_numpy()
+    settings: dict[str, Any] = {"n_resamples": n_resamples, "confidence": confidence, "seed": seed}
+    return {name: bootstrap.intervals(profile_values(frame, name), groups, **settings) for name in profiles.PROFILES}
 
 
 def diagnosis_arrays(frame: pd.DataFrame, multi_label: bool) -> tuple[NDArray[np.float64], NDArray]:

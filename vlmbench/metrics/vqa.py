@@ -14,8 +14,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vlmbench.metrics.answers import match_option, normalise, parse_choice, short_names, tokens
+from vlmbench.metrics.answers import match_option, normalise, option_letters, parse_choice, short_names, tokens
 from vlmbench.metrics.diagnosis import nan_mean
+from vlmbench.metrics.ngrams import bleu, rouge_l
 
 Floats = NDArray[np.float64]
 
@@ -53,6 +54,8 @@ def evaluate(
         answering the most frequent letter. The most frequent answer is not chosen anew in a bootstrap.
         `closed_accuracy_likelihood`: 1 if the answer alone has the highest option score; a tie commits to nothing and
         is wrong. Only where `option_scores` has any.
+        `choice_accuracy`, `choice_accuracy_likelihood`: the two on multiple choice alone, that is where the options
+        carry letters, as in "B. left". Only where there are such questions.
         `accuracy`: `closed_accuracy` and `open_exact_match` together.
 
     Raises:
@@ -86,6 +89,11 @@ def evaluate(
     _fill_majority(out["closed_majority"], truths, options)
     if option_scores is not None and any(len(np.atleast_1d(scores)) for scores in option_scores):
         out["closed_accuracy_likelihood"] = _likelihood_accuracy(truths, options, option_scores)
+    lettered = np.array([bool(option_letters(choices)) for choices in options], dtype=bool)
+    if lettered.any():
+        for name in ("closed_accuracy", "closed_accuracy_likelihood"):
+            if name in out:
+                out[name.replace("closed", "choice")] = np.where(lettered, out[name], np.nan)
     out["accuracy"] = np.where(is_open, out["open_exact_match"], out["closed_accuracy"])
     return out
 
@@ -105,15 +113,9 @@ def token_f1(prediction: str, answer: str) -> float:
 
 @lru_cache(maxsize=65536)
 def _open_scores(prediction: str, answer: str) -> tuple[float, float, float, float]:
-    # torchmetrics brings torch, which whoever only reads predictions of closed questions should not wait for.
-    from torchmetrics.functional.text import bleu_score, rouge_score
-
-    predicted, expected = normalise(prediction), normalise(answer)
-    bleu1 = bleu_score([predicted], [[expected]], n_gram=1)
-    # Normaliser and tokeniser are ours since torchmetrics' own keep [a-z0-9] alone. The keys are given since the
-    # default ones include rougeLsum, which downloads data for nltk.
-    rouge = rouge_score(predicted, expected, rouge_keys=("rougeL",), normalizer=str, tokenizer=str.split)
-    return float(predicted == expected), token_f1(prediction, answer), float(bleu1), float(rouge["rougeL_fmeasure"])
+    predicted, expected = tokens(prediction), tokens(answer)
+    bleu1, longest = bleu(predicted, expected, [1]), rouge_l(predicted, expected)
+    return float(predicted == expected), token_f1(prediction, answer), bleu1, longest
 
 
 def _closed_answer(row: int, answer: str, options: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
 """Diagnosis metrics under many weightings of the same examples at once: what makes a bootstrap take a second.
 
-A resample with replacement is a vector of weights on the examples, so R resamples are a matrix (R, N). Scores are
-sorted once; for every resample the counts above each threshold are then cumulative sums of weights.
+A resample with replacement is a vector of weights on the examples, so R resamples are a matrix (R, N). Metrics of
+decisions are functions of weighted sums; those of ranking are in `ranked`.
 """
 
 from __future__ import annotations
@@ -13,16 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmbench.metrics.diagnosis import OneVsRest
+from vlmbench.metrics.ranked import Ranked
 
 Floats = NDArray[np.float64]
 
 
 def ranking(scores: Floats, positive: NDArray[np.bool_], weights: Floats) -> tuple[Floats, Floats]:
-    """Compute AUROC and average precision of one column under each weighting.
-
-    AUROC is the weighted share of (positive, negative) pairs that are ranked rightly, a tie counting one half (Hanley &
-    McNeil 1982). Average precision is the sum over positives, by weight, of the precision at their own score. Both
-    equal scikit-learn's with `sample_weight`.
+    """Compute AUROC and average precision of one column under each weighting, as `ranked.Ranked` does.
 
     Args:
         scores: (N,) finite, any range.
@@ -32,27 +29,9 @@ def ranking(scores: Floats, positive: NDArray[np.bool_], weights: Floats) -> tup
     Returns:
         Two arrays (R,), NaN where a class has no weight.
     """
-    order = np.argsort(-scores, kind="stable")
-    ranked, is_positive = scores[order], positive[order]
-    # For each positive, where its run of equal scores starts and ends in the descending order.
-    start = np.searchsorted(-ranked, -ranked[is_positive], side="left")
-    end = np.searchsorted(-ranked, -ranked[is_positive], side="right")
-
-    weights = weights[:, order]
-    of_positive = weights[:, is_positive]
-    negatives_above = _cumulate(np.where(is_positive, 0.0, weights))
-    positives_above = _cumulate(np.where(is_positive, weights, 0.0))
-    n_positive, n_negative = positives_above[:, -1], negatives_above[:, -1]
-
-    misranked = (of_positive * (negatives_above[:, start] + negatives_above[:, end])).sum(axis=1) / 2
-    hits = positives_above[:, end]
-    precision = _divide(hits, hits + negatives_above[:, end])
-    # A positive without weight may have nothing at all above it: its precision is 0/0 and does not count.
-    precise = np.where(of_positive > 0, of_positive * precision, 0.0).sum(axis=1)
-    undefined = (n_positive <= 0) | (n_negative <= 0)
-    auroc = np.where(undefined, np.nan, 1 - _divide(misranked, n_positive * n_negative))
-    average_precision = np.where(undefined, np.nan, _divide(precise, n_positive))
-    return auroc, average_precision
+    ranked = Ranked(scores, positive, np.arange(len(scores)), len(scores))
+    of_examples = np.ascontiguousarray(weights.T)
+    return ranked.auroc(of_examples), ranked.average_precision(of_examples)
 
 
 def decided(task: OneVsRest, weights: Floats) -> dict[str, Floats]:
@@ -65,19 +44,28 @@ def decided(task: OneVsRest, weights: Floats) -> dict[str, Floats]:
     Returns:
         Per metric an array (R,), NaN where undefined; the conventions are those of `diagnosis.evaluate`.
     """
-    total = weights.sum(axis=1, keepdims=True)
-    hits = weights @ (task.truth & task.predicted).astype(np.float64)
-    truths = weights @ task.truth.astype(np.float64)
-    decisions = weights @ task.predicted.astype(np.float64)
+    return decided_from(task.exclusive, weights @ sufficient(task))
+
+
+def sufficient(task: OneVsRest) -> Floats:
+    """Return, of a decided task, the columns (N, 2 + 3L) whose weighted sums are all that its metrics need."""
+    blocks = (np.ones((len(task.correct), 1)), task.correct[:, None], task.truth & task.predicted)
+    return np.concatenate([*blocks, task.truth, task.predicted], axis=1, dtype=np.float64)
+
+
+def decided_from(exclusive: bool, sums: Floats) -> dict[str, Floats]:
+    """Compute the metrics of `decided` from weighted sums (R, 2 + 3L) of the columns of `sufficient`."""
+    total, correct = sums[:, :1], sums[:, 1]
+    hits, truths, decisions = np.split(sums[:, 2:], 3, axis=1)
     recall = _divide(hits, truths)
-    if task.exclusive:
+    if exclusive:
         balanced = nan_means(recall)
         balanced[(truths > 0).sum(axis=1) < 2] = np.nan
     else:
         specificity = _divide(total - truths - decisions + hits, total - truths)
         balanced = nan_means((recall + specificity) / 2)
     return {
-        "accuracy": _divide(weights @ task.correct, total[:, 0]),
+        "accuracy": _divide(correct, total[:, 0]),
         "balanced_accuracy": balanced,
         "f1": nan_means(_divide(2 * hits, truths + decisions)),
     }
@@ -108,17 +96,27 @@ def support(task: OneVsRest, groups: Sequence[Any] | NDArray) -> dict[str, int]:
     return dict.fromkeys(("auroc", "average_precision", "balanced_accuracy"), max(of_columns))
 
 
+def freedom(task: OneVsRest, groups: Sequence[Any] | NDArray) -> dict[str, float]:
+    """Return the degrees of freedom of the variances of the metrics that compare classes.
+
+    A difference of positives and negatives varies with both: of p groups with a positive and q with a negative the
+    degrees of freedom are Welch's (1947, Biometrika 34:28-35) for equal spread. With p = q they are those of all
+    groups; with few positives they are little more than p - 1. Of a macro mean they are those of its best column.
+    """
+    names = np.asarray(groups, dtype=str)
+    best = 0.0
+    for truth in task.truth.T:
+        p, q = len(np.unique(names[truth])), len(np.unique(names[~truth]))
+        if min(p, q) > 1:
+            best = max(best, (1 / p + 1 / q) ** 2 / (1 / (p**2 * (p - 1)) + 1 / (q**2 * (q - 1))))
+    best = min(best, len(np.unique(names)) - 1.0)
+    return dict.fromkeys(("auroc", "average_precision", "balanced_accuracy"), best)
+
+
 def nan_means(columns: Floats) -> Floats:
     """Return, of (R, L), the mean (R,) of each row over what is not NaN; NaN, without a warning, if nothing is left."""
     defined = ~np.isnan(columns)
     return _divide(np.where(defined, columns, 0.0).sum(axis=1), defined.sum(axis=1))
-
-
-def _cumulate(weights: Floats) -> Floats:
-    """(R, N) -> (R, N + 1): entry k is the weight of the first k."""
-    out = np.zeros((weights.shape[0], weights.shape[1] + 1))
-    np.cumsum(weights, axis=1, out=out[:, 1:])
-    return out
 
 
 def _divide(numerator: Floats, denominator: NDArray) -> Floats:

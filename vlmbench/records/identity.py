@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vlmbench.config.schema.method import VqaTaskConfig
+from vlmbench.config.schema.prompts import PromptsConfig
 from vlmbench.config.schema.published import rule_in_force
 
 # Raised when the same configuration would give another result than before.
@@ -89,6 +90,7 @@ NOT_IDENTITY = (
 IDLE = {
     "task.prompt_choice": VqaTaskConfig.prompt_choice,
     "task.evaluate_on": "test",
+    "task.prompts": dataclasses.asdict(PromptsConfig()),
     "domain.fraction": 1.0,
     "domain.fraction_seed": 0,
     "domain.shots": 0,

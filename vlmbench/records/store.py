@@ -16,6 +16,8 @@ if TYPE_CHECKING:  # planning reads records alone, and pandas takes longer to im
 
 SCHEMA = 1
 RECORD, PREDICTIONS = "record.json", "predictions.parquet"
+#: Of a cell that chose a prompt: what each candidate predicted on the validation split.
+PROMPTS = "prompts.parquet"
 
 
 class RecordError(UserError):
@@ -70,8 +72,8 @@ def read_record(folder: Path) -> dict[str, Any]:
     return record
 
 
-def read_predictions(folder: Path) -> pd.DataFrame:
-    """Read a cell's predictions.
+def read_predictions(folder: Path, name: str = PREDICTIONS) -> pd.DataFrame:
+    """Read a cell's predictions, or another table beside them.
 
     Raises:
         RecordError: The file is missing or damaged.
@@ -79,9 +81,9 @@ def read_predictions(folder: Path) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        return pd.read_parquet(folder / PREDICTIONS)
+        return pd.read_parquet(folder / name)
     except (OSError, ValueError) as error:
-        raise RecordError(f"{folder / PREDICTIONS} cannot be read: {error}. Run the cell again.") from error
+        raise RecordError(f"{folder / name} cannot be read: {error}. Run the cell again.") from error
 
 
 def write_text(path: Path, text: str) -> Path:

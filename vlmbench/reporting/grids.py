@@ -38,6 +38,7 @@ class Tile:
         exposure: `id`, `ood`, `unknown`; empty for a missing tile.
         home: Transfer only: the domain the model was trained on.
         note: What a reader should know of it: an error, a reason, which seeds.
+        cells: Identities of the records behind it.
     """
 
     state: State
@@ -49,6 +50,7 @@ class Tile:
     exposure: str = ""
     home: bool = False
     note: str = ""
+    cells: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +168,7 @@ def summarise(rows: Sequence[Row]) -> Tile:
         failed=len(failed),
         exposure=rows[0].exposure,
         home=any(row.kind == "cell" and row.trained_on for row in rows),
+        cells=tuple(row.identity for row in rows if row.identity),
     )
     notes = [f"{_seed(row)}: {row.primary.reason}" for row in rows if row.primary.value is None]
     if len(valued) == 1:

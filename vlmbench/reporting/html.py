@@ -1,31 +1,74 @@
-"""Writes the report: one self-contained HTML page, `cells.csv`, and the two LaTeX tables."""
+"""Writes the report: one self-contained HTML page, `cells.csv`, tables and figures for a paper."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from vlmbench.reporting import judged, notes, scatter, text
-from vlmbench.reporting.colour import VIRIDIS, colour, text_colour
-from vlmbench.reporting.grids import Matrix, Tile, cell_matrices, transfer_matrices
+from markupsafe import Markup
+
+from vlmbench.reporting import (
+    answers,
+    baselines,
+    beside,
+    by_domain,
+    calibration,
+    closing,
+    commands,
+    costs,
+    curves,
+    filters,
+    gaps,
+    heat,
+    judged,
+    overview,
+    profiles,
+    prompts,
+    reference,
+    robustness,
+    subgroups,
+)
+from vlmbench.reporting.grids import cell_matrices
 from vlmbench.reporting.load import ReportError, load_rows
-from vlmbench.reporting.ordering import TASKS, newest, order, rank
-from vlmbench.reporting.pairs import Comparison, compare
-from vlmbench.reporting.rows import Row
+from vlmbench.reporting.ordering import newest
+from vlmbench.reporting.packed import plotly_script, shrink
 from vlmbench.reporting.section import Section, environment
 from vlmbench.reporting.study import Settings, Study
-from vlmbench.reporting.tables import PARTS, latex_table, write_csv
+from vlmbench.reporting.tables import latex_table, write_csv
 
 TITLE = "vlmbench report"
-MAJORITY = "closed_majority"
-# A page with more numbers than this shows only the primary metric by domain and leaves the others to the CSV.
-MAX_VALUES = 12_000
-OPEN_ROWS = 60
-# In the order of the page, below what was run; one that has nothing to say is left out.
-SECTIONS: tuple[Callable[[Study], Section | None], ...] = (judged.section,)
+# In the order of the page; one that has nothing to say is left out.
+SECTIONS: tuple[Callable[[Study], Section | None], ...] = (
+    answers.section,
+    heat.section,
+    gaps.section,
+    beside.section,
+    heat.transfers,
+    prompts.section,
+    baselines.section,
+    profiles.section,
+    judged.section,
+    calibration.section,
+    subgroups.section,
+    robustness.section,
+    curves.section,
+    costs.section,
+    reference.section,
+    by_domain.section,
+    commands.section,
+    closing.failures,
+    closing.data,
+    closing.reading,
+)
+# How the list of sections at the top of the page is grouped; an anchor that is not here stands under "More".
+GROUPS = {
+    "The answer": ("answers", "heat", "gaps", "pairs", "transfer"),
+    "What weighs on it": ("prompts", "baselines", "profiles", "judge", "calibration", "subgroups", "robustness"),
+    "What it takes": ("curves", "cost", "reference"),
+    "Every cell": ("domains", "gallery", "commands", "failed"),
+    "Reading it": ("run", "data", "reading"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,137 +124,35 @@ def write_report(
 
 def render(study: Study, *, title: str = TITLE) -> str:
     """The page as text."""
-    rows, older, unreadable = study.rows, study.older, study.unreadable
-    comparisons, refusals = compare(rows)
-    done = [row for row in rows if row.done]
-    context: dict[str, Any] = {
+    numbers = filters.numbers(study.rows)
+    sections = [made for make in SECTIONS if (made := make(study)) is not None]
+    told = overview.warnings(study)  # after the sections, of which some find predictions lacking
+    place = next((i for i, made in enumerate(sections) if made.anchor in GROUPS["Reading it"]), len(sections))
+    sections.insert(place, overview.section(study))
+    sections = [replace(made, body=shrink(made.body, numbers)) for made in sections]
+    facets = filters.facets(study.rows)
+    context = {
         "title": title,
-        "sections": [made for make in SECTIONS if (made := make(study)) is not None],
-        "counts": {
-            "cells done": sum(row.kind == "cell" for row in done),
-            "transfers done": sum(row.kind == "transfer" for row in done),
-            "failed": len(rows) - len(done),
-            "unreadable files": len(unreadable),
-        },
-        "facts": notes.facts(rows),
-        "warnings": notes.warnings(rows, older, unreadable),
-        "data_notes": notes.data_notes(rows),
-        "matrices": cell_matrices(rows),
-        "transfers": transfer_matrices(rows),
-        "ramp": [f"#{code}" for code in VIRIDIS],
-        "comparisons": sorted(comparisons, key=lambda c: (c.generalist.task, c.generalist.domain, order(c.generalist))),
-        "forest": forest(comparisons),
-        "refusals": refusals,
-        "domain_tables": domain_tables(done),
-        "charts": scatter.charts(rows),
-        "plot": {"left": scatter.LEFT, "right": scatter.RIGHT, "top": scatter.TOP, "bottom": scatter.BOTTOM},
-        "costs": [cost(row) for row in done if row.kind == "cell"],
-        "failures": [row for row in rows if not row.done],
-        "unreadable": unreadable,
-        "intervals": sorted({words for row in done if (words := interval_method(row))}),
-        "open_rows": OPEN_ROWS,
-        "n_files": len(rows) + len(older) + len(unreadable),
+        "sections": sections,
+        "groups": grouped(sections),
+        "counts": overview.counts(study),
+        "n_warnings": len(told),
+        "facets": [facet for facet in facets if len(facet["values"]) > 1],
+        "facet_data": filters.data(facets),
+        "n_cells": len(study.rows),
+        "plotly": plotly_script() if any('class="plot"' in made.body for made in sections) else Markup(),
+        "n_files": len(study.rows) + len(study.older) + len(study.unreadable),
     }
-    return environment().get_template("report.html.j2").render(context, paint=paint)
+    return environment().get_template("report.html.j2").render(context)
 
 
-def paint(tile: Tile, matrix: Matrix) -> str:
-    """The inline style of a heat-map tile: its colour and a readable ink."""
-    if tile.value is None:
-        return ""
-    background = colour(tile.value, matrix.scale)
-    return f"background:{background};color:{text_colour(background)}"
-
-
-def interval_method(row: Row) -> str:
-    """How the intervals of a record were made, without its own number of groups."""
-    confidence, method = row.number("bootstrap", "confidence"), row.text("bootstrap", "method")
-    if confidence is None and not method:
-        return ""
-    share = "" if confidence is None else f"{100 * confidence:g} % "
-    resamples = row.primary.n_resamples
-    unit = row.text("bootstrap", "unit")
-    return (
-        f"{share}interval, {method or 'method not recorded'}"
-        + (f", {text.count_text(resamples)} resamples" if resamples else "")
-        + (f" of whole {unit}s" if unit else "")
-    )
-
-
-def forest(comparisons: Sequence[Comparison]) -> dict[tuple[str, str], tuple[float, float]]:
-    """The common axis of the small interval plots of each task and metric: what their intervals span."""
-    ends: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for pair in comparisons:
-        for row in (pair.generalist, pair.specialist):
-            primary = row.primary
-            ends[(row.task, row.primary_metric)] += [
-                v for v in (primary.low, primary.high, primary.value) if v is not None
-            ]
-    spans = {key: (min(values), max(values)) for key, values in ends.items()}
-    return {key: (low, high if high > low else low + 1) for key, (low, high) in spans.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class DomainTable:
-    """Every metric of the done cells of one domain and task."""
-
-    task: str
-    domain: str
-    modality: str
-    metrics: tuple[str, ...]
-    hidden: int
-    majority: bool
-    rows: tuple[Row, ...]
-
-
-def domain_tables(done: Sequence[Row]) -> list[DomainTable]:
-    """One table per task and domain; the primary metrics come first, the majority baseline has a column of its own."""
-    found: dict[tuple[str, str], list[Row]] = defaultdict(list)
-    for row in done:
-        if row.kind == "cell":
-            found[(row.task, row.domain)].append(row)
-    brief = sum(len(row.estimates) for row in done) > MAX_VALUES
-    tables = []
-    for task, domain in sorted(found, key=lambda key: (rank(key[0], TASKS), key[1])):
-        rows = found[(task, domain)]
-        primary = list(dict.fromkeys(row.primary_metric for row in rows))
-        rest = list(dict.fromkeys(m for row in rows for m in row.estimates if m not in (*primary, MAJORITY)))
-        tables.append(
-            DomainTable(
-                task=task,
-                domain=domain,
-                modality=rows[0].modality,
-                metrics=tuple(primary if brief else primary + rest),
-                hidden=len(rest) if brief else 0,
-                majority=any(MAJORITY in row.estimates for row in rows),
-                rows=tuple(rows),
-            )
-        )
-    return tables
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What one cell took. Trainable parameters are None where no part was recorded."""
-
-    row: Row
-    trainable: float | None
-    share: float | None
-    parts: tuple[tuple[str, float], ...]
-
-
-def cost(row: Row) -> Cost:
-    """Sum the parameters of a cell over the parts of its model."""
-    trainable = {part: row.number("cost", "parameters", part, "trainable") for part in PARTS}
-    total = sum(row.number("cost", "parameters", part, "total") or 0 for part in PARTS)
-    known = {part: number for part, number in trainable.items() if number is not None}
-    count = sum(known.values()) if known else None
-    return Cost(
-        row=row,
-        trainable=count,
-        share=count / total if count is not None and total else None,
-        parts=tuple((part, number) for part, number in known.items() if number),
-    )
+def grouped(sections: list[Section]) -> dict[str, list[Section]]:
+    """The sections under the titles of `GROUPS`, in the order of the page; empty groups are left out."""
+    known = {anchor: title for title, anchors in GROUPS.items() for anchor in anchors}
+    out: dict[str, list[Section]] = {title: [] for title in (*GROUPS, "More")}
+    for made in sections:
+        out[known.get(made.anchor, "More")].append(made)
+    return {title: members for title, members in out.items() if members}
 
 
 def _write(path: Path, content: str) -> None:

@@ -12,7 +12,7 @@ from vlmbench.reporting.rows import Row
 
 TASKS = ("diagnosis", "vqa", "pretrain")
 FINETUNES = ("zero_shot", "linear_probe", "lp_text", "coop", "clip_adapter", "connector", "lora", "qlora", "full")
-ROLES = ("generalist", "specialist")
+ROLES = ("generalist", "specialist", "baseline")
 VARIANT_PARTS = ("model", "finetune", "trainer", "task", "domain")
 
 

@@ -8,6 +8,9 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+# Pixels; as tall as plotly draws a figure that does not say.
+HEIGHT = 450
+
 
 def figure(
     traces: Sequence[Mapping[str, Any]],
@@ -21,16 +24,16 @@ def figure(
 
     Args:
         traces: Plotly traces as plain dicts. A trace whose points are cells names them in `ids`, the identity of each
-            point's record, so that the filters of the page reach it.
+            point's record, or several with a space between them, so that the filters of the page reach it.
         layout: Plotly's layout without colours of page, text and grid, which follow light and dark.
         caption: What is drawn, in a sentence, for everybody.
         described: What it shows, for those who cannot see it.
         table: The same numbers as HTML, folded below the figure.
     """
-    # "</" would end the script element, wherever it stands.
-    data = json.dumps({"data": list(traces), "layout": dict(layout)}, allow_nan=False).replace("</", "<\\/")
+    # "<" could end the script element, or begin a comment in it.
+    data = json.dumps({"data": list(traces), "layout": dict(layout)}, allow_nan=False).replace("<", "\\u003c")
     folded = Markup("<details><summary>The numbers</summary>{}</details>").format(table) if table else Markup()
     return Markup(
-        '<figure class="plot"><div class="canvas" role="img" aria-label="{}"></div>'
+        '<figure class="plot"><div class="canvas" role="img" aria-label="{}" style="min-height:{}px"></div>'
         '<script type="application/json">{}</script><figcaption>{}</figcaption>{}</figure>'
-    ).format(escape(described), Markup(data), escape(caption), folded)  # noqa: S704 - JSON, made safe above
+    ).format(escape(described), int(layout.get("height", HEIGHT)), Markup(data), escape(caption), folded)  # noqa: S704 - JSON, made safe above

@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from vlmbench.reporting import text
+from vlmbench.reporting import text, wording
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,12 @@ def environment() -> jinja2.Environment:
         "percent": text.percent_text,
         "words": text.name_text,
         "breakable": text.breakable,
+        "p_value": wording.p_number,
     }
-    made.globals |= {"interval": text.interval_text}
+    made.globals |= {"interval": text.interval_text, "source": _source}
     return made
+
+
+def _source(name: str) -> Markup:
+    """A style sheet or script of ours as it stands, for the inside of its element."""
+    return Markup((Path(__file__).parent / "templates" / name).read_text(encoding="utf-8"))  # noqa: S704 - our own

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from vlmbench.backbones.base import Backbone, device_of, joined, named
+from vlmbench.backbones.base import Backbone, TooLongError, device_of, joined, named
 from vlmbench.weights.release import Release, loaded
 
 
@@ -150,11 +150,13 @@ class DualEncoder(nn.Module, Backbone):
         """Refuse texts the longest of which has more tokens than the context.
 
         Raises:
-            ValueError: Naming the longest text.
+            TooLongError: Naming the longest text.
         """
         if longest > self.context_length:
             worst = max(texts, key=len)[:80]
-            raise ValueError(f"{longest} tokens exceed the text tower's {self.context_length}: {worst!r}. Shorten it.")
+            raise TooLongError(
+                f"{longest} tokens exceed the text tower's {self.context_length}: {worst!r}. Shorten it."
+            )
 
     def placed(self, tokens: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return `tokens` where the model is."""

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from vlmbench.backbones.base import Backbone, Conversation, Turn, device_of, joined, named
+from vlmbench.backbones.base import Backbone, Conversation, TooLongError, Turn, device_of, joined, named
 from vlmbench.backbones.generative.answering import likelihoods, read_prompts, written
 from vlmbench.backbones.generative.family import Family, family_of, room_for_gaps
 from vlmbench.backbones.generative.inputs import ImageInputs, pad_rows, shared_beginnings
@@ -212,7 +212,7 @@ class HfVlm(nn.Module, Backbone):
 
     def _fits(self, turn: Turn, length: int) -> None:
         if length > self.max_length:
-            raise ValueError(
+            raise TooLongError(
                 f"A row of {length} tokens ({turn.pixels.tokens} of them for the image) exceeds "
                 f"model.max_length={self.max_length}: {turn.prompt[:80]!r}. Raise it or shorten the question."
             )

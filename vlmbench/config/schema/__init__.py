@@ -47,6 +47,7 @@ from vlmbench.config.schema.model import (
     ModelConfig,
 )
 from vlmbench.config.schema.predict import PredictConfig
+from vlmbench.config.schema.prompts import PromptsConfig
 from vlmbench.config.schema.published import DownloadConfig, LabelRuleConfig, PublishedDomainConfig
 from vlmbench.config.schema.questions import QuestionsConfig
 
@@ -79,6 +80,7 @@ __all__ = [
     "PhantomDomainConfig",
     "PredictConfig",
     "PretrainTaskConfig",
+    "PromptsConfig",
     "PublishedDomainConfig",
     "QloraConfig",
     "QuestionsConfig",

@@ -78,11 +78,19 @@ class LoggerConfig:
 
 @dataclass
 class WandbLoggerConfig(LoggerConfig):
-    """One Weights & Biases run a cell.
+    """One Weights & Biases run a cell, named by the cell's identity.
 
     Attributes:
         mode: `online`, `offline` (sync later), or `disabled`.
+        group: Of the runs; null takes the name of the grid.
+        tags: Besides those of the cell: its model, role, domain, method and the like.
         folder: Where the run's files go; null puts them into the cell's own directory.
+        predictions: What of each prediction leaves this machine: `none`; `scores` (targets and scores of classes, or
+            whether an answer is right, under a running number); `text` (also identifiers, questions and answers, which
+            may name patients).
+        prediction_rows: Largest number of rows of that table, drawn evenly from the test set.
+        artifact: Whether what was trained is uploaded. Weights can give away training data.
+        patience: Seconds that a finished cell waits for its uploads; what is left then stays on disk for `wandb sync`.
     """
 
     name: str = one_of("wandb", default="wandb")
@@ -92,6 +100,10 @@ class WandbLoggerConfig(LoggerConfig):
     group: str | None = None
     tags: list[str] = field(default_factory=list)
     folder: str | None = None
+    predictions: str = one_of("none", "scores", "text", default="none")
+    prediction_rows: int = number(200, 1, 10_000)
+    artifact: bool = False
+    patience: float = number(120.0, 1.0)
 
 
 @dataclass
@@ -146,6 +158,7 @@ class EvaluateConfig:
 
     Attributes:
         cell: Directory of the finished cell.
+        logger: Where the results are shown besides the record, under a run of the transfer's own.
         lock: Lock file of the weights; one that is not there locks nothing.
         overwrite: Compute again where the record is already there.
     """
@@ -153,6 +166,7 @@ class EvaluateConfig:
     cell: str = MISSING
     domain: DomainConfig = MISSING
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
     lock: str = "vlmbench.lock"
     overwrite: bool = False
 

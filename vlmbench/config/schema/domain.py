@@ -10,6 +10,8 @@ from omegaconf import MISSING
 from vlmbench.config.schema.fields import number, one_of
 
 CORRUPTIONS = ("noise", "blur", "contrast", "jpeg", "brightness", "resolution")
+#: What is shown in the place of the images, for baselines that no picture helps; there is no more or less of it.
+IN_PLACE = ("blank", "shuffled")
 
 
 @dataclass
@@ -28,8 +30,11 @@ class DomainConfig:
         fraction_seed: Decides which groups `fraction` and `shots` take.
         shots: Diagnosis: train examples of each label that are used; 0 uses all.
         corruption: What is done to the images that a cell is evaluated on; for `vlmbench.evaluate` and `zero_shot`.
-        severity: How much of it.
-        corruption_seed: Of the noise.
+            `blank` shows a grey square and `shuffled` another patient's image of the same split in the place of every
+            image: the baselines of a score that need no picture. Trained with, they hold in train and validation too:
+            a model that was tuned on the questions alone is a stronger baseline than one that is only asked blindly.
+        severity: How much of it; nothing to `blank` and `shuffled`.
+        corruption_seed: Of the noise, or of who is shown whose image.
     """
 
     name: str = MISSING
@@ -44,15 +49,17 @@ class DomainConfig:
     fraction: float = number(1.0, 0, 1)
     fraction_seed: int = number(0, 0)
     shots: int = number(0, 0)
-    corruption: str = one_of("none", *CORRUPTIONS, default="none")
+    corruption: str = one_of("none", *CORRUPTIONS, *IN_PLACE, default="none")
     severity: int = number(3, 1, 5)
     corruption_seed: int = number(0, 0)
 
     def __post_init__(self) -> None:
         self.label_prompts = {str(label): phrases for label, phrases in self.label_prompts.items()}
         # What decides nothing makes no other cell: in a product with corruption=none every severity is the same.
-        if self.corruption == "none":
-            self.severity, self.corruption_seed = 3, 0
+        if self.corruption in ("none", *IN_PLACE):
+            self.severity = 3
+        if self.corruption in ("none", "blank"):
+            self.corruption_seed = 0
         if self.fraction == 1 and not self.shots:
             self.fraction_seed = 0
 
@@ -65,7 +72,9 @@ class DomainConfig:
         subset = f"@{self.shots}shots" if self.shots else f"@{100 * self.fraction:g}%" if self.fraction < 1 else ""
         if subset and self.fraction_seed:
             subset += f"-s{self.fraction_seed}"
-        damage = f"~{self.corruption}{self.severity}" if self.corruption != "none" else ""
+        damage = f"~{self.corruption}" if self.corruption != "none" else ""
+        if self.corruption in CORRUPTIONS:
+            damage += str(self.severity)
         if damage and self.corruption_seed:
             damage += f"-s{self.corruption_seed}"
         return f"{self.name}{self.variant()}{subset}{damage}"

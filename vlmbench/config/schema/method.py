@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from omegaconf import MISSING
 
 from vlmbench.config.schema.fields import number, one_of
+from vlmbench.config.schema.prompts import PromptsConfig
 
 CHOICE = "{question}\n{choices}\nAnswer with the letter of the right option."
 
@@ -21,6 +22,7 @@ class TaskConfig:
         confidence: Two-sided confidence of the intervals.
         evaluate_on: Split that is predicted in the end. With `val` the test split is not touched: the record is that of
             a trial, which a report leaves out and no other domain is taken to.
+        prompts: Candidates, of which validation chooses one.
     """
 
     name: str = one_of("diagnosis", "vqa", "pretrain")
@@ -29,6 +31,7 @@ class TaskConfig:
     resamples: int = number(1000, 100, 100_000)
     confidence: float = number(0.95, 0.5, 0.999)
     evaluate_on: str = one_of("test", "val", default="test")
+    prompts: PromptsConfig = field(default_factory=PromptsConfig)
 
 
 @dataclass

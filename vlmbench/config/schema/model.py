@@ -42,7 +42,7 @@ class ModelConfig(FilesConfig):
         source: As `FilesConfig`, or `package:NAME` for a shipped checkpoint.
         loader: What reads the checkpoint; a name in `vlmbench.backbones.loaders`.
         companions: What else the checkpoint needs, by the name that the loader knows it by.
-        role: `generalist`, or `specialist` for one grown on medical data.
+        role: `generalist`; `specialist` for one grown on medical data; `baseline` for one that has learned nothing.
         pair: Name of the model of the other role grown from the same family.
         pretraining_modalities: Imaging modalities of the pre-training data; decides the exposure.
         pretraining_source: Where that is said.
@@ -59,7 +59,7 @@ class ModelConfig(FilesConfig):
     kind: str = one_of("contrastive", "generative", "hosted")
     loader: str = MISSING
     companions: dict[str, FilesConfig] = field(default_factory=dict)
-    role: str = one_of("generalist", "specialist")
+    role: str = one_of("generalist", "specialist", "baseline")
     pair: str = ""
     family: str = ""
     pretraining_modalities: list[str] = field(default_factory=list)
@@ -74,7 +74,10 @@ class ModelConfig(FilesConfig):
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-CONTRASTIVE_LOADERS = ("hf_clip", "hf_siglip", "hf_blip", "hf_blip2", "open_clip", "medclip", "pmc_clip", "conch")
+CONTRASTIVE_LOADERS = (
+    *("hf_clip", "hf_siglip", "hf_blip", "hf_blip2", "open_clip", "medclip", "pmc_clip", "conch"),
+    "random_features",
+)
 GENERATIVE_LOADERS = ("hf_vlm", "llava_original", "vila", "xraygpt")
 
 

@@ -1,0 +1,155 @@
+"""One model and method over its seeds, with draws of its metric: what several sections of the page compare.
+
+Rows that were tested on the same examples get the same resamples, whatever section asks and however the images were
+corrupted: the seed of the resamples follows from the examples' names and groups. So all differences are paired.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vlmbench.metrics.comparison import Contrast, Difference, assess, contrast
+from vlmbench.metrics.draws import Outcomes, draw, outcomes
+from vlmbench.metrics.parts import support
+from vlmbench.reporting.ordering import order, variants
+from vlmbench.reporting.rows import Row
+from vlmbench.reporting.study import Settings, Study
+
+Floats = NDArray[np.float64]
+#: Examples that a section may draw in all: what two cores rank in two seconds.
+BUDGET = 100_000_000
+#: A standard error from so many resamples is right within 5 % (its own is 1 / sqrt(2 R) of it).
+FEWEST = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One model and method on one data set.
+
+    Attributes:
+        rows: One a seed.
+        variant: What tells its recipe from others of the same name, or empty.
+    """
+
+    rows: tuple[Row, ...]
+    variant: str = ""
+
+    @property
+    def first(self) -> Row:
+        """What all rows share can be read off any."""
+        return self.rows[0]
+
+    @property
+    def method(self) -> str:
+        """Finetune and scope, for people."""
+        return " ".join(part for part in (self.first.finetune, self.first.scope, self.variant) if part)
+
+    @property
+    def name(self) -> str:
+        """Model and method, for people."""
+        return f"{self.first.model}, {self.method}"
+
+    @property
+    def cells(self) -> str:
+        """Identities of its records, as `data-cells` takes them."""
+        return " ".join(row.identity for row in self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A row's metric and the same under each resample (R,), with the groups among which it can vary."""
+
+    point: float
+    draws: Floats
+    n_groups: int
+    examples: str
+
+
+def lines_of(rows: Iterable[Row]) -> list[Line]:
+    """Gather rows that differ in the seed alone, in the order of the page."""
+    ordered = sorted(rows, key=order)
+    found: dict[tuple[str, ...], list[Row]] = defaultdict(list)
+    for row, variant in zip(ordered, variants(ordered), strict=True):
+        key = (row.task, row.primary_metric, row.domain, row.trained_on, row.model, row.finetune, row.scope, variant)
+        found[key].append(row)
+    return [Line(tuple(members), key[-1]) for key, members in found.items()]
+
+
+def resamples_for(settings: Settings, examples: float) -> int:
+    """Return how many resamples a section draws where its cells have so many examples in all."""
+    return int(min(settings.resamples, max(FEWEST, BUDGET // max(examples, 1))))
+
+
+def outcomes_of(study: Study, row: Row) -> Outcomes | None:
+    """Return what a row's predictions give for its primary metric; None, and the reason in `study.lacking`."""
+    frame = study.predictions(row)
+    if frame is None:
+        return None
+    try:
+        multi_label = row.scalar("data", "multi_label") is True
+        return outcomes(frame, row.task, row.primary_metric, multi_label=multi_label)
+    except (ValueError, KeyError) as error:
+        study.lacking[row.path] = f"its predictions do not give {row.primary_metric}: {error}"
+        return None
+
+
+def drawn(study: Study, rows: Sequence[Row]) -> dict[str, Drawn]:
+    """Draw the primary metric of rows; what cannot be drawn is left out, with the reason in `study.lacking`.
+
+    Returns:
+        By the path of the record.
+    """
+    found: dict[tuple[str, str], list[tuple[Row, Outcomes]]] = defaultdict(list)
+    examples = 0
+    for row in rows:
+        made = outcomes_of(study, row)
+        if made is not None:
+            found[made.metric, test_set(made)].append((row, made))
+            examples += len(made.groups)
+    out = {}
+    n_resamples = resamples_for(study.settings, examples)
+    for (_, name), members in found.items():
+        points, draws = draw([one for _, one in members], n_resamples=n_resamples, seed=seed_of(name))
+        for (row, one), point, values in zip(members, points, draws, strict=True):
+            out[row.path] = Drawn(float(point), values, support(one), name)
+    return out
+
+
+def test_set(one: Outcomes) -> str:
+    """Return what is the same for cells that were tested on the same examples."""
+    text = "\n".join([*one.example_ids, "", *one.groups])
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()
+
+
+def seed_of(test: str) -> int:
+    """Return the seed of a test set's resamples."""
+    return int(test[:12], 16)
+
+
+def level(members: Sequence[Drawn], *, seeded: bool) -> Contrast:
+    """The mean over seeds of the same test set, as a contrast with nothing."""
+    nothing = np.zeros(1), np.zeros((1, len(members[0].draws)))
+    points = np.array([one.point for one in members])
+    draws = np.stack([one.draws for one in members])
+    n_groups = min(one.n_groups for one in members)
+    return contrast((points, draws), nothing, n_groups=n_groups, seeded=(seeded, False))
+
+
+def measured(one: Contrast, settings: Settings, *, unit: bool = False) -> Difference:
+    """Test a contrast as the reader asked; `unit` keeps the interval of a metric within 0 and 1."""
+    made = assess(one, margin=settings.margin, confidence=settings.confidence, power=settings.power)
+    if unit and not np.isnan(made.low):
+        made = dataclasses.replace(made, low=max(made.low, 0.0), high=min(made.high, 1.0))
+    return made
+
+
+def is_seeded(row: Row) -> bool:
+    """Whether another seed could give another result: not where nothing was trained."""
+    return row.finetune != "zero_shot"
