@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from vlmbench.metrics.agreement import agreement
-from vlmbench.metrics.comparison import Contrast, Difference, assess, contrast, holm
-from vlmbench.metrics.draws import Outcomes, draw
+from vlmbench.metrics.comparison import Difference, assess, holm
+from vlmbench.metrics.contrasts import Contrast, contrast
+from vlmbench.metrics.draws import Outcomes, draw, freedom
 from vlmbench.records.identity import digest
 from vlmbench.records.judgements import PROFILES, predictions_digest, read_judgements, read_summary
 from vlmbench.records.store import RecordError
@@ -160,23 +161,27 @@ def contrasted(
                 sets[digest([both[0].example_ids.tolist(), both[0].groups.tolist()])].append((key, both))
     drawn: dict[tuple[Any, ...], dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
     n_groups: dict[str, int] = {}
+    degrees: dict[tuple[Any, ...], list[float]] = defaultdict(list)
     for name, entries in sets.items():
         cells = [side for _, both in entries for side in both]
         points, draws = draw(cells, n_resamples=study.settings.resamples, seed=int(name[:8], 16))
         n_groups[name] = len(np.unique(cells[0].groups))
-        for place, (key, _) in enumerate(entries):
+        for place, (key, both) in enumerate(entries):
+            degrees[key].append(freedom(both[0]))
             own = slice(2 * place, 2 * place + 2)
             drawn[key][name].append((points[own], draws[own]))
     out = {}
     for key, parts in drawn.items():
         # Draws of other examples do not average: of seeds that were tested on several sets, the most on one are taken.
         name, same = max(parts.items(), key=lambda part: len(part[1]))
-        sides = [
+        sides = tuple(
             (np.array([points[side] for points, _ in same]), np.stack([draws[side] for _, draws in same]))
             for side in (0, 1)
-        ]
+        )
         seeded = (key[2] != "zero_shot",) * 2
-        out[key] = contrast(sides[0], sides[1], n_groups=n_groups[name], seeded=seeded)
+        out[key] = contrast(
+            *sides, n_groups=n_groups[name], seeded=seeded, test_set=name, freedom=max(1.0, min(degrees[key]))
+        )
     return out
 
 
