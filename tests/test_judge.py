@@ -137,6 +137,9 @@ def test_kappa_is_that_of_scikit_learn():
         assert found["kappa"]["low"] < expected < found["kappa"]["high"]
     assert np.isnan(agreement([1, 1], [1, 1], ["a", "b"])["kappa"]["value"])
     assert agreement([np.nan], [1.0], ["a"]) == {"n": 0}
+    same = agreement([0, 1, 1, 0], [0, 1, 1, 0], list("abcd"))
+    assert np.isnan(same["shift"]["low"]), "a difference of exactly 0 is no proportion of 0"
+    assert "every resample" in same["shift"]["reason"]
 
 
 def test_all_cells_of_a_test_set_are_checked_on_the_same_examples():

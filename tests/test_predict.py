@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from vlmbench.cell.domain import build_domain
@@ -120,3 +121,28 @@ def test_text_shows_the_likeliest_first_and_a_question_is_needed_where_one_is_as
     shares = [float(line.split()[0]) for line in out.splitlines()[3:]]
     assert len(shares) == 2
     assert shares[0] >= shares[1]
+
+
+def test_a_transfer_is_tried_with_its_own_prompts_after_its_files_are_gone(train, command, tmp_path):
+    ran = train("finetune=zero_shot")
+    root = tmp_path / "clinic"
+    root.mkdir()
+    files, rows = as_files(ran, root, count=12)
+    names = ["sick" if row["target"] else "well" for row in rows]
+    splits = ["test", "val", "train"] * 4
+    table = zip(files, names, range(12), splits, strict=True)
+    lines = [f"{path.name},{name},p{number},{split}" for path, name, number, split in table]
+    (root / "labels.csv").write_text("\n".join(["image,label,patient_id,split", *lines]))
+    own = ["domain.name=clinic", "domain.modality=radiograph", "domain.labels=[well,sick]", "domain.audit_hashes=false"]
+    prompts = ["domain.label_prompts={well: [a normal chest], sick: [a white spot, a mass]}"]
+    where = [f"cell={ran.cells[0]}", "domain=folder", f"domain.root={root}", *own, *prompts]
+    status, _, err = command("evaluate", *where)
+    assert status == 0, err
+    (transfer,) = (ran.cells[0] / "transfer").glob("clinic-*")
+    expected = pd.read_parquet(transfer / "predictions.parquet").iloc[0]
+    image = shutil.copy(root / expected["image"], tmp_path / "mine.png")
+    shutil.rmtree(root)
+    status, out, err = command("predict", f"run={transfer}", f"image={image}", "json=true")
+    assert status == 0, err
+    (said,) = json.loads(out)
+    assert said["scores"]["sick"] == pytest.approx(expected["score_1"], abs=2e-6)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from vlmbench.judging.judge import Judge, Ruling, counted, who
 from vlmbench.judging.rubric import Item, Rubric
-from vlmbench.metrics import bootstrap
+from vlmbench.metrics import bootstrap, profiles
 from vlmbench.metrics.agreement import agreement
 from vlmbench.metrics.frame import to_jsonable, vqa_values
 
@@ -173,14 +173,14 @@ def checks(table: pd.DataFrame, resamples: int) -> dict[str, Any]:
 def overall(table: pd.DataFrame, predictions: pd.DataFrame, resamples: int) -> dict[str, Any]:
     """Return `judge_score_overall`: open scores and closed accuracies as one mean over all questions.
 
-    A closed answer counts where it contains the reference, in lower case, which is the study's convention ("no" is in
-    "normal").
+    Closed answers count as in the profile `medvlmbench` of `metrics.profiles`, where "no" is in "normal".
     """
     scores = table[table["answer_type"] == "open"].set_index("example_id")["score"]
-    columns = ("example_id", "answer_type", "answer", "prediction")
-    values = [
-        float(scores[name]) if kind == "open" else float(reference.lower() in answer.lower())
-        for name, kind, reference, answer in zip(*(predictions[column] for column in columns), strict=True)
-    ]
+    values = predictions["example_id"].map(scores).to_numpy(dtype=np.float64, copy=True)
+    closed = (predictions["answer_type"] == "closed").to_numpy()
+    if closed.any():
+        columns = [predictions[name][closed].tolist() for name in ("prediction", "answer", "answer_type", "options")]
+        columns[-1] = [list(options) for options in columns[-1]]
+        values[closed] = profiles.evaluate("medvlmbench", *columns)["closed_accuracy"]
     groups = predictions["group"].to_numpy()
     return bootstrap.intervals({"judge_score_overall": values}, groups, n_resamples=resamples)["metrics"]

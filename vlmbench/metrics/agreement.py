@@ -61,7 +61,16 @@ def agreement(
         # Below: what rounding leaves of nothing.
         defined = by_chance > 1e-12
         kappa = 1 - np.divide(apart, by_chance, out=np.full(n.shape, np.nan), where=defined)
-        return {"equal": equal / n, "kappa": kappa, "shift": mean_y - mean_x}
+        return {"equal": equal / n, "kappa": (1 + kappa) / 2, "shift": (1 + mean_y - mean_x) / 2}
 
-    found = intervals(statistics, names, n_resamples=n_resamples, confidence=confidence, seed=seed)
-    return {"n": int(both.sum()), **found["metrics"]}
+    found = intervals(statistics, names, n_resamples=n_resamples, confidence=confidence, seed=seed)["metrics"]
+    return {"n": int(both.sum()), **found, **{name: _signed(found[name]) for name in ("kappa", "shift")}}
+
+
+def _signed(share: dict[str, Any]) -> dict[str, Any]:
+    """Return what lies in [-1, 1] from its place in [0, 1], in which intervals are made."""
+    value, low, high = (2 * share[name] - 1 for name in ("value", "low", "high"))
+    if high - low > 1e-12 or "reason" in share:
+        return share | {"value": value, "low": low, "high": high}
+    nothing = float("nan")
+    return share | {"value": value, "low": nothing, "high": nothing, "reason": "it is the same in every resample"}

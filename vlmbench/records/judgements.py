@@ -74,6 +74,7 @@ def read_judgements(folder: Path, profile: str, columns: Sequence[str] | None = 
 
     path = table_path(folder, profile)
     try:
-        return pyarrow.parquet.read_table(path, columns=list(columns) if columns else None).to_pandas()
+        with pyarrow.parquet.ParquetFile(path) as file:
+            return file.read(list(columns) if columns else None, use_threads=False).to_pandas()
     except (OSError, ValueError) as error:
         raise RecordError(f"{path} cannot be read: {error}. Delete it and judge the cell again.") from error

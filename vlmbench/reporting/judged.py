@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from vlmbench.metrics.agreement import agreement
-from vlmbench.metrics.comparison import Contrast, Difference, assess, contrast, holm
-from vlmbench.metrics.draws import Outcomes, draw
+from vlmbench.metrics.comparison import Difference, assess, holm
+from vlmbench.metrics.contrasts import Contrast, contrast
+from vlmbench.metrics.draws import Outcomes, draw, freedom
 from vlmbench.records.identity import digest
 from vlmbench.records.judgements import PROFILES, predictions_digest, read_judgements, read_summary
 from vlmbench.records.store import RecordError
@@ -41,9 +43,13 @@ class Judged:
 
     @property
     def judge(self) -> tuple[str, str, str]:
-        """What makes two judgements comparable: profile, model, and all else that they follow from."""
+        """What makes two judgements comparable: profile, model, and all else that they follow from.
+
+        The names that an endpoint gave of its model are among it: under one address it may have been replaced.
+        """
         rest = {key: value for key, value in self.summary["identity"].items() if key != "predictions"}
-        return self.summary["profile"], self.summary["judge"]["name"], digest(rest)
+        named = sorted(self.summary["replies"]["models"])
+        return self.summary["profile"], self.summary["judge"]["name"], digest([rest, named])
 
 
 def section(study: Study) -> Section | None:
@@ -55,7 +61,7 @@ def section(study: Study) -> Section | None:
     with_one = {one.row.path for one in found}
     body = rendered(
         "judged.html.j2",
-        judged=sorted(found, key=lambda one: (one.judge, one.row.domain, one.row.model, one.row.finetune)),
+        judged=by_judge(found),
         unjudged=[row for row in open_rows if row.path not in with_one],
         left_out=left_out,
         gaps=gaps(study, found),
@@ -83,6 +89,12 @@ def collect(study: Study, rows: Sequence[Row]) -> tuple[list[Judged], list[tuple
             except (RecordError, OSError) as error:
                 left_out.append((row, str(error)))
     return found, left_out
+
+
+def by_judge(found: Sequence[Judged]) -> list[tuple[str, list[Judged]]]:
+    """Return the cells of each judge under its name, sorted for reading."""
+    ordered = sorted(found, key=lambda one: (one.judge, one.row.domain, one.row.model, one.row.finetune, one.row.path))
+    return [(judge[1], list(cells)) for judge, cells in groupby(ordered, key=lambda one: one.judge)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,29 +161,34 @@ def contrasted(
                 sets[digest([both[0].example_ids.tolist(), both[0].groups.tolist()])].append((key, both))
     drawn: dict[tuple[Any, ...], dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
     n_groups: dict[str, int] = {}
+    degrees: dict[tuple[Any, ...], list[float]] = defaultdict(list)
     for name, entries in sets.items():
         cells = [side for _, both in entries for side in both]
         points, draws = draw(cells, n_resamples=study.settings.resamples, seed=int(name[:8], 16))
         n_groups[name] = len(np.unique(cells[0].groups))
-        for place, (key, _) in enumerate(entries):
+        for place, (key, both) in enumerate(entries):
+            degrees[key].append(freedom(both[0]))
             own = slice(2 * place, 2 * place + 2)
             drawn[key][name].append((points[own], draws[own]))
     out = {}
     for key, parts in drawn.items():
         # Draws of other examples do not average: of seeds that were tested on several sets, the most on one are taken.
         name, same = max(parts.items(), key=lambda part: len(part[1]))
-        sides = [
+        sides = tuple(
             (np.array([points[side] for points, _ in same]), np.stack([draws[side] for _, draws in same]))
             for side in (0, 1)
-        ]
+        )
         seeded = (key[2] != "zero_shot",) * 2
-        out[key] = contrast(sides[0], sides[1], n_groups=n_groups[name], seeded=seeded)
+        out[key] = contrast(
+            *sides, n_groups=n_groups[name], seeded=seeded, test_set=name, freedom=max(1.0, min(degrees[key]))
+        )
     return out
 
 
 def aligned(left: Judged, right: Judged) -> tuple[Outcomes, Outcomes] | None:
     """Return the open scores of two cells on the same examples, None where these are not the same."""
-    tables = [one.table[one.table["answer_type"] == "open"].sort_values("example_id") for one in (left, right)]
+    # Written in the order of the ids.
+    tables = [one.table[(one.table["answer_type"] == "open").to_numpy()] for one in (left, right)]
     ids, groups = ([table[name].to_numpy(dtype=str) for table in tables] for name in ("example_id", "group"))
     if not (np.array_equal(ids[0], ids[1]) and np.array_equal(groups[0], groups[1])):
         return None
@@ -189,6 +206,7 @@ class Check:
     Attributes:
         cells: These cells.
         judge: Profile and model.
+        models: What the endpoint called the models that replied.
         domain: The test set.
         found: Name of a check to what `metrics.agreement.agreement` gives; patients are resampled, whichever cells
             answered about them.
@@ -196,6 +214,7 @@ class Check:
 
     cells: tuple[Row, ...]
     judge: tuple[str, str]
+    models: tuple[str, ...]
     domain: str
     found: Mapping[str, Mapping[str, Any]]
 
@@ -221,5 +240,6 @@ def checks(found: Iterable[Judged]) -> list[Check]:
             )
             for name, (left, right, rows) in of.items()
         }
-        out.append(Check(tuple(one.row for one in cells), judge[:2], domain, compared))
+        models = tuple(sorted({name for one in cells for name in one.summary["replies"]["models"]}))
+        out.append(Check(tuple(one.row for one in cells), judge[:2], models, domain, compared))
     return out
