@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmbench.metrics.comparison import Contrast, contrast
-from vlmbench.metrics.draws import Outcomes, draw, outcomes
+from vlmbench.metrics.draws import Outcomes, draw, freedom, outcomes
 from vlmbench.reporting.rows import Row
 from vlmbench.reporting.sides import Side
 from vlmbench.reporting.study import Study
@@ -33,6 +33,7 @@ class Drawn:
         draws: (R,) NaN where undefined.
         n_examples: Of the test set.
         n_groups: Of it.
+        freedom: Degrees of freedom of the variance over its groups.
     """
 
     test_set: str
@@ -40,6 +41,7 @@ class Drawn:
     draws: Floats
     n_examples: int
     n_groups: int
+    freedom: float
 
 
 @dataclass
@@ -57,7 +59,12 @@ class Evidence:
         if len({one.test_set for one in (*lefts, *rights)}) > 1:
             return "the two sides were not tested on the same examples of the same patients"
         return contrast(
-            _stacked(lefts), _stacked(rights), n_groups=lefts[0].n_groups, seeded=(left.seeded, right.seeded)
+            _stacked(lefts),
+            _stacked(rights),
+            n_groups=lefts[0].n_groups,
+            seeded=(left.seeded, right.seeded),
+            test_set=lefts[0].test_set,
+            freedom=min(one.freedom for one in (*lefts, *rights)),
         )
 
     def level(self, side: Side) -> Contrast | str:
@@ -69,7 +76,14 @@ class Evidence:
             return "its seeds were not tested on the same examples"
         points, draws = _stacked(drawn)
         nothing = np.zeros(1), np.zeros((1, draws.shape[1]))
-        return contrast((points, draws), nothing, n_groups=drawn[0].n_groups, seeded=(side.seeded, False))
+        return contrast(
+            (points, draws),
+            nothing,
+            n_groups=drawn[0].n_groups,
+            seeded=(side.seeded, False),
+            test_set=drawn[0].test_set,
+            freedom=min(one.freedom for one in drawn),
+        )
 
     def of(self, side: Side) -> list[Drawn] | str:
         """The draws of a side's seeds, or why one of them has none."""
@@ -106,7 +120,7 @@ def gather(study: Study, rows: Iterable[Row], found: Evidence) -> None:
         )
         n_groups = len(np.unique(members[0][1].groups))
         for (row, reduced), point, one in zip(members, points, draws, strict=True):
-            found.drawn[row.path] = Drawn(name, float(point), one, len(reduced.example_ids), n_groups)
+            found.drawn[row.path] = Drawn(name, float(point), one, len(reduced.example_ids), n_groups, freedom(reduced))
 
 
 def _test_set(reduced: Outcomes, frame: pd.DataFrame) -> str:
