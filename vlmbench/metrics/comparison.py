@@ -115,7 +115,8 @@ def _variance(
     resampled: Sequence[tuple[float, float]], seeds: Sequence[SeedNoise], growth: float
 ) -> tuple[float, float]:
     """Variance and Satterthwaite's degrees of freedom, were every test set `growth` times as large."""
-    groups = [(variance / growth, freedom * growth) for variance, freedom in resampled]
+    # Below one degree of freedom the noncentral t cannot be computed, and no test set is that small.
+    groups = [(variance / growth, max(1.0, freedom * growth)) for variance, freedom in resampled]
     spreads = [
         (side.coefficient**2 * (side.spread - side.own + side.own / growth), side.freedom)
         for side in seeds
