@@ -65,7 +65,8 @@ def test_planted_effects_are_named_and_nothing_else_is(tmp_path):
     assert "patients would be needed" in statement(unclear, findings)
     told = statement(verdict_of(findings, "rq1", "alike"), findings)
     assert f"{LEFT} is equivalent to {RIGHT} within ±0.02" in told
-    (answer,) = short_answer(findings.verdicts[0].question, "diagnosis", findings)
+    ((word, answer),) = short_answer(findings.verdicts[0].question, "diagnosis", findings)
+    assert word == "Cannot tell."
     assert "better in 1, worse in 1, equivalent in 1, cannot tell in 1" in answer
     assert "4 domains, 600 patients" in answer
 

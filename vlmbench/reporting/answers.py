@@ -24,13 +24,13 @@ class Answer:
 
     Attributes:
         question: The question.
-        sentences: The short answer; says what is missing where nothing was compared.
+        sentences: The short answer, in a word and in sentences; says what is missing where nothing was compared.
         beyond: What they say of other domains.
         verdicts: Each verdict with its sentences.
     """
 
     question: Question
-    sentences: tuple[str, ...]
+    sentences: tuple[tuple[str, str], ...]
     beyond: tuple[str, ...]
     verdicts: tuple[tuple[Finding, str], ...]
 
@@ -67,7 +67,7 @@ def _answers(task: str, findings: Findings) -> list[Answer]:
         verdicts = findings.of(question, task, "question", "pair", "domain")
         sentences = short_answer(question, task, findings)
         if not sentences and refused:
-            sentences = [f"{question.where}: not answered, since nothing could be compared; see the reasons below."]
+            sentences = [("Not answered.", f"{question.where}, nothing could be compared; see the reasons below.")]
         if sentences:
             told = tuple((one, statement(one, findings)) for one in verdicts)
             wider = tuple(beyond_text(one) for one in summaries if one.question is question)

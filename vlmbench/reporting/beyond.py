@@ -16,6 +16,9 @@ from vlmbench.reporting.telling import where
 from vlmbench.reporting.text import interval_text, name_text
 from vlmbench.reporting.wording import signed
 
+# Of two domains the interval of their mean, with one degree of freedom, holds everything.
+FEWEST = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Beyond:
@@ -37,7 +40,7 @@ class Beyond:
 
 
 def beyond(findings: Findings) -> list[Beyond]:
-    """Summarise every question that was tested on two domains or more."""
+    """Summarise every question that was tested on enough domains."""
     groups: dict[tuple[str, str, str], list[Tested]] = defaultdict(list)
     for one, contrast in findings.contrasts:
         if not math.isnan(one.difference.se):
@@ -48,7 +51,7 @@ def beyond(findings: Findings) -> list[Beyond]:
         by_domain: dict[str, list[Contrast]] = defaultdict(list)
         for one, contrast in members:
             by_domain[where(one.matches[0])].append(contrast)
-        if len(by_domain) < 2:
+        if len(by_domain) < FEWEST:
             continue
         settings = findings.settings
         tested = [assess(average(some), margin=settings.margin) for some in by_domain.values()]
