@@ -6,8 +6,8 @@ narrow. Drawing groups keeps that dependence (Field & Welsh 2007, "Bootstrapping
 The interval is Student's t around the logit of the metric, with the standard error of the resamples. Percentiles of the
 resamples are too narrow with few groups, and shifted where the metric is near 1: of an AUROC of 0.9 with 20 patients
 they held 88 % instead of 95 %. The logit spreads that end of the scale out (recommended for the AUROC by Pepe 2003,
-"The Statistical Evaluation of Medical Tests", section 5.2); `docs/statistics.md` has the simulation. A metric that leaves
-[0, 1] is taken as it is. Where every example is right, as many groups can hide an error rate of 1 - tail^(1 / groups)
+"The Statistical Evaluation of Medical Tests", section 5.2); `docs/statistics.md` has the simulation. A metric that
+leaves [0, 1] is taken as it is. Where every example is right, as many groups can hide an error rate of 1 - tail^(1 / groups)
 (Clopper & Pearson 1934, Biometrika 26:404-413).
 """
 

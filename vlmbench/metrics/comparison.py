@@ -115,8 +115,7 @@ def _variance(
     resampled: Sequence[tuple[float, float]], seeds: Sequence[SeedNoise], growth: float
 ) -> tuple[float, float]:
     """Variance and Satterthwaite's degrees of freedom, were every test set `growth` times as large."""
-    # Below one degree of freedom the noncentral t cannot be computed, and no test set is that small.
-    groups = [(variance / growth, max(1.0, freedom * growth)) for variance, freedom in resampled]
+    groups = [(variance / growth, max(freedom * growth, min(freedom, 1.0))) for variance, freedom in resampled]
     spreads = [
         (side.coefficient**2 * (side.spread - side.own + side.own / growth), side.freedom)
         for side in seeds
@@ -135,7 +134,11 @@ def _variance(
 
 def _noncentrality(df: float, confidence: float, power: float) -> float:
     """Difference in standard errors that a two-sided t test finds with this power."""
-    return float(special.nctdtrinc(df, 1 - power, stats.t.ppf((1 + confidence) / 2, df)))
+    critical = float(stats.t.ppf((1 + confidence) / 2, df))
+    if critical > 50:
+        # Only the estimated error varies then; scipy's inverse takes minutes there, or never ends.
+        return critical * math.sqrt(float(stats.chi2.ppf(power, df)) / df)
+    return float(special.nctdtrinc(min(df, 1e6), 1 - power, critical))
 
 
 def _untested(one: Contrast, reason: str) -> Difference:

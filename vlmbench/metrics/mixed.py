@@ -1,8 +1,8 @@
-"""What holds beyond the domains at hand: differences of many domains summed up with the domains as a random sample.
+"""What holds beyond the domains at hand: differences of many domains, with the domains as a random sample.
 
-An average over domains speaks of these domains. A clinician asks of the next one: then the spread between domains is part
-of the uncertainty. Two models say how large it is: a linear mixed model of all cells, and a random-effects summary of one
-difference a domain, which needs no fit and stands in where the mixed model does not converge.
+An average over domains speaks of these domains. A clinician asks of the next one: then the spread between domains is
+part of the uncertainty. Two models say how large it is: a linear mixed model of all cells, and a random-effects summary
+of one difference a domain, which needs no fit and stands in where the mixed model does not converge.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
-#: Variances below this share of the residual's are a fit at the boundary of what a variance can be.
-_BOUNDARY = 1e-4
+# A variance below this share of the residual's is a fit at the boundary of what a variance can be.
+_BOUNDARY = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Summary:
         se: Standard error.
         df: Degrees of freedom; infinite for the normal distribution.
         p: Two-sided p-value of no mean difference.
-        between: Standard deviation of the difference between domains.
+        between: Standard deviation of the true difference between domains; NaN where it cannot be told from noise.
         n_domains: Number of domains.
         converged: Whether the numbers are to be used; where not, there are none, and `warnings` say why.
         warnings: What the fit warned of.
@@ -55,8 +55,9 @@ class Summary:
 def mixed_model(frame: pd.DataFrame, *, confidence: float = 0.95) -> Summary:
     """Fit `value ~ role` with a random intercept and a random effect of role for each domain, by REML.
 
-    Where there are several pairs each has a random intercept too, within its domain. The interval takes Student's t with
-    one less degree of freedom than domains: statsmodels' own normal one is too narrow for few of them.
+    Where there are several pairs each has a random intercept too, within its domain. With one cell a domain and role the
+    random effect of role is the residual, and is left out. The interval takes Student's t with one less degree of
+    freedom than domains: statsmodels' own normal one is too narrow for few of them.
 
     Args:
         frame: One row a cell: `value`, `role` (`generalist` or `specialist`), `domain`, `pair`.
@@ -78,35 +79,38 @@ def mixed_model(frame: pd.DataFrame, *, confidence: float = 0.95) -> Summary:
         return _without(method, n_domains, f"{n_domains} domains are too few to tell how domains differ")
     # Half apart on either side, so that intercept and difference are not correlated by the coding.
     side = np.where(frame["role"] == "generalist", 0.5, -0.5)
-    data = pd.DataFrame({"value": frame["value"], "side": side, "domain": frame["domain"], "pair": frame["pair"]})
-    parts = {"domain:difference": "0 + side"}
+    unit = float(frame["value"].std())
+    if not unit > 0:
+        return _without(method, n_domains, "all cells have the same value")
+    # In units of their spread: the optimiser's tolerances and statsmodels' warnings are absolute.
+    values = frame["value"] / unit
+    data = pd.DataFrame({"value": values, "side": side, "domain": frame["domain"], "pair": frame["pair"]})
+    parts = {}
+    if frame.groupby(["domain", "role"]).size().max() > 1:
+        parts["difference"] = "0 + side"
     if frame["pair"].nunique() > 1:
         parts["pair"] = "0 + C(pair)"
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            fit = MixedLM.from_formula("value ~ side", data, groups="domain", re_formula="1", vc_formula=parts).fit(
-                reml=True
-            )
+            fit = MixedLM.from_formula(
+                "value ~ side", data, groups="domain", re_formula="1", vc_formula=parts or None
+            ).fit(reml=True)
         except (np.linalg.LinAlgError, ValueError) as error:
             return _without(method, n_domains, f"the fit failed: {error}")
     told = tuple(dict.fromkeys(str(one.message).splitlines()[0] for one in caught))
     se = float(fit.bse["side"])
     if not fit.converged or not math.isfinite(se) or se <= 0:
         return _without(method, n_domains, "the fit did not converge", *told)
-    scale = float(fit.scale)
-    variances = {"domain": float(fit.cov_re.iloc[0, 0]), **dict(zip(sorted(parts), map(float, fit.vcomp), strict=True))}
-    at_zero = [name for name, variance in variances.items() if variance <= _BOUNDARY * scale]
+    variances = {"the domain": float(fit.cov_re.iloc[0, 0])}
+    variances |= {f"the {name}": float(value) for name, value in zip(sorted(parts), fit.vcomp, strict=True)}
+    at_zero = [name for name, variance in variances.items() if variance <= _BOUNDARY * float(fit.scale)]
     if at_zero:
-        return _without(
-            method,
-            n_domains,
-            f"the fit lies at the boundary: no variance is left for {' and '.join(at_zero)}, so that its standard error "
-            "cannot be relied on",
-            *told,
-        )
-    between = math.sqrt(variances["domain:difference"])
-    return _summary(method, float(fit.params["side"]), se, n_domains - 1.0, between, n_domains, confidence, told)
+        reason = f"no variance is left for {' and '.join(at_zero)}, so that its standard error cannot be relied on"
+        return _without(method, n_domains, f"the fit lies at the boundary: {reason}", *told)
+    between = unit * math.sqrt(variances.get("the difference", math.nan))
+    estimate = unit * float(fit.params["side"])
+    return _summary(method, estimate, unit * se, n_domains - 1.0, between, n_domains, confidence, told)
 
 
 def random_effects(differences: ArrayLike, variances: ArrayLike, *, confidence: float = 0.95) -> Summary:
