@@ -9,6 +9,7 @@ from synthetic_study import diagnosis_frame, write_cell, write_study
 
 from vlmbench.metrics.comparison import Difference, holm
 from vlmbench.reporting import answers, gaps
+from vlmbench.reporting.beyond import beyond, beyond_text
 from vlmbench.reporting.findings import find
 from vlmbench.reporting.load import load_rows
 from vlmbench.reporting.ordering import newest
@@ -69,6 +70,12 @@ def test_planted_effects_are_named_and_nothing_else_is(tmp_path):
     assert word == "Cannot tell."
     assert "better in 1, worse in 1, equivalent in 1, cannot tell in 1" in answer
     assert "4 domains, 600 patients" in answer
+    (wider,) = beyond(findings)
+    own = findings.verdicts[0].difference
+    assert wider.summary.n_domains == 4
+    assert wider.summary.high - wider.summary.low > own.high - own.low
+    assert "these 4 domains a random sample" in beyond_text(wider)
+    assert "nan" not in beyond_text(wider)
 
 
 def test_the_study_s_question_and_the_symmetric_one_are_told_apart(tmp_path):
@@ -103,6 +110,18 @@ def test_validation_chooses_the_method_and_the_test_set_does_not(tmp_path):
     write_tuned(tmp_path, "linear_probe")
     one = verdict_of(found(tmp_path), "rq3", UNSEEN)
     assert {side.method.finetune for side in (one.matches[0].left, one.matches[0].right)} == {"linear_probe"}
+
+
+def test_a_transfer_is_chosen_by_the_validation_of_the_cell_it_evaluates(tmp_path):
+    write_tuned(tmp_path, "linear_probe")
+    for number, model in enumerate((LEFT, RIGHT)):
+        for finetune, auroc in (("linear_probe", 0.7), ("lora", 0.9)):
+            frame = diagnosis_frame(120, auroc, noise=number, data=5)
+            write_cell(tmp_path, frame, model, SEEN, finetune=finetune, scope="", trained_on=UNSEEN, selection=None)
+    findings = found(tmp_path)
+    (one,) = [each for each in findings.verdicts if each.question.key == "transfer"]
+    assert {side.method.finetune for side in (one.matches[0].left, one.matches[0].right)} == {"linear_probe"}
+    assert f"On {SEEN} (tuned on {UNSEEN}), both linear_probe" in statement(one, findings)
 
 
 def test_a_lower_loss_is_the_better_one(tmp_path):

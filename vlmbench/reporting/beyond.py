@@ -51,10 +51,11 @@ def beyond(findings: Findings) -> list[Beyond]:
         by_domain: dict[str, list[Contrast]] = defaultdict(list)
         for one, contrast in members:
             by_domain[where(one.matches[0])].append(contrast)
-        if len(by_domain) < FEWEST:
-            continue
         settings = findings.settings
-        tested = [assess(average(some), margin=settings.margin) for some in by_domain.values()]
+        assessed = [assess(average(some), margin=settings.margin) for some in by_domain.values()]
+        tested = [each for each in assessed if not math.isnan(each.se)]
+        if len(tested) < FEWEST:
+            continue
         summary, given_up = over_domains(
             _cells(members, findings),
             [each.estimate for each in tested],
@@ -70,10 +71,15 @@ def beyond_text(one: Beyond) -> str:
     summary = one.summary
     if math.isnan(summary.estimate):
         return f"How it would be on another domain cannot be said: {'; '.join(summary.warnings)}."
+    apart = (
+        "how it varies from one domain to the next cannot be told from noise"
+        if math.isnan(summary.between)
+        else f"from one domain to the next it varies with a standard deviation of {summary.between:.3f}"
+    )
     sentence = (
         f"Were these {summary.n_domains} domains a random sample of such domains, the mean difference over all of them "
-        f"would be {name_text(one.metric)} {signed(summary.estimate)} {interval_text(summary.low, summary.high)}; from "
-        f"one domain to the next it varies by {summary.between:.3f} (standard deviation; {summary.method})."
+        f"would be {name_text(one.metric)} {signed(summary.estimate)} {interval_text(summary.low, summary.high)}; "
+        f"{apart} ({summary.method})."
     )
     if one.given_up is not None:
         sentence += f" A mixed model was not used: {one.given_up.warnings[0]}."
