@@ -235,7 +235,7 @@ def test_seeds_that_make_more_noise_than_the_margin_are_named_before_patients():
     tested = Difference(0.01, -0.1, 0.12, 0.05, 4, 0.8, 0.4, 0.15, math.inf, 200, False)
     assert "more test patients alone would not settle it" in need(tested, math.inf, 0.02)
     assert "about 1\N{NARROW NO-BREAK SPACE}300 patients" in need(tested, 1234, 0.02)
-    assert "would have been found here" in need(tested, 150, 0.02)
+    assert "would most likely have been found here" in need(tested, 150, 0.02)
 
 
 def test_rates_count_intervals_and_few_comparisons_have_none(tmp_path):

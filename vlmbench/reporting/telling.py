@@ -41,7 +41,7 @@ def seeds(match: Match) -> str:
     return f"{told[0]} each" if told[0] == told[1] else " against ".join(told)
 
 
-def test_text(one: Finding) -> str:
+def correction_text(one: Finding) -> str:
     """The p-value that goes with a verdict, after correction."""
     if math.isnan(one.p):
         return ""
@@ -71,7 +71,7 @@ def statement(one: Finding, findings: Findings) -> str:
         scene = f"On {where(match)}" + (f", both {match.left.method.label}" if same else "")
     said = claim(left, right, one.verdict, margin=settings.margin, plural=plural)
     numbers = f"{name_text(one.metric)} {difference_text(one.difference)}"
-    parts = [f"{scene}, {said}: {numbers}{_then(test_text(one))}."]
+    parts = [f"{scene}, {said}: {numbers}{_then(correction_text(one))}."]
     return " ".join(part for part in [*parts, *_limits(one, findings)] if part)
 
 
@@ -82,10 +82,13 @@ def short_answer(question: Question, task: str, findings: Findings) -> list[tupl
         plural = len(_pairs(one)) > 1
         left, right = (COMMON, MEDICAL) if plural else (one.place.generalist, one.place.specialist)
         said = claim(left, right, one.verdict, margin=findings.settings.margin, plural=plural)
-        numbers = f"{name_text(one.metric)} {difference_text(one.difference)}{_then(test_text(one))}"
+        numbers = f"{name_text(one.metric)} {difference_text(one.difference)}{_then(correction_text(one))}"
         sentence = f"{question.where}, {said} ({numbers}; {_span(one)}, {_patients(one, findings)})."
         parts = [sentence, _spread(one, findings), *_limits(one, findings)]
-        answers.append((_WORDS[one.verdict], " ".join(part for part in parts if part)))
+        word = _WORDS[one.verdict]
+        if len(one.matches) > 1 and one.verdict != "cannot tell":
+            word = f"On average: {word[0].lower()}{word[1:]}"
+        answers.append((word, " ".join(part for part in parts if part)))
     return answers
 
 
