@@ -88,10 +88,11 @@ def _figure(found: Sequence[Finding], metric: str, findings: Findings) -> Markup
 
 def _traces(verdict: str, ink: str, symbol: str, chosen: Sequence[tuple[str, Finding]]) -> list[dict[str, Any]]:
     """A lollipop's stick from 0, and its head with the interval."""
-    stick: dict[str, list[Any]] = {"x": [], "y": []}
+    stick: dict[str, list[Any]] = {"x": [], "y": [], "ids": []}
     for label, one in chosen:
         stick["x"] += [0, one.difference.estimate, None]
         stick["y"] += [label, label, None]
+        stick["ids"] += [" ".join(one.cells)] * 3
     tested = [one.difference for _, one in chosen]
     reach = [0.0 if math.isnan(each.high) else each.high - each.estimate for each in tested]
     line = {"color": ink, "width": 7}  # wider and paler than the interval, which lies on it
