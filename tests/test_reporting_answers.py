@@ -9,6 +9,7 @@ from synthetic_study import diagnosis_frame, write_cell, write_study
 
 from vlmbench.metrics.comparison import Difference, holm
 from vlmbench.reporting import answers, gaps
+from vlmbench.reporting.beyond import beyond, beyond_text
 from vlmbench.reporting.findings import find
 from vlmbench.reporting.load import load_rows
 from vlmbench.reporting.ordering import newest
@@ -65,9 +66,16 @@ def test_planted_effects_are_named_and_nothing_else_is(tmp_path):
     assert "patients would be needed" in statement(unclear, findings)
     told = statement(verdict_of(findings, "rq1", "alike"), findings)
     assert f"{LEFT} is equivalent to {RIGHT} within ±0.02" in told
-    (answer,) = short_answer(findings.verdicts[0].question, "diagnosis", findings)
+    ((word, answer),) = short_answer(findings.verdicts[0].question, "diagnosis", findings)
+    assert word == "Cannot tell."
     assert "better in 1, worse in 1, equivalent in 1, cannot tell in 1" in answer
     assert "4 domains, 600 patients" in answer
+    (wider,) = beyond(findings)
+    own = findings.verdicts[0].difference
+    assert wider.summary.n_domains == 4
+    assert wider.summary.high - wider.summary.low > own.high - own.low
+    assert "these 4 domains a random sample" in beyond_text(wider)
+    assert "nan" not in beyond_text(wider)
 
 
 def test_the_study_s_question_and_the_symmetric_one_are_told_apart(tmp_path):
@@ -102,6 +110,18 @@ def test_validation_chooses_the_method_and_the_test_set_does_not(tmp_path):
     write_tuned(tmp_path, "linear_probe")
     one = verdict_of(found(tmp_path), "rq3", UNSEEN)
     assert {side.method.finetune for side in (one.matches[0].left, one.matches[0].right)} == {"linear_probe"}
+
+
+def test_a_transfer_is_chosen_by_the_validation_of_the_cell_it_evaluates(tmp_path):
+    write_tuned(tmp_path, "linear_probe")
+    for number, model in enumerate((LEFT, RIGHT)):
+        for finetune, auroc in (("linear_probe", 0.7), ("lora", 0.9)):
+            frame = diagnosis_frame(120, auroc, noise=number, data=5)
+            write_cell(tmp_path, frame, model, SEEN, finetune=finetune, scope="", trained_on=UNSEEN, selection=None)
+    findings = found(tmp_path)
+    (one,) = [each for each in findings.verdicts if each.question.key == "transfer"]
+    assert {side.method.finetune for side in (one.matches[0].left, one.matches[0].right)} == {"linear_probe"}
+    assert f"On {SEEN} (tuned on {UNSEEN}), both linear_probe" in statement(one, findings)
 
 
 def test_a_lower_loss_is_the_better_one(tmp_path):
@@ -215,7 +235,7 @@ def test_seeds_that_make_more_noise_than_the_margin_are_named_before_patients():
     tested = Difference(0.01, -0.1, 0.12, 0.05, 4, 0.8, 0.4, 0.15, math.inf, 200, False)
     assert "more test patients alone would not settle it" in need(tested, math.inf, 0.02)
     assert "about 1\N{NARROW NO-BREAK SPACE}300 patients" in need(tested, 1234, 0.02)
-    assert "would have been found here" in need(tested, 150, 0.02)
+    assert "would most likely have been found here" in need(tested, 150, 0.02)
 
 
 def test_rates_count_intervals_and_few_comparisons_have_none(tmp_path):

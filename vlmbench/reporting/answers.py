@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vlmbench.reporting.advising import advice_text, budget_text, place_text
+from vlmbench.reporting.beyond import beyond, beyond_text
 from vlmbench.reporting.findings import Finding, Findings, find
 from vlmbench.reporting.questions import QUESTIONS, Question
 from vlmbench.reporting.rates import FEWEST, Rates, rates
@@ -23,12 +24,14 @@ class Answer:
 
     Attributes:
         question: The question.
-        sentences: The short answer; says what is missing where nothing was compared.
+        sentences: The short answer, in a word and in sentences; says what is missing where nothing was compared.
+        beyond: What they say of other domains.
         verdicts: Each verdict with its sentences.
     """
 
     question: Question
-    sentences: tuple[str, ...]
+    sentences: tuple[tuple[str, str], ...]
+    beyond: tuple[str, ...]
     verdicts: tuple[tuple[Finding, str], ...]
 
 
@@ -58,15 +61,17 @@ def section(study: Study) -> Section | None:
 
 def _answers(task: str, findings: Findings) -> list[Answer]:
     made = []
+    summaries = [one for one in beyond(findings) if one.task == task]
     for question in QUESTIONS:
         refused = [one for one in findings.refused if one.place.question is question and one.place.task == task]
         verdicts = findings.of(question, task, "question", "pair", "domain")
         sentences = short_answer(question, task, findings)
         if not sentences and refused:
-            sentences = [f"{question.where}: not answered, since nothing could be compared; see the reasons below."]
+            sentences = [("Not answered.", f"{question.where}, nothing could be compared; see the reasons below.")]
         if sentences:
             told = tuple((one, statement(one, findings)) for one in verdicts)
-            made.append(Answer(question, tuple(sentences), told))
+            wider = tuple(beyond_text(one) for one in summaries if one.question is question)
+            made.append(Answer(question, tuple(sentences), wider, told))
     return made
 
 

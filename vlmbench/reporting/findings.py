@@ -155,7 +155,7 @@ def _grouped(single: Sequence[Tested], level: str) -> list[list[Tested]]:
     groups: dict[tuple[str, ...], list[Tested]] = defaultdict(list)
     pairs: dict[tuple[str, ...], set[tuple[str, str]]] = defaultdict(set)
     for one, contrast in single:
-        if contrast.n_groups < 2 or math.isnan(contrast.estimate):
+        if math.isnan(contrast.estimate) or any(math.isnan(term.variance) for term in contrast.test_sets.values()):
             continue
         key = (one.question.key, one.task, one.metric)
         pair = (one.place.generalist, one.place.specialist)

@@ -10,12 +10,14 @@ from markupsafe import Markup
 
 from vlmbench.reporting.colour import CATEGORIES
 from vlmbench.reporting.findings import Finding, Findings, find
+from vlmbench.reporting.longtable import Cell, Column, long_table
 from vlmbench.reporting.plots import figure
 from vlmbench.reporting.questions import QUESTIONS
 from vlmbench.reporting.section import Section, rendered
 from vlmbench.reporting.study import Study
 from vlmbench.reporting.telling import methods, seeds, where
-from vlmbench.reporting.text import name_text
+from vlmbench.reporting.text import count_text, interval_text, name_text, value_text
+from vlmbench.reporting.wording import signed
 
 # Each verdict has a symbol besides its colour; a hollow circle is no verdict.
 MARKS = {
@@ -42,7 +44,7 @@ def section(study: Study) -> Section | None:
                     plots.append((name_text(task), question, _figure(shown, metric, findings)))
     if not plots and not findings.methods:
         return None
-    body = rendered("gaps.html.j2", plots=plots, methods=_methods_table(findings), settings=study.settings)
+    body = rendered("gaps.html.j2", plots=plots, tables=_method_tables(findings), settings=study.settings)
     return Section("gaps", "Gaps", body)
 
 
@@ -86,15 +88,24 @@ def _figure(found: Sequence[Finding], metric: str, findings: Findings) -> Markup
 
 def _traces(verdict: str, ink: str, symbol: str, chosen: Sequence[tuple[str, Finding]]) -> list[dict[str, Any]]:
     """A lollipop's stick from 0, and its head with the interval."""
-    stick: dict[str, list[Any]] = {"x": [], "y": []}
+    stick: dict[str, list[Any]] = {"x": [], "y": [], "ids": []}
     for label, one in chosen:
         stick["x"] += [0, one.difference.estimate, None]
         stick["y"] += [label, label, None]
+        stick["ids"] += [" ".join(one.cells)] * 3
     tested = [one.difference for _, one in chosen]
     reach = [0.0 if math.isnan(each.high) else each.high - each.estimate for each in tested]
-    line = {"color": ink, "width": 2}
+    line = {"color": ink, "width": 7}  # wider and paler than the interval, which lies on it
     return [
-        {"type": "scatter", "mode": "lines", **stick, "line": line, "showlegend": False, "hoverinfo": "skip"},
+        {
+            "type": "scatter",
+            "mode": "lines",
+            **stick,
+            "line": line,
+            "opacity": 0.3,
+            "showlegend": False,
+            "hoverinfo": "skip",
+        },
         {
             "type": "scatter",
             "mode": "markers",
@@ -108,14 +119,42 @@ def _traces(verdict: str, ink: str, symbol: str, chosen: Sequence[tuple[str, Fin
     ]
 
 
-def _methods_table(findings: Findings) -> Markup | None:
-    if not findings.methods:
-        return None
-    tasks = dict.fromkeys(one.task for one in findings.methods)
-    grouped = [
-        (name_text(task), question, chosen)
-        for task in tasks
-        for question in QUESTIONS
-        if (chosen := [one for one in findings.methods if one.task == task and one.question is question])
+_COLUMNS = (
+    Column("Pair"),
+    Column("Domain", "name"),
+    Column("Method"),
+    Column("Seeds"),
+    Column("Metric"),
+    Column("Difference", "n"),
+    Column("Detectable", "n"),
+    Column("Patients", "n"),
+)
+
+
+def _method_tables(findings: Findings) -> list[tuple[str, str, int, Markup]]:
+    """Task, question, number of gaps and table."""
+    tables = []
+    for task in dict.fromkeys(one.task for one in findings.methods):
+        for question in QUESTIONS:
+            found = [one for one in findings.methods if one.task == task and one.question is question]
+            if found:
+                label = f"Gaps of each method, {name_text(task)}, {question.title}"
+                rows = [(one.cells, _method_row(one)) for one in found]
+                table = long_table(label, _COLUMNS, rows, "verdicts.csv, which paper=true writes")
+                tables.append((name_text(task), question.title, len(found), table))
+    return tables
+
+
+def _method_row(one: Finding) -> list[Cell]:
+    match, tested = one.matches[0], one.difference
+    spread = f"no interval: {tested.reason}" if math.isnan(tested.low) else interval_text(tested.low, tested.high)
+    return [
+        f"{one.place.generalist} − {one.place.specialist}",
+        where(match),
+        methods(match),
+        seeds(match),
+        name_text(one.metric),
+        ("n/a" if math.isnan(tested.estimate) else signed(tested.estimate), spread),
+        "n/a" if math.isnan(tested.detectable) else value_text(tested.detectable),
+        count_text(tested.n_groups),
     ]
-    return rendered("method_gaps.html.j2", grouped=grouped, where=where, methods=methods, seeds=seeds, nan=math.isnan)

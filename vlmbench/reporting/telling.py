@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
 
 from vlmbench.reporting.findings import Finding, Findings
 from vlmbench.reporting.questions import Match, Question
@@ -12,6 +11,12 @@ from vlmbench.reporting.text import count_text, name_text
 from vlmbench.reporting.wording import Verdict, caveats, claim, difference_text, need, p_text
 
 COMMON, MEDICAL = "the common models", "the medical models"
+_WORDS = {
+    "better": "The common model is better.",
+    "worse": "The common model is worse.",
+    "equivalent": "Equivalent.",
+    "cannot tell": "Cannot tell.",
+}
 _ORDER: tuple[Verdict, ...] = ("better", "worse", "equivalent", "cannot tell")
 
 
@@ -36,7 +41,7 @@ def seeds(match: Match) -> str:
     return f"{told[0]} each" if told[0] == told[1] else " against ".join(told)
 
 
-def test_text(one: Finding) -> str:
+def correction_text(one: Finding) -> str:
     """The p-value that goes with a verdict, after correction."""
     if math.isnan(one.p):
         return ""
@@ -66,31 +71,36 @@ def statement(one: Finding, findings: Findings) -> str:
         scene = f"On {where(match)}" + (f", both {match.left.method.label}" if same else "")
     said = claim(left, right, one.verdict, margin=settings.margin, plural=plural)
     numbers = f"{name_text(one.metric)} {difference_text(one.difference)}"
-    parts = [f"{scene}, {said}: {numbers}{_then(test_text(one))}."]
-    alpha = 1 - settings.confidence
-    if one.verdict in ("better", "worse") and one.p_equivalent <= alpha:
-        parts.append(f"The difference lies within ±{settings.margin:g}, where it counts as too small to matter.")
-    if one.verdict == "cannot tell":
-        parts.append(need(one.difference, one.needed, settings.margin, several=several))
-    parts += caveats(one.difference, one.verdict, one.p, alpha=alpha)
-    return " ".join(part for part in parts if part)
+    parts = [f"{scene}, {said}: {numbers}{_then(correction_text(one))}."]
+    return " ".join(part for part in [*parts, *_limits(one, findings)] if part)
 
 
-def short_answer(question: Question, task: str, findings: Findings) -> list[str]:
-    """The answer to a question in plain words, one a metric; empty where nothing was compared."""
+def short_answer(question: Question, task: str, findings: Findings) -> list[tuple[str, str]]:
+    """The answer to a question in a word and in sentences, one a metric; empty where nothing was compared."""
     answers = []
     for one in findings.overall(question, task):
         plural = len(_pairs(one)) > 1
         left, right = (COMMON, MEDICAL) if plural else (one.place.generalist, one.place.specialist)
         said = claim(left, right, one.verdict, margin=findings.settings.margin, plural=plural)
-        limits = [need(one.difference, one.needed, findings.settings.margin, several=len(one.matches) > 1)]
-        limits = [] if one.verdict != "cannot tell" else limits
-        limits += caveats(one.difference, one.verdict, one.p, alpha=1 - findings.settings.confidence)
-        numbers = f"{name_text(one.metric)} {difference_text(one.difference)}{_then(test_text(one))}"
+        numbers = f"{name_text(one.metric)} {difference_text(one.difference)}{_then(correction_text(one))}"
         sentence = f"{question.where}, {said} ({numbers}; {_span(one)}, {_patients(one, findings)})."
-        parts = [sentence, _spread(one, findings), *limits]
-        answers.append(" ".join(part for part in parts if part))
+        parts = [sentence, _spread(one, findings), *_limits(one, findings)]
+        word = _WORDS[one.verdict]
+        if len(one.matches) > 1 and one.verdict != "cannot tell":
+            word = f"On average: {word[0].lower()}{word[1:]}"
+        answers.append((word, " ".join(part for part in parts if part)))
     return answers
+
+
+def _limits(one: Finding, findings: Findings) -> list[str]:
+    """What limits a verdict."""
+    alpha, margin = 1 - findings.settings.confidence, findings.settings.margin
+    told = []
+    if one.verdict in ("better", "worse") and one.p_equivalent <= alpha:
+        told.append(f"The difference lies within ±{margin:g}, where it counts as too small to matter.")
+    if one.verdict == "cannot tell":
+        told.append(need(one.difference, one.needed, margin, several=len(one.matches) > 1))
+    return told + caveats(one.difference, one.verdict, one.p, alpha=alpha)
 
 
 def _spread(one: Finding, findings: Findings) -> str:
@@ -128,15 +138,12 @@ def _then(text: str) -> str:
     return f", {text}" if text else ""
 
 
-def refusals(findings: Findings) -> Sequence[tuple[str, str, str, str]]:
-    """Question, pair and domain, what, and why it was not compared."""
-    return [
-        (
-            one.place.question.title,
-            f"{one.place.generalist} and {one.place.specialist} on {one.place.domain}"
-            + (f", tuned on {one.place.trained_on}" if one.place.trained_on else ""),
-            one.what,
-            one.reason,
-        )
-        for one in findings.refused
-    ]
+def refusals(findings: Findings) -> list[tuple[str, str, str, str]]:
+    """Pair and domain, what was not compared, why, and for which questions."""
+    grouped: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    for one in findings.refused:
+        place = one.place
+        home = f", tuned on {place.trained_on}" if place.trained_on else ""
+        spot = f"{place.generalist} and {place.specialist} on {place.domain}{home}"
+        grouped[(spot, one.what, one.reason)].append(place.question.title)
+    return [(*key, "; ".join(dict.fromkeys(titles))) for key, titles in grouped.items()]

@@ -77,8 +77,8 @@ def need(difference: Difference, needed: float, margin: float, *, several: bool 
         return ""
     if needed <= difference.n_groups:
         return (
-            f"A difference of {margin:g} would have been found here; what there is lies too near 0 to be named and too "
-            f"near ±{margin:g} to be called equivalent."
+            f"A difference of {margin:g} would most likely have been found here; what there is lies too near 0 to be "
+            f"named and too near ±{margin:g} to be called equivalent."
         )
     return (
         f"To find a difference of {margin:g}, about {count_text(_up(needed))} patients{each} would be needed; here "
