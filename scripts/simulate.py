@@ -1,6 +1,6 @@
 """Prove by simulation that verdicts and intervals keep their promises, and write docs/statistics.md.
 
-    python scripts/simulate.py [--grids 1000] [--repetitions 1500] [--quick] [--seed 1] [--out docs/statistics.md]
+    python scripts/simulate.py [--grids 1000] [--repetitions 600] [--quick] [--seed 1] [--out docs/statistics.md]
 
 Worlds are drawn in which the truth is known, and go through the functions that the report calls. `--quick` is a tenth
 of the size, to see whether something broke.
@@ -187,8 +187,8 @@ def main() -> None:
     """Run everything, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--grids", type=int, default=1000)
-    parser.add_argument("--repetitions", type=int, default=1500)
-    parser.add_argument("--resamples", type=int, default=1000)
+    parser.add_argument("--repetitions", type=int, default=600)
+    parser.add_argument("--resamples", type=int, default=500)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("docs/statistics.md"))
