@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from vlmbench.records.identity import NOT_IDENTITY
@@ -14,6 +15,7 @@ from vlmbench.reporting.rows import Row
 RECIPE_PARTS = ("finetune", "trainer", "task", "domain")
 # What cannot change a result is no recipe: two sides may lie in different folders or run on different hardware. Of the
 # task everything stays, since intervals of another confidence are not for comparison.
+_SCALARS = (str, int, float, bool, type(None))
 NOT_RECIPE = frozenset(path for path in NOT_IDENTITY if path.startswith(("trainer.", "domain.")))
 
 
@@ -58,7 +60,17 @@ def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
             if path not in NOT_RECIPE:
                 yield from flatten(config[key], path)
     else:
-        yield prefix, json.dumps(config, sort_keys=True, default=str)
+        yield prefix, _scalar(type(config), config) if isinstance(config, _SCALARS) else _text(config)
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+@lru_cache(maxsize=4096)
+def _scalar(kind: type, value: Any) -> str:
+    """The text of a value that thousands of records share; 1, 1.0 and True are told apart by their kind."""
+    return _text(value)
 
 
 def recipe(row: Row, parts: Sequence[str] = RECIPE_PARTS) -> dict[str, str]:
@@ -107,6 +119,13 @@ def compare(rows: Sequence[Row]) -> tuple[list[Comparison], list[Refusal]]:
     both hold a value. Everything else that a declared pair could have been is refused with the reason.
     """
     cells = [row for row in rows if row.kind == "cell" and row.model and row.domain]
+    recipes = {id(row): recipe(row) for row in cells}
+
+    def between(left: Row, right: Row) -> list[str]:
+        if not (left.done and right.done):
+            return _obstacles(left, right)
+        return _obstacles(left, right) + differences(recipes[id(left)], recipes[id(right)])
+
     comparisons: list[Comparison] = []
     refusals: list[Refusal] = []
     paired: set[str] = set()
@@ -121,8 +140,8 @@ def compare(rows: Sequence[Row]) -> tuple[list[Comparison], list[Refusal]]:
             lefts, rights = sides[key]
             left_over = list(rights)
             for left in lefts:
-                best = min(rights, key=lambda right: len(obstacles(left, right)), default=None)
-                reasons = obstacles(left, best) if best else [f"no cell of {special} with the same settings and seed"]
+                best = min(rights, key=lambda right: len(between(left, right)), default=None)
+                reasons = between(left, best) if best else [f"no cell of {special} with the same settings and seed"]
                 if best in left_over:
                     left_over.remove(best)
                 if best and not reasons:
@@ -131,7 +150,7 @@ def compare(rows: Sequence[Row]) -> tuple[list[Comparison], list[Refusal]]:
                     refusals.append(Refusal(left, special, "; ".join(reasons)))
             for right in left_over:
                 reasons = (
-                    obstacles(lefts[0], right) if lefts else [f"no cell of {general} with the same settings and seed"]
+                    between(lefts[0], right) if lefts else [f"no cell of {general} with the same settings and seed"]
                 )
                 refusals.append(Refusal(right, general, "; ".join(reasons) or "its partner is already compared"))
     for name, pair in sorted({(row.model, row.pair) for row in cells if row.pair and row.model not in paired}):
@@ -142,6 +161,12 @@ def compare(rows: Sequence[Row]) -> tuple[list[Comparison], list[Refusal]]:
 
 def obstacles(left: Row, right: Row) -> list[str]:
     """Say why two cells of the same finetune, scope and domain must not be compared; empty where they may."""
+    found = _obstacles(left, right)
+    return found + differences(recipe(left), recipe(right)) if left.done and right.done else found
+
+
+def _obstacles(left: Row, right: Row) -> list[str]:
+    """Why two cells of the same finetune, scope, domain and seed must not be compared, recipes aside."""
     for row in (left, right):
         if not row.done:
             return [f"{row.model} failed"]
@@ -158,4 +183,4 @@ def obstacles(left: Row, right: Row) -> list[str]:
     fingerprints = left.text("data", "fingerprint"), right.text("data", "fingerprint")
     if fingerprints[0] != fingerprints[1]:
         found.append(f"data fingerprint: {fingerprints[0][:12] or 'absent'} against {fingerprints[1][:12] or 'absent'}")
-    return found + differences(recipe(left), recipe(right))
+    return found

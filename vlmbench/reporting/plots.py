@@ -24,7 +24,7 @@ def figure(
 
     Args:
         traces: Plotly traces as plain dicts. A trace whose points are cells names them in `ids`, the identity of each
-            point's record, so that the filters of the page reach it.
+            point's record, or several with a space between them, so that the filters of the page reach it.
         layout: Plotly's layout without colours of page, text and grid, which follow light and dark.
         caption: What is drawn, in a sentence, for everybody.
         described: What it shows, for those who cannot see it.

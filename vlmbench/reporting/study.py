@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlmbench.records.store import PREDICTIONS, RecordError, read_predictions
+from vlmbench.reporting.frames import Frames
 from vlmbench.reporting.load import Unreadable
 from vlmbench.reporting.rows import Row
 
@@ -63,18 +63,22 @@ class Study:
     settings: Settings = field(default_factory=Settings)
     lacking: dict[str, str] = field(default_factory=dict)
     memo: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    _frames: Frames | None = field(default=None, init=False, repr=False)
 
     def folder(self, row: Row) -> Path:
         """The directory of a row's record."""
         return (self.root / row.path).parent
 
     def predictions(self, row: Row) -> pd.DataFrame | None:
-        """A done row's predictions; None where they cannot be read, and then `lacking` says why."""
-        if not (self.folder(row) / PREDICTIONS).exists():
-            self.lacking[row.path] = "no predictions beside the record"
-            return None
-        try:
-            return read_predictions(self.folder(row))
-        except RecordError as error:
-            self.lacking[row.path] = str(error)
-            return None
+        """A done row's predictions; None where they cannot be read, and then `lacking` says why.
+
+        The first call reads those of all done rows, as far as they fit in memory. Tables are not to be changed in
+        place: they share columns with those of other cells.
+        """
+        if self._frames is None:
+            self._frames = Frames({done.path: self.folder(done) for done in self.rows if done.done})
+            self.lacking |= self._frames.lacking
+        frame = self._frames.get(row.path, self.folder(row))
+        if frame is None:
+            self.lacking[row.path] = self._frames.lacking[row.path]
+        return frame

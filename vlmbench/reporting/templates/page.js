@@ -115,7 +115,7 @@
     const [told, small] = Array.isArray(value) ? value : [value, ""];
     const made = element(first ? "th" : "td", kind);
     if (first) made.scope = "row";
-    if (kind === "code" || kind === "command") made.append(element("code", "", told));
+    if (told !== "n/a" && (kind === "code" || kind === "command")) made.append(element("code", "", told));
     else if (kind === "mark")
       made.append(element("span", `x line ${{ "ID†": "id", OOD: "ood" }[told] || "unknown"}`, told));
     else made.append(told === "n/a" ? element("span", "na", told) : told);
@@ -213,15 +213,17 @@
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: getComputedStyle(document.body).fontFamily, size: 12, ...out.font, color: text },
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: soft, activecolor: text },
       hoverlabel: { bgcolor: page, bordercolor: line, font: { color: text }, ...out.hoverlabel },
     };
   }
-  function kept(trace) {
-    if (!trace.ids) return trace;
-    const places = trace.ids.map((id, i) => (seen(id === null ? [] : numbersOf(String(id))) ? i : -1)).filter((i) => i >= 0);
-    if (places.length === trace.ids.length) return trace;
+  // Without its ids: plotly would take points of one id, such as two differences with one side in common, for one.
+  function kept({ ids, ...trace }) {
+    if (!ids) return trace;
+    const places = ids.map((id, i) => (seen(numbersOf(id)) ? i : -1)).filter((i) => i >= 0);
+    if (places.length === ids.length) return trace;
     const pick = (value) => {
-      if (Array.isArray(value)) return value.length === trace.ids.length ? places.map((i) => value[i]) : value;
+      if (Array.isArray(value)) return value.length === ids.length ? places.map((i) => value[i]) : value;
       if (value && typeof value === "object")
         return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, pick(inner)]));
       return value;
