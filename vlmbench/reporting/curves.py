@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from vlmbench.metrics.comparison import Contrast, Difference, contrast, holm
 from vlmbench.metrics.curves import interval_of_sizes, size_reaching
-from vlmbench.reporting.lines import Drawn, drawn, is_seeded, level, measured, seed_of
+from vlmbench.reporting.lines import Drawn, drawn, is_seeded, level, measured, seed_deviation, seed_of
 from vlmbench.reporting.marks import marks
 from vlmbench.reporting.ordering import order, variants
 from vlmbench.reporting.pairs import compare
@@ -181,7 +181,7 @@ def _needed(curve: Curve, level_of: Size, known: Mapping[str, Drawn], settings: 
 
     def noisy(one: Contrast) -> Any:
         # What another draw of seeds would move: their variance is that of the mean over them.
-        return one.draws + rng.normal(size=len(one.draws)) * math.sqrt(sum(variance for variance, _ in one.seed_parts))
+        return one.draws + rng.normal(size=len(one.draws)) * seed_deviation(one)
 
     drawn_sizes = size_reaching(sizes, [noisy(size.contrast) for size in curve.sizes], noisy(level_of.contrast))
     return (float(point[0]), *interval_of_sizes(drawn_sizes, settings.confidence))

@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from vlmbench.metrics.comparison import Contrast, Difference, assess, contrast
+from vlmbench.metrics.contrasts import Resampled
 from vlmbench.metrics.draws import Outcomes, draw, outcomes
 from vlmbench.metrics.parts import support
 from vlmbench.reporting.ordering import order, variants
@@ -172,7 +173,18 @@ def level(members: Sequence[Drawn], *, seeded: bool) -> Contrast:
     points = np.array([one.point for one in members])
     draws = np.stack([one.draws for one in members])
     n_groups = min(one.n_groups for one in members)
-    return contrast((points, draws), nothing, n_groups=n_groups, seeded=(seeded, False))
+    sides = (points, draws), nothing
+    return contrast(*sides, n_groups=n_groups, seeded=(seeded, False), test_set=members[0].examples)
+
+
+def unseeded(estimate: float, draws: Floats, n_groups: int) -> Contrast:
+    """Something drawn (R,) as a contrast that knows nothing of seeds."""
+    return Contrast(estimate, draws, n_groups, {"": Resampled(draws, n_groups - 1.0)})
+
+
+def seed_deviation(one: Contrast) -> float:
+    """Standard deviation that the choice of seeds adds to an estimate, as far as it is known."""
+    return max(0.0, sum(side.coefficient**2 * (side.spread - side.own) for side in one.seed_noise)) ** 0.5
 
 
 def measured(one: Contrast, settings: Settings, *, unit: bool = False) -> Difference:

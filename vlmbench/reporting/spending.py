@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vlmbench.metrics.comparison import Contrast, Difference, average
 from vlmbench.metrics.pareto import front
-from vlmbench.reporting.lines import Drawn, Line, drawn, is_seeded, level, lines_of, measured, seed_of
+from vlmbench.reporting.lines import Drawn, Line, drawn, is_seeded, level, lines_of, measured, seed_deviation, seed_of
 from vlmbench.reporting.rows import Row
 from vlmbench.reporting.study import Study
 from vlmbench.reporting.tables import PARTS
@@ -145,8 +145,9 @@ def _mean(lines: Sequence[Line], known: Mapping[str, Drawn]) -> Contrast:
 
 def _noisy(one: Contrast, place: int) -> NDArray[np.float64]:
     """Draws (R,) with the noise of seeds, as far as it is known, added to that of the resampled groups."""
-    deviation = sum(variance for variance, _ in one.seed_parts) ** 0.5
-    return one.draws + np.random.default_rng([seed_of("0" * 12), place]).normal(size=len(one.draws)) * deviation
+    return one.draws + np.random.default_rng([seed_of("0" * 12), place]).normal(size=len(one.draws)) * seed_deviation(
+        one
+    )
 
 
 def _cost(lines: Sequence[Line], name: str, memory: str) -> float | None:

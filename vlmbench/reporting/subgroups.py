@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmbench.metrics.attributes import NOT_KNOWN, in_order, named
-from vlmbench.metrics.comparison import Contrast, Difference, holm
+from vlmbench.metrics.comparison import Difference, contrast, holm
 from vlmbench.metrics.draws import Outcomes
 from vlmbench.metrics.fairness import LEAST_EACH, LEAST_GROUPS, Gap, Subgroups, by_subgroup, gap, rates
 from vlmbench.reporting.lines import (
@@ -22,6 +22,7 @@ from vlmbench.reporting.lines import (
     FEWEST,
     Line,
     base_of,
+    is_seeded,
     lines_of,
     measured,
     resamples_for,
@@ -150,12 +151,15 @@ def _compute(one: Entry, n_resamples: int, settings: Settings) -> None:
         return by_subgroup(cells, one.labels, one.names, seed=one.seed, **times)
 
     one.found = found = subgroups(one.outcomes)
-    parts = float(len(one.outcomes) - 1)
+    points, draws = found.by_seed
+    nothing, seeded = (np.zeros(1), np.zeros((1, n_resamples))), (is_seeded(one.line.first), False)
     one.levels = tuple(
         None
-        if math.isnan(point)
-        else measured(Contrast(point, draws, int(n), ((spread, parts),) if spread > 0 else ()), settings, unit=True)
-        for point, draws, n, spread in zip(found.points, found.draws, found.n_groups, found.seed_spread, strict=True)
+        if np.isnan(points[:, s]).any()
+        else measured(
+            contrast((points[:, s], draws[:, s]), nothing, n_groups=int(n), seeded=seeded), settings, unit=True
+        )
+        for s, n in enumerate(found.n_groups)
     )
     one.gap = gap(found, confidence=settings.confidence)
     binary = [rates(cell) for cell in one.outcomes]
