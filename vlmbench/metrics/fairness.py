@@ -33,19 +33,36 @@ class Subgroups:
         names: Of the S subgroups, in their order.
         n_examples: (S,) of each.
         n_groups: (S,) patients among whom the metric can vary.
-        points: (S,) NaN where a subgroup is too small.
-        draws: (S, R) on shared resamples of patients.
-        seed_spread: (S,) variance of the mean over seeds, 0 for one seed.
+        by_seed: Of each seed points (K, S), NaN where a subgroup is too small, and draws (K, S, R) on shared resamples
+            of patients.
         permuted: (P,) gaps when patients swap subgroups.
     """
 
     names: tuple[str, ...]
     n_examples: NDArray[np.int64]
     n_groups: NDArray[np.int64]
-    points: Floats
-    draws: Floats
-    seed_spread: Floats
+    by_seed: tuple[Floats, Floats]
     permuted: Floats
+
+    @property
+    def points(self) -> Floats:
+        """(S,) mean over seeds."""
+        return np.asarray(self.by_seed[0].mean(axis=0))
+
+    @property
+    def draws(self) -> Floats:
+        """(S, R) mean over seeds."""
+        return np.asarray(self.by_seed[1].mean(axis=0))
+
+    @property
+    def seed_spread(self) -> Floats:
+        """(S,) variance that the choice of seeds adds to the mean, without each seed's own noise of examples."""
+        points, draws = self.by_seed
+        n = len(points)
+        if n < 2:
+            return np.zeros(points.shape[1])
+        own = (draws - draws.mean(axis=0)).var(axis=2, ddof=1).sum(axis=0) / (n - 1)
+        return np.asarray(np.maximum(points.var(axis=0, ddof=1) - own, 0) / n)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,17 +134,15 @@ def by_subgroup(
         return np.array(rows)
 
     points = all_of(whole)[:, :, 0]
-    parts = [all_of(weights).mean(axis=0) for weights in resample(codes, n_resamples, seed)]
-    spread = points.var(axis=0, ddof=1) / len(cells) if len(cells) > 1 else np.zeros(len(names))
+    parts = [all_of(weights) for weights in resample(codes, n_resamples, seed)]
+    draws = np.concatenate([*parts, np.zeros((len(cells), len(names), 0))], axis=2)
     kept = [name for name, ok in zip(names, usable, strict=True) if ok]
     permuted = permuted_gaps(cells, labels, kept, codes, n_permutations, seed) if len(kept) > 1 else np.zeros(0)
     return Subgroups(
         names=tuple(names),
         n_examples=np.array([int(mask.sum()) for mask in masks]),
         n_groups=supports,
-        points=points.mean(axis=0),
-        draws=np.concatenate([*parts, np.zeros((len(names), 0))], axis=1),
-        seed_spread=spread,
+        by_seed=(points, draws),
         permuted=permuted,
     )
 

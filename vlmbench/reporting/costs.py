@@ -81,7 +81,7 @@ def _shown(one: Budget, name: str) -> tuple[Markup, str]:
     if len(priced) < 2:
         return Markup(), "fewer than two models and methods have it on record"
     places = _places([price for _, price in priced])
-    traces = []
+    traces: list[dict[str, Any]] = []
     for (spent, price), x, style in zip(priced, places, marks([s.first.first for s, _ in priced]), strict=True):
         level, share = spent.level, spent.share[name]
         known = not math.isnan(level.low)

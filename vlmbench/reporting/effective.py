@@ -13,10 +13,10 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-from vlmbench.metrics.comparison import Contrast, Difference
+from vlmbench.metrics.comparison import Difference
 from vlmbench.metrics.robustness import Trend, effective
 from vlmbench.reporting.corruptions import Damaged, scores
-from vlmbench.reporting.lines import Drawn, Line, is_seeded, level, measured
+from vlmbench.reporting.lines import Drawn, Line, is_seeded, level, measured, unseeded
 from vlmbench.reporting.marks import marks
 from vlmbench.reporting.plots import figure
 from vlmbench.reporting.study import Settings
@@ -129,10 +129,10 @@ def _shift(key: tuple[str, ...], places: Sequence[Place], drawn: Mapping[str, Dr
         trend, baseline = effective(*sides, np.ones(len(places), dtype=bool), n), "all models and methods here"
     rows = []
     for place, x, y, above, draws in zip(places, home, away, trend.above, trend.draws, strict=True):
-        told = [measured(Contrast(v[0], v[1:], place.n_groups), settings, unit=True) for v in (x, y)]
+        told = [measured(unseeded(v[0], v[1:], place.n_groups), settings, unit=True) for v in (x, y)]
         known = not math.isnan(above)
         rows.append(
-            (place, told[0], told[1], measured(Contrast(above, draws, place.n_groups), settings) if known else None)
+            (place, told[0], told[1], measured(unseeded(above, draws, place.n_groups), settings) if known else None)
         )
     task, metric, domain, elsewhere = key
     plot = _plot(key, places, trend, n)

@@ -13,9 +13,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from vlmbench.metrics.comparison import Contrast, Difference, assess, contrast
+from vlmbench.metrics.contrasts import Resampled
 from vlmbench.metrics.draws import Outcomes, draw, outcomes
 from vlmbench.metrics.parts import support
 from vlmbench.reporting.ordering import order, variants
@@ -23,6 +25,7 @@ from vlmbench.reporting.rows import Row
 from vlmbench.reporting.study import Settings, Study
 
 Floats = NDArray[np.float64]
+ATTRIBUTE = "attribute_"  # begins the columns of predictions that hold one
 #: Examples that a section may draw in all: what two cores rank in two seconds.
 BUDGET = 100_000_000
 #: A standard error from so many resamples is right within 5 % (its own is 1 / sqrt(2 R) of it).
@@ -87,45 +90,76 @@ def resamples_for(settings: Settings, examples: float) -> int:
     return int(min(settings.resamples, max(FEWEST, BUDGET // max(examples, 1))))
 
 
-def outcomes_of(study: Study, row: Row) -> Outcomes | None:
+@dataclass(frozen=True, slots=True)
+class Tested:
+    """What the sections keep of a cell's predictions.
+
+    Attributes:
+        outcomes: Of its primary metric.
+        test_set: The same for cells that were tested on the same examples, whatever was done to their images.
+        attributes: (N, A) of the examples, in the order of the outcomes.
+    """
+
+    outcomes: Outcomes
+    test_set: str
+    attributes: pd.DataFrame
+
+
+def tested(study: Study, row: Row) -> Tested | None:
     """Return what a row's predictions give for its primary metric; None, and the reason in `study.lacking`."""
+    known: dict[str, Tested | None] = study.memo.setdefault("tested", {})
+    if row.path not in known:
+        known[row.path] = _tested(study, row)
+    return known[row.path]
+
+
+def _tested(study: Study, row: Row) -> Tested | None:
     frame = study.predictions(row)
     if frame is None:
         return None
     try:
         multi_label = row.scalar("data", "multi_label") is True
-        return outcomes(frame, row.task, row.primary_metric, multi_label=multi_label)
+        made = outcomes(frame, row.task, row.primary_metric, multi_label=multi_label)
     except (ValueError, KeyError) as error:
         study.lacking[row.path] = f"its predictions do not give {row.primary_metric}: {error}"
         return None
+    # The same names in another domain are other examples.
+    text = "\n".join([base_of(row), *made.example_ids, "", *made.groups])
+    name = hashlib.sha256(text.encode(errors="replace")).hexdigest()
+    columns = [column for column in map(str, frame.columns) if column.startswith(ATTRIBUTE)]
+    attributes = frame.sort_values("example_id", kind="stable")[columns]
+    # Kept once for all cells of a test set: thousands of cells hold the same names.
+    first: Tested = study.memo.setdefault("test sets", {}).setdefault(name, Tested(made, name, attributes))
+    shared = dataclasses.replace(made, example_ids=first.outcomes.example_ids, groups=first.outcomes.groups)
+    return Tested(shared, name, first.attributes)
 
 
-def drawn(study: Study, rows: Sequence[Row]) -> dict[str, Drawn]:
+def base_of(row: Row) -> str:
+    """Return the domain without what is said of fewer training examples or worse images."""
+    return row.domain.partition("~")[0].partition("@")[0]
+
+
+def drawn(study: Study, rows: Iterable[Row]) -> dict[str, Drawn]:
     """Draw the primary metric of rows; what cannot be drawn is left out, with the reason in `study.lacking`.
+
+    All sections draw equally often, and each row once, so that a level has one interval wherever it stands.
 
     Returns:
         By the path of the record.
     """
+    known: dict[str, Drawn] = study.memo.setdefault("drawn", {})
+    wanted = list(rows)
     found: dict[tuple[str, str], list[tuple[Row, Outcomes]]] = defaultdict(list)
-    examples = 0
-    for row in rows:
-        made = outcomes_of(study, row)
+    for row in wanted:
+        made = None if row.path in known else tested(study, row)
         if made is not None:
-            found[made.metric, test_set(made)].append((row, made))
-            examples += len(made.groups)
-    out = {}
-    n_resamples = resamples_for(study.settings, examples)
+            found[made.outcomes.metric, made.test_set].append((row, made.outcomes))
+    n_resamples = resamples_for(study.settings, sum(row.number("n", "examples") or 0 for row in study.rows))
     for (_, name), members in found.items():
         points, draws = draw([one for _, one in members], n_resamples=n_resamples, seed=seed_of(name))
         for (row, one), point, values in zip(members, points, draws, strict=True):
-            out[row.path] = Drawn(float(point), values, support(one), name)
-    return out
-
-
-def test_set(one: Outcomes) -> str:
-    """Return what is the same for cells that were tested on the same examples."""
-    text = "\n".join([*one.example_ids, "", *one.groups])
-    return hashlib.sha256(text.encode(errors="replace")).hexdigest()
+            known[row.path] = Drawn(float(point), values, support(one), name)
+    return {row.path: known[row.path] for row in wanted if row.path in known}
 
 
 def seed_of(test: str) -> int:
@@ -139,7 +173,18 @@ def level(members: Sequence[Drawn], *, seeded: bool) -> Contrast:
     points = np.array([one.point for one in members])
     draws = np.stack([one.draws for one in members])
     n_groups = min(one.n_groups for one in members)
-    return contrast((points, draws), nothing, n_groups=n_groups, seeded=(seeded, False))
+    sides = (points, draws), nothing
+    return contrast(*sides, n_groups=n_groups, seeded=(seeded, False), test_set=members[0].examples)
+
+
+def unseeded(estimate: float, draws: Floats, n_groups: int) -> Contrast:
+    """Something drawn (R,) as a contrast that knows nothing of seeds."""
+    return Contrast(estimate, draws, n_groups, {"": Resampled(draws, n_groups - 1.0)})
+
+
+def seed_deviation(one: Contrast) -> float:
+    """Standard deviation that the choice of seeds adds to an estimate, as far as it is known."""
+    return max(0.0, sum(side.coefficient**2 * (side.spread - side.own) for side in one.seed_noise)) ** 0.5
 
 
 def measured(one: Contrast, settings: Settings, *, unit: bool = False) -> Difference:

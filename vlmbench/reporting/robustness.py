@@ -188,8 +188,9 @@ def _plot(metric: str, domain: str, kinds: Sequence[str], rows: Sequence[Lost]) 
         "grid": {"rows": lines, "columns": min(3, len(kinds)), "pattern": "independent"},
     }
     for panel, kind in enumerate(kinds, start=1):
-        layout[f"xaxis{panel}"] = {"title": {"text": f"severity of {kind}"}, "dtick": 1}
-        layout[f"yaxis{panel}"] = {"matches": "y"} if panel > 1 else {"title": {"text": metric}}
+        number = panel if panel > 1 else ""  # plotly's layout has no xaxis1
+        layout[f"xaxis{number}"] = {"title": {"text": f"severity of {kind}"}, "dtick": 1}
+        layout[f"yaxis{number}"] = {"matches": "y"} if panel > 1 else {"title": {"text": metric}}
     caption = f"{metric} on {domain} as images get worse; 0 is clean. Dashed lines are specialists."
     table = rendered("robustness_conditions.html.j2", rows=rows)
     return figure(traces, layout, caption=caption, described=f"{caption} The numbers are below.", table=table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Sequence
@@ -12,26 +13,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmbench.metrics.attributes import NOT_KNOWN, in_order, named
-from vlmbench.metrics.comparison import Contrast, Difference, SeedNoise, holm
+from vlmbench.metrics.comparison import Difference, contrast, holm
 from vlmbench.metrics.draws import Outcomes
 from vlmbench.metrics.fairness import LEAST_EACH, LEAST_GROUPS, Gap, Subgroups, by_subgroup, gap, rates
 from vlmbench.reporting.lines import (
+    ATTRIBUTE,
     BUDGET,
     FEWEST,
     Line,
+    base_of,
+    is_seeded,
     lines_of,
     measured,
-    outcomes_of,
     resamples_for,
     seed_of,
-    test_set,
+    tested,
 )
 from vlmbench.reporting.marks import marks
 from vlmbench.reporting.plots import figure
 from vlmbench.reporting.section import Section, rendered
 from vlmbench.reporting.study import Settings, Study
-
-PREFIX = "attribute_"
 
 
 @dataclass
@@ -41,6 +42,8 @@ class Entry:
     Attributes:
         outcomes: Of each seed.
         labels: (N,) subgroup of each example.
+        seed: Of the resamples of the test set.
+        names: Of the subgroups, in order.
         levels: Of each subgroup of the table, or None where it is too small here.
         gap: None where fewer than two subgroups have a number.
         p_holm: Of the gap, corrected over the section.
@@ -50,7 +53,8 @@ class Entry:
     line: Line
     outcomes: list[Outcomes]
     labels: NDArray[np.str_]
-    names: tuple[str, ...] = ()
+    seed: int
+    names: tuple[str, ...]
     found: Subgroups | None = None
     levels: tuple[Difference | None, ...] = ()
     gap: Gap | None = None
@@ -74,7 +78,7 @@ class Table:
 
 def section(study: Study) -> Section | None:
     """Metrics by subgroup of every attribute that predictions carry; None where none does."""
-    entries, left_out = _within_budget(_entries(study))
+    entries, left_out = _entries(study)
     if not entries:
         return None
     work = sum(_work(one) for group in entries.values() for one in group)
@@ -99,43 +103,41 @@ def section(study: Study) -> Section | None:
     return Section("subgroups", "Subgroups of patients", body)
 
 
-def _entries(study: Study) -> dict[tuple[str, ...], list[Entry]]:
-    """By task, metric, domain and attribute."""
+def _entries(study: Study) -> tuple[dict[tuple[str, ...], list[Entry]], int]:
+    """Return what can be computed in seconds by task, metric, domain and attribute, and how many lines cannot.
+
+    The first lines of every domain come before the last of any.
+    """
     rows = [row for row in study.rows if row.kind == "cell" and row.done and row.task in ("diagnosis", "vqa")]
-    out: dict[tuple[str, ...], list[Entry]] = defaultdict(list)
-    for line in lines_of(row for row in rows if not {"@", "~"} & set(row.domain)):
-        frame = study.predictions(line.first)
-        if frame is None or not any(str(name).startswith(PREFIX) for name in frame.columns):
-            continue
-        made = [one for row in line.rows if (one := outcomes_of(study, row)) is not None]
-        if not made:
-            continue
-        made = [one for one in made if test_set(one) == test_set(made[0])]
-        frame = frame.sort_values("example_id", kind="stable")
-        for column in (name for name in map(str, frame.columns) if name.startswith(PREFIX)):
-            attribute = column.removeprefix(PREFIX)
-            recorded = list(line.first.mapping("data", "subgroups", attribute))
-            labels = named(frame[column], recorded)
-            names = tuple(in_order(set(labels) - {NOT_KNOWN}))
-            if len(names) > 1:
-                key = (line.first.task, line.first.primary_metric, line.first.domain, attribute)
-                out[key].append(Entry(line, made, labels, names))
+    by_domain: dict[tuple[str, ...], list[Line]] = defaultdict(list)
+    for line in lines_of(row for row in rows if row.domain == base_of(row)):
+        by_domain[line.first.task, line.first.primary_metric, line.first.domain].append(line)
+    out: dict[tuple[str, ...], list[Entry]] = {}
+    work, left_out = 0, 0
+    for group in itertools.zip_longest(*by_domain.values()):
+        for line in filter(None, group):
+            made = _of_line(study, line) if work * FEWEST <= BUDGET else None
+            left_out += made is None
+            for attribute, one in (made or {}).items():
+                first = line.first
+                out.setdefault((first.task, first.primary_metric, first.domain, attribute), []).append(one)
+                work += _work(one)
+    return dict(sorted(out.items())), left_out
+
+
+def _of_line(study: Study, line: Line) -> dict[str, Entry]:
+    """Return one line by attribute; nothing where no attribute has two values."""
+    made = [one for row in line.rows if (one := tested(study, row)) is not None]
+    out = {}
+    for column in made[0].attributes if made else ():
+        attribute = str(column).removeprefix(ATTRIBUTE)
+        recorded = list(line.first.mapping("data", "subgroups", attribute))
+        labels = named(made[0].attributes[column], recorded)
+        names = tuple(in_order(set(labels) - {NOT_KNOWN}))
+        if len(names) > 1:
+            same = [one.outcomes for one in made if one.test_set == made[0].test_set]
+            out[attribute] = Entry(line, same, labels, seed_of(made[0].test_set), names)
     return out
-
-
-def _within_budget(entries: dict[tuple[str, ...], list[Entry]]) -> tuple[dict[tuple[str, ...], list[Entry]], int]:
-    """Keep what can be computed in seconds, the first lines of every table before the last of any."""
-    kept: dict[tuple[str, ...], list[Entry]] = {key: [] for key in entries}
-    work, left_out = 0.0, 0
-    for place in range(max(map(len, entries.values()), default=0)):
-        for key, group in entries.items():
-            if place < len(group):
-                work += _work(group[place]) * FEWEST
-                if work <= 2 * BUDGET:
-                    kept[key].append(group[place])
-                else:
-                    left_out += 1
-    return {key: group for key, group in kept.items() if group}, left_out
 
 
 def _work(one: Entry) -> int:
@@ -144,21 +146,20 @@ def _work(one: Entry) -> int:
 
 
 def _compute(one: Entry, n_resamples: int, settings: Settings) -> None:
-    seed = seed_of(test_set(one.outcomes[0]))
-
     def subgroups(cells: Sequence[Outcomes]) -> Subgroups:
         times = {"n_resamples": n_resamples, "n_permutations": n_resamples}
-        return by_subgroup(cells, one.labels, one.names, seed=seed, **times)
+        return by_subgroup(cells, one.labels, one.names, seed=one.seed, **times)
 
     one.found = found = subgroups(one.outcomes)
-    parts = float(len(one.outcomes) - 1)
+    points, draws = found.by_seed
+    nothing, seeded = (np.zeros(1), np.zeros((1, n_resamples))), (is_seeded(one.line.first), False)
     one.levels = tuple(
         None
-        if math.isnan(point)
+        if np.isnan(points[:, s]).any()
         else measured(
-            Contrast(point, draws, int(n), (SeedNoise(spread, parts),) if spread > 0 else ()), settings, unit=True
+            contrast((points[:, s], draws[:, s]), nothing, n_groups=int(n), seeded=seeded), settings, unit=True
         )
-        for point, draws, n, spread in zip(found.points, found.draws, found.n_groups, found.seed_spread, strict=True)
+        for s, n in enumerate(found.n_groups)
     )
     one.gap = gap(found, confidence=settings.confidence)
     binary = [rates(cell) for cell in one.outcomes]
