@@ -15,7 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-CHROMIUM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), "")
+CHROMIUM = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
+)
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--disable-extensions", "--remote-debugging-pipe"),
@@ -139,7 +141,9 @@ class Browser:
     def _note(self, told: dict[str, Any]) -> None:
         method, event = told.get("method"), told.get("params", {})
         notes: dict[str, Callable[[], str]] = {
-            "Runtime.exceptionThrown": lambda: f"exception: {event['exceptionDetails']['exception'].get('description')}",
+            "Runtime.exceptionThrown": lambda: (
+                f"exception: {event['exceptionDetails']['exception'].get('description')}"
+            ),
             "Runtime.consoleAPICalled": lambda: (
                 f"{event['type']}: {event['args']}" if event["type"] in ("error", "warning", "assert") else ""
             ),

@@ -91,7 +91,9 @@ def opened(page: Path, repetitions: int) -> tuple[dict[str, float | str], list[s
             )
             browser.run("new Promise((done) => setTimeout(done, 1500))")  # plotly is unpacked while nothing happens
             for name, script in (("filter_ms", FILTER), ("open_table_ms", OPEN)):
-                taken[name].append(browser.run(f"(() => {{ const t = performance.now(); {script}; return {FRAME} }})()"))
+                taken[name].append(
+                    browser.run(f"(() => {{ const t = performance.now(); {script}; return {FRAME} }})()")
+                )
             browser.run("document.getElementById('cost')?.scrollIntoView()")
             browser.run("new Promise((done) => setTimeout(done, 3000))")
             messages += browser.messages
