@@ -84,7 +84,7 @@ def make_record(
             "n_groups": 80,
             "confidence": 0.95,
             "seed": 0,
-            "method": "percentile cluster bootstrap",
+            "method": "cluster bootstrap, t on the logit scale",
         },
         "n": {"examples": 200, "groups": 80},
         "selection": {"metric": f"val/{primary}", "value": centre + 0.01, "epoch": 4},

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import special, stats
 from sklearn import metrics as sk
 
 from vlmbench.metrics import bootstrap, diagnosis, weighted
@@ -73,8 +74,10 @@ def test_means_equal_a_plain_loop():
     result = intervals({"m": values}, groups, n_resamples=50, confidence=0.8, seed=5)["metrics"]["m"]
     codes = np.unique(groups.astype(str), return_inverse=True)[1]
     loop = [np.nanmean(values.repeat(w.astype(int))) for w in np.concatenate(list(bootstrap.resample(codes, 50, 5)))]
+    # Twelve groups: their spread times 12 / 11, and Student's t of 11 degrees of freedom.
+    expected = stats.t.interval(0.8, 11, np.nanmean(values), np.std(loop, ddof=1) * np.sqrt(12 / 11))
     assert result["value"] == pytest.approx(np.nanmean(values))
-    assert [result["low"], result["high"]] == pytest.approx(np.quantile(loop, [0.1, 0.9]))
+    assert [result["low"], result["high"]] == pytest.approx(expected)
     assert (result["n_resamples"], result["undefined"]) == (50, 0)
     assert "reason" not in result
 
@@ -96,8 +99,28 @@ def test_interval_covers_the_mean_of_grouped_normal_data():
         values = rng.normal(size=50)[groups] + rng.normal(size=200)
         result = intervals({"m": values}, groups, n_resamples=300, seed=seed)["metrics"]["m"]
         covered.append(result["low"] <= 0 <= result["high"])
-    # 95% less the known shortfall of the percentile interval at 50 groups, with three standard errors of 200 trials.
-    assert 0.88 <= np.mean(covered) <= 0.99
+    # Three standard errors of 200 trials.
+    assert 0.90 <= np.mean(covered) <= 0.99
+
+
+def test_without_ties_to_resampling_the_interval_is_the_t_interval_of_scipy():
+    values = np.random.default_rng(8).normal(size=30)
+    result = intervals({"m": values}, np.arange(30), n_resamples=20_000)["metrics"]["m"]
+    expected = stats.t.interval(0.95, 29, values.mean(), stats.sem(values))
+    assert [result["low"], result["high"]] == pytest.approx(expected, abs=0.02)
+
+
+def test_a_share_has_its_interval_on_the_logit_scale_and_certainty_has_width():
+    right = np.r_[np.ones(18), np.zeros(2)]
+    metrics = intervals({"m": right, "all": np.ones(20), "none": np.zeros(20)}, np.arange(20), n_resamples=20_000)[
+        "metrics"
+    ]
+    error = stats.sem(right) / (0.9 * 0.1)
+    expected = special.expit(stats.t.interval(0.95, 19, special.logit(0.9), error))
+    assert [metrics["m"]["low"], metrics["m"]["high"]] == pytest.approx(expected, abs=0.01)
+    exact = stats.binomtest(20, 20).proportion_ci(method="exact")
+    assert [metrics["all"]["low"], metrics["all"]["high"]] == pytest.approx([exact.low, exact.high])
+    assert [metrics["none"]["low"], metrics["none"]["high"]] == pytest.approx([1 - exact.high, 1 - exact.low])
 
 
 def test_copies_within_a_group_widen_the_interval():
@@ -156,7 +179,7 @@ def test_facts_are_told():
     assert facts == {
         "metrics": {},
         "bootstrap": {
-            "method": "percentile cluster bootstrap",
+            "method": "cluster bootstrap, t on the logit scale",
             "unit": "group",
             "n_groups": 2,
             "n_examples": 3,

@@ -44,7 +44,9 @@ def test_the_section_says_how_many_labels_the_specialist_saves(tmp_path):
                 write_cell(tmp_path, frame, model, domain, finetune="linear_probe", scope="", seed=seed, data=data)
     rows, _ = load_rows(tmp_path)
     study = Study(tmp_path, rows, settings=Settings(resamples=300))
-    body = curves.section(study).body
+    made = curves.section(study)
+    assert made is not None
+    body = made.body
     start = body.index("Labels that the specialist saves")
     told = body[body.index("<tbody>", start) :].split("<tr ")[1:]
     assert len(told) == 3

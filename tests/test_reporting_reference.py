@@ -1,10 +1,12 @@
 """Published numbers beside ours: planted at them, the differences are zero; what is no reference value is refused."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from synthetic_records import make_record, write_record
-from synthetic_study import write_cell
+from synthetic_study import vqa_frame, write_cell
 
 from vlmbench.catalogue.read import group_files, model_files
 from vlmbench.reporting.load import load_rows
@@ -28,6 +30,10 @@ def planted(auroc: float) -> pd.DataFrame:
     return pd.DataFrame({"example_id": names, "group": names, "target": target, "score_0": 1 - score, "score_1": score})
 
 
+def study_of(root: Path) -> Study:
+    return Study(root, load_rows(root)[0], settings=Settings(against="published"))
+
+
 def test_planted_at_the_published_aurocs_all_144_differences_are_zero(tmp_path):
     wanted = [r for r in PUBLISHED if r.names["source"] == "authors_2026_csv" and r.names["task"] == "diagnosis"]
     assert len(wanted) == 144
@@ -35,8 +41,8 @@ def test_planted_at_the_published_aurocs_all_144_differences_are_zero(tmp_path):
         frame = planted(item.value / 100)
         scope = "vision" if item.finetune == "lora" else ""
         write_cell(tmp_path, frame, item.model, item.domain, finetune=item.finetune, scope=scope, resamples=2)
-    study = Study(tmp_path, load_rows(tmp_path)[0], settings=Settings(against="published"))
-    found = beside(study.rows, wanted)
+    study = study_of(tmp_path)
+    found = beside(study, wanted)
     assert [item.difference for item in found.compared] == [0.0] * 144
     assert all("outside theirs" not in item.inside for item in found.compared)
     made = section(study)
@@ -49,7 +55,7 @@ def test_planted_at_the_published_aurocs_all_144_differences_are_zero(tmp_path):
 def test_a_planted_difference_shows_with_its_sign(tmp_path):
     (item,) = [r for r in PUBLISHED if (r.names["source"], r.line) == ("authors_2026_csv", PUBLISHED[0].line)]
     write_cell(tmp_path, planted(item.value / 100 - 0.05), item.model, item.domain + ".study", finetune=item.finetune)
-    (found,) = beside(load_rows(tmp_path)[0], [item]).compared
+    (found,) = beside(study_of(tmp_path), [item]).compared
     assert found.difference == -5.0
     assert "another number of test examples" in found.notes
 
@@ -65,7 +71,7 @@ def test_rows_that_are_no_reference_values_are_refused_and_never_compared(tmp_pa
     }
     for model, domain in (("gemini", "slake"), ("o3", "pathvqa"), ("o3", "slake")):
         write_record(tmp_path, make_record(model, domain, task="vqa", finetune="zero_shot", scope=""))
-    found = beside(load_rows(tmp_path)[0], PUBLISHED)
+    found = beside(study_of(tmp_path), PUBLISHED)
     assert {(item.row.model, item.row.domain) for item in found.compared} == {("o3", "slake")}
     assert len(found.refused) == sum(bool(r.refused) for r in PUBLISHED)
 
@@ -116,6 +122,27 @@ def test_an_own_file_with_our_names_is_compared(tmp_path):
     path = tmp_path / "theirs.csv"
     path.write_text(f"{HEADER}\nearlier,diagnosis,tiny_clip,,lora,phantom_oct,auroc,81.0,70,90,\n")
     write_record(tmp_path, make_record(domain="phantom_oct", value=0.8349))
-    (found,) = beside(load_rows(tmp_path)[0], read_references(str(path))).compared
+    (found,) = beside(study_of(tmp_path), read_references(str(path))).compared
     assert found.difference == 2.5
     assert found.inside.startswith("ours in theirs")
+
+
+def test_answers_are_scored_by_the_published_convention(tmp_path):
+    (item,) = [
+        r
+        for r in PUBLISHED
+        if (r.model, r.domain, r.finetune, r.names["metric"])
+        == ("llava", "slake", "zero_shot", "closed_accuracy_substring")
+    ]
+    frame = vqa_frame(120, 0.64, noise=1)
+    closed = frame["answer_type"] == "closed"
+    frame.loc[closed, "prediction"] = [f"it is {word}, not normal" for word in frame.loc[closed, "prediction"]]
+    write_cell(tmp_path, frame, item.model, item.domain, task="vqa", finetune="zero_shot", scope="", resamples=2)
+    (found,) = beside(study_of(tmp_path), [item]).compared
+    # "no" is in "not" and in "normal": every "no" counts as right, by the published convention.
+    no = frame["answer"] == "no"
+    right = no | np.array([answer in text for answer, text in zip(frame["answer"], frame["prediction"], strict=True)])
+    assert found.estimate.value == pytest.approx(right[closed].mean())
+    assert found.difference == round(round(100 * right[closed].mean(), 1) - 64.0, 1)
+    assert found.estimate.interval is not None
+    assert (item.value, item.examples, found.examples) == (64.0, 416, closed.sum())

@@ -1,4 +1,4 @@
-"""A stand-in for W&B's server on loopback: as much of its HTTP and GraphQL as a run, an artifact and `wandb sync` ask."""
+"""A stand-in for W&B's server on loopback: as much of its API as a run, an artifact and `wandb sync` ask."""
 
 from __future__ import annotations
 
@@ -53,6 +53,7 @@ class WandbServer:
         runs: By id.
         artifacts: Every version.
         asked: Names of the GraphQL operations and paths, in order.
+        errors: What was asked in a way that it does not know.
         faults: Part of a path or operation to the statuses that its next requests get; 0 drops the connection.
     """
 
@@ -63,7 +64,7 @@ class WandbServer:
         self.stored: dict[str, bytes] = {}
         self.asked: list[str] = []
         self.faults: dict[str, list[int]] = defaultdict(list)
-        self.views: list[dict[str, Any]] = []
+        self.errors: list[str] = []
         self.url = ""
 
     def environment(self) -> dict[str, str]:
@@ -85,7 +86,7 @@ class WandbServer:
                     return statuses.pop(0)
         return None
 
-    def answer(self, operation: str, query: str, given: dict[str, Any]) -> dict[str, Any]:
+    def answer(self, operation: str, given: dict[str, Any]) -> dict[str, Any]:
         """Answer one GraphQL operation."""
         with self.lock:
             method = getattr(self, f"_{operation}", None)
@@ -169,9 +170,14 @@ class WandbServer:
     def _MarkRunFilesUploaded(self, given: dict[str, Any]) -> dict[str, Any]:
         return {"markRunFilesUploaded": {"success": True}}
 
+    def _ArtifactType(self, given: dict[str, Any]) -> dict[str, Any]:
+        name = given["name"].partition(":")[0]
+        types = [artifact.type for artifact in self.artifacts if artifact.collection == name]
+        return {"project": {"artifact": {"artifactType": {"name": types[0]}} if types else None}}
+
     def _CreateArtifact(self, given: dict[str, Any]) -> dict[str, Any]:
         asked = given["input"]
-        (name,) = {asked["artifactCollectionName"]}
+        name = asked["artifactCollectionName"]
         same = [a for a in self.artifacts if a.collection == name and a.committed]
         found = next((a for a in same if a.digest == asked["digest"]), None)
         if found is None:  # the same files again are the same version
@@ -191,6 +197,7 @@ class WandbServer:
         edges = [
             {
                 "node": {
+                    "name": asked["name"],
                     "storagePath": f"wandb_artifacts/{asked['name']}",
                     "uploadUrl": f"{self.url}/put/artifact/{asked['artifactID']}/{asked['name']}",
                     "uploadHeaders": [],
@@ -198,7 +205,7 @@ class WandbServer:
                     "artifact": {"id": asked["artifactID"]},
                 }
             }
-            for asked in given["artifactFiles"]
+            for asked in given["input"]["artifactFiles"]
         ]
         return {"createArtifactFiles": {"files": {"edges": edges}}}
 
@@ -241,14 +248,20 @@ def _handler(server: WandbServer) -> type[BaseHTTPRequestHandler]:
                 match = re.search(r"\b(?:query|mutation)\s+(\w+)", asked["query"])
                 operation = match[1] if match else asked["query"][:40]
                 if not self._failed(operation):
-                    found = server.answer(operation, asked["query"], asked.get("variables") or {})
-                    self._send(200, json.dumps({"data": found}).encode())
+                    self._answer(operation, asked.get("variables") or {})
             elif self.path.endswith("/file_stream"):
                 if not self._failed("file_stream"):
                     server.stream(self.path.split("/")[-2], json.loads(body))
                     self._send(200, b'{"exitcode": null, "limits": {}}')
             else:
                 self._send(404, b"{}")
+
+        def _answer(self, operation: str, given: dict[str, Any]) -> None:
+            try:
+                self._send(200, json.dumps({"data": server.answer(operation, given)}).encode())
+            except (KeyError, ValueError) as error:  # asked for in a way that nobody has taught it
+                server.errors.append(f"{operation}: {error!r} in {json.dumps(given)[:300]}")
+                self._send(400, b"{}")
 
         def do_PUT(self) -> None:
             body = self._body()

@@ -11,6 +11,7 @@ Writes judgements.parquet and judge.json beside each record, which the report sh
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -118,12 +119,13 @@ def build(config: schema.JudgeConfig) -> tuple[Any, dict[str, Any]]:
         endpoint = Endpoint(model.base_url, model.api_key_env, timeout=model.timeout, retries=model.retries)
         hosted = HostedJudge(endpoint, model.source, model.settings, model.token_field, model.concurrency)
         return hosted, {"name": endpoint_name(model.base_url, model.source), "settings": model.settings}
+    from vlmbench.backbones.generative.text_alone import reply
     from vlmbench.cell.build import build_backbone
     from vlmbench.cell.naming import name_weights
 
     weights = name_weights(model, config.lock)
     vlm = build_backbone(model, precision=config.precision, trains_all=False, lock=config.lock)
-    local = LocalJudge(vlm.eval(), model.name, weights, config.precision)
+    local = LocalJudge(functools.partial(reply, vlm.eval()), model.name, weights, config.precision)
     return local, {"name": model.name, "settings": {"precision": config.precision, "weights": weights}}
 
 

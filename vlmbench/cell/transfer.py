@@ -9,19 +9,18 @@ from typing import Any
 from vlmbench.cell.domain import audited, build_domain
 from vlmbench.cell.faults import describe
 from vlmbench.cell.labels import check_labels
-from vlmbench.cell.naming import name_weights
 from vlmbench.cell.prepared import now
 from vlmbench.cell.recorded import facts_of
 from vlmbench.cell.stopping import Interrupted, end, stoppable
 from vlmbench.cell.stopping import asked as asked_to_stop
 from vlmbench.config import schema
-from vlmbench.config.checks import check_combination, check_endpoint, frozen_image, uses_linear_head
+from vlmbench.config.checks import check_combination, check_endpoint
 from vlmbench.config.domain_checks import check_domain, check_evaluation
 from vlmbench.config.faults import ConfigError
 from vlmbench.config.presence import package_present
 from vlmbench.config.restore import cell_from_dict
 from vlmbench.config.trainer_checks import check_evaluation_trainer
-from vlmbench.domains.base import Domain, Split
+from vlmbench.domains.base import Domain
 from vlmbench.records.claim import ClaimedError, claim
 from vlmbench.records.identity import digest, relevant
 from vlmbench.records.store import RECORD, read_record, write_record
@@ -138,83 +137,22 @@ def run_transfer(transfer: PreparedTransfer) -> dict[str, Any]:
 
 def _work(transfer: PreparedTransfer) -> dict[str, Any]:
     import torch
-    from torch import nn
 
-    from vlmbench.cell.build import build_backbone, build_classifier, build_module, build_tuner
     from vlmbench.cell.cost import Clock, asked, cost, peak_memory
-    from vlmbench.cell.features import encode_splits
     from vlmbench.cell.saving import SAVED
-    from vlmbench.cell.trainer import make_trainer
+    from vlmbench.cell.tuned import put_together
     from vlmbench.cell.variance import batch_variance
-    from vlmbench.cell.vision import recall_vision
-    from vlmbench.cell.wording import worded
-    from vlmbench.cell.work import build_data, describe_data, predict, preprocessing_of, score
-    from vlmbench.modules.callbacks import PredictProgress
-    from vlmbench.modules.waiting import DataWait
+    from vlmbench.cell.work import describe_data, predict, score
     from vlmbench.records.environment import environment
-    from vlmbench.tuning.heads import LinearHead, load_classifier
     from vlmbench.tuning.parameters import count_by_part
 
     config, clock, saved = transfer.config, Clock(), transfer.cell / SAVED
-    weights = name_weights(config.model, config.lock)
     domain = audited(transfer.domain, hashes=config.domain.audit_hashes)
-    with clock.phase("setup"):
-        trains_all = config.finetune.name == "full"
-        backbone = build_backbone(
-            config.model,
-            precision=config.trainer.precision,
-            trains_all=trains_all,
-            lock=config.lock,
-            attention=config.trainer.attention,
-        )
-        data = build_data(config, domain, backbone)
-        waiting = DataWait()
-        trainer = make_trainer(
-            config.trainer,
-            transfer.folder,
-            [PredictProgress(transfer.label), waiting],
-            None,
-            deterministic=config.deterministic,
-        )
-    kept: dict[Split, bool] = {}
-    if frozen_image(config):
-        with clock.phase("encode"):
-            encoded, kept = encode_splits(
-                config,
-                data,
-                backbone,
-                ["test"],
-                weights=weights,
-                settings=preprocessing_of(backbone),
-                trainer=trainer,
-                label=transfer.label,
-            )
-        data.encoded.update(encoded)
-    with clock.phase("setup"):
-        build_tuner(config.finetune, trainer.strategy.root_device).load(backbone, saved)
-        head: nn.Module | None = None
-        if uses_linear_head(config):
-            head = LinearHead.load(saved)
-        elif frozen_image(config):
-            head = build_classifier(config, domain, backbone, data.encoded["test"][0].embeddings.shape[-1])
-            if head is not None:
-                load_classifier(head, saved)
-        module = build_module(*worded(config, domain, transfer.source.get("prompts")), backbone, head)
-        data.arrange = module.arrange
-    with clock.phase("encode"):
-        seen = recall_vision(
-            config,
-            data,
-            backbone,
-            ["test"],
-            weights=weights,
-            settings=preprocessing_of(backbone),
-            trainer=trainer,
-            label=transfer.label,
-        )
-    frame, scored = score(config, predict(module, data, trainer, clock), domain, transfer.folder, clock)
+    tuned = put_together(config, domain, saved, transfer.folder, transfer.label, clock, transfer.source.get("prompts"))
+    backbone, data, trainer = tuned.backbone, tuned.data, tuned.trainer
+    frame, scored = score(config, predict(tuned.module, data, trainer, clock), domain, transfer.folder, clock)
     usage = [(data.tally.counts(), peak_memory())]
-    parameters = count_by_part(backbone.model, backbone.part_prefixes, head)
+    parameters = count_by_part(backbone.model, backbone.part_prefixes, tuned.head)
     device, precision = trainer.strategy.root_device, str(trainer.precision)
     return {
         **scored,
@@ -222,16 +160,16 @@ def _work(transfer: PreparedTransfer) -> dict[str, Any]:
         "prompts": transfer.source.get("prompts"),
         "cost": {
             **cost(clock, parameters, frame, None, saved, usage),
-            "features_kept": kept,
-            "vision_kept": seen,
-            "data_wait": {"train": None, "predict": waiting.share("predict")},
+            "features_kept": tuned.features_kept,
+            "vision_kept": tuned.vision_kept,
+            "data_wait": {"train": None, "predict": tuned.waiting.share("predict")},
             **asked(backbone),
         },
         "data": describe_data(domain),
         "environment": environment(
             device=getattr(backbone, "place", str(device)), precision=precision, threads=torch.get_num_threads()
         ),
-        "batch_variance": batch_variance(module.to(device), data, frame, precision),
+        "batch_variance": batch_variance(tuned.module.to(device), data, frame, precision),
     }
 
 

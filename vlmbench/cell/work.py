@@ -19,6 +19,7 @@ from vlmbench.cell.choosing import choose
 from vlmbench.cell.cost import Clock, asked, cost, peak_memory
 from vlmbench.cell.features import encode_splits
 from vlmbench.cell.fit import fit, fit_probe, frozen_head
+from vlmbench.cell.flops import flops
 from vlmbench.cell.saving import SAVED, save
 from vlmbench.cell.selecting import Selection, selectable
 from vlmbench.cell.text_probe import fit_lp_text
@@ -167,6 +168,7 @@ def work(
             "data_wait": waited,
             "features_kept": kept,
             "vision_kept": seen,
+            "flops": flops(config, module, data, trainer, trained) if tested else None,
             **asked(backbone),
         },
         "data": describe_data(domain),

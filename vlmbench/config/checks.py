@@ -179,7 +179,7 @@ def check_combination(
     """
     if finetune.name not in methods_of(model):
         raise ImpossibleCellError(
-            f"finetune={finetune.name} does not apply to {model.name}, a {model.kind} {model.role}. "
+            f"finetune={finetune.name} does not apply to {model.name}, a {model.kind} model. "
             f"Valid choices: {', '.join(methods_of(model))}."
         )
     if task.name not in TASKS[model.kind]:

@@ -165,6 +165,11 @@ class DomainDataModule(L.LightningDataModule):
         """Return one split's rows."""
         return ExampleDataset(self.domain.split(split), self._pixels, self.encoded.get(split))
 
+    def from_pixels(self, split: Split, most: int) -> list[Row]:
+        """Return some rows from all over a split with their pixels, though its images may be encoded."""
+        rows = ExampleDataset(self.domain.split(split), self._pixels)
+        return [rows[index] for index in range(0, len(rows), max(1, len(rows) // most))][:most]
+
     def _workers(self, split: Split, batch_size: int) -> int:
         """Return the processes that read a split."""
         return 0 if split in self.encoded else self._readers(self.domain.split(split), split, batch_size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,14 +15,14 @@ class LocalJudge:
     """A model that answers greedily, one question at a time.
 
     Attributes:
-        vlm: A `backbones.generative.native.HfVlm`.
+        reply: Takes a prompt and the most tokens and returns the text, as `backbones.generative.text_alone.reply` does.
         name: Of the model.
         weights: Digest of its weights.
         precision: Of its arithmetic, which decides between close tokens.
         concurrency: Questions at a time.
     """
 
-    vlm: Any
+    reply: Callable[[str, int], str]
     name: str
     weights: str
     precision: str
@@ -38,7 +38,4 @@ class LocalJudge:
 
     def ask(self, body: Mapping[str, Any], budget: int, stop: threading.Event) -> Answer:
         """Return the reply; the tokens of question and reply are not counted."""
-        from vlmbench.backbones.generative.text_alone import reply
-
-        text = reply(self.vlm, body["prompt"], max_new_tokens=budget)
-        return Answer(text.strip(), "stop", self.name, self.weights, 0, 0, budget)
+        return Answer(self.reply(body["prompt"], budget).strip(), "stop", self.name, self.weights, 0, 0, budget)

@@ -1,9 +1,8 @@
-"""Is one side better, worse, or equivalent? Differences from paired draws, with seeds and resampling in one interval.
+"""Is one side better, worse, or equivalent? A contrast tested on one t distribution.
 
-The estimate is the mean over the seeds of one side minus that of the other. Its variance has two parts: that of the
-resampled groups, from paired draws, and that of the seeds, from their spread. They add; the degrees of freedom are
-Satterthwaite's (1946, Biometrics Bulletin 2:110-114). Interval, test and equivalence are read off one t distribution,
-so that they never contradict each other.
+Interval, test and equivalence are read off the same distribution, so that they never contradict each other. Its degrees
+of freedom are Satterthwaite's (1946, Biometrics Bulletin 2:110-114) of everything that adds variance: each test set and
+each side's seeds.
 """
 
 from __future__ import annotations
@@ -14,28 +13,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import optimize, special, stats
+
+from vlmbench.metrics.contrasts import Contrast, SeedNoise, average, contrast
+
+__all__ = ["Contrast", "Difference", "assess", "average", "contrast", "holm"]
 
 Floats = NDArray[np.float64]
 
-
-@dataclass(frozen=True, slots=True)
-class Contrast:
-    """A difference before it is tested; contrasts average to contrasts.
-
-    Attributes:
-        estimate: Left minus right.
-        draws: (R,) the same under each resample of groups; NaN where undefined.
-        n_groups: Groups that were resampled.
-        seed_parts: Of each source of seed noise (variance of the estimate that it adds, degrees of freedom).
-        single_seed: Whether some trained side ran one seed alone, so that its seed noise is not known.
-    """
-
-    estimate: float
-    draws: Floats
-    n_groups: int
-    seed_parts: tuple[tuple[float, float], ...] = ()
-    single_seed: bool = False
+# Test sets are not thought of as growing beyond this many times their size.
+_GROWTH = 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +37,10 @@ class Difference:
         df: Degrees of freedom.
         p: Two-sided p-value of no difference.
         p_equivalent: p-value of the two one-sided tests (Schuirmann 1987): that it is outside the margin.
-        detectable: Smallest true difference that this test finds with the asked power.
-        groups_needed: Groups that the test would need to find a difference as large as the margin; infinite where
-            seeds alone make more noise than that.
-        n_groups: Groups that were resampled.
+        detectable: Smallest true difference that this test finds with the asked power, from the noncentral t.
+        groups_needed: Groups with which the test would find a difference as large as the margin with the asked
+            power, all test sets growing alike and `n_groups` to this; infinite where seeds alone make too much noise.
+        n_groups: Groups that were resampled; of the smallest test set where there are several.
         single_seed: Whether the noise of seeds is left out, for want of a second one.
         reason: Why there is no test; empty where there is one.
     """
@@ -72,46 +59,6 @@ class Difference:
     reason: str = ""
 
 
-def contrast(
-    left: tuple[Floats, Floats], right: tuple[Floats, Floats], *, n_groups: int, seeded: tuple[bool, bool]
-) -> Contrast:
-    """Contrast two sides of the same examples.
-
-    Args:
-        left: Points (K,) and draws (K, R) of the seeds of one side, as `draws.draw` gives them.
-        right: The same of the other, on the same resamples.
-        n_groups: Groups that were resampled.
-        seeded: Of each side, whether another seed could give another result.
-    """
-    parts = []
-    for points, _ in (left, right):
-        if len(points) > 1:
-            parts.append((float(np.var(points, ddof=1)) / len(points), float(len(points) - 1)))
-    single = any(varies and len(points) == 1 for (points, _), varies in zip((left, right), seeded, strict=True))
-    return Contrast(
-        estimate=float(left[0].mean() - right[0].mean()),
-        draws=left[1].mean(axis=0) - right[1].mean(axis=0),
-        n_groups=n_groups,
-        seed_parts=tuple(part for part in parts if part[0] > 0),
-        single_seed=single,
-    )
-
-
-def average(contrasts: Sequence[Contrast]) -> Contrast:
-    """Average contrasts with equal weight; draws of the same data set must be of the same resamples.
-
-    The seeds of different contrasts are taken as independent.
-    """
-    n = len(contrasts)
-    return Contrast(
-        estimate=math.fsum(one.estimate for one in contrasts) / n,
-        draws=np.mean([one.draws for one in contrasts], axis=0),
-        n_groups=min(one.n_groups for one in contrasts),
-        seed_parts=tuple((variance / n**2, df) for one in contrasts for variance, df in one.seed_parts),
-        single_seed=any(one.single_seed for one in contrasts),
-    )
-
-
 def assess(one: Contrast, *, margin: float, confidence: float = 0.95, power: float = 0.8) -> Difference:
     """Test a contrast.
 
@@ -121,20 +68,24 @@ def assess(one: Contrast, *, margin: float, confidence: float = 0.95, power: flo
         confidence: Of the interval.
         power: Of the smallest detectable difference.
     """
-    draws = one.draws[~np.isnan(one.draws)]
-    if one.n_groups < 2 or len(draws) < 2 or math.isnan(one.estimate):
+    resampled = [(term.variance, term.freedom) for term in one.test_sets.values()]
+    if math.isnan(one.estimate) or any(math.isnan(variance) for variance, _ in resampled):
         return _untested(one, "fewer than two groups hold what the metric needs")
-    of_groups = float(np.var(draws, ddof=1))
-    parts = [(of_groups, float(one.n_groups - 1)), *one.seed_parts]
-    variance = math.fsum(part for part, _ in parts)
+    variance, df = _variance(resampled, one.seed_noise, 1)
     if variance <= 1e-24:
         return _untested(one, "the difference is the same in every resample")
-    df = variance**2 / math.fsum(part**2 / freedom for part, freedom in parts)
     se = math.sqrt(variance)
     reach = float(stats.t.ppf((1 + confidence) / 2, df))
-    needs = reach + float(stats.t.ppf(power, df))
-    of_seeds = math.fsum(part for part, _ in one.seed_parts)
-    room = (margin / needs) ** 2 - of_seeds
+
+    def excess(log_growth: float) -> float:
+        """Log of the detectable difference over the margin, were every test set so much larger."""
+        grown, freedom = _variance(resampled, one.seed_noise, math.exp(log_growth))
+        return math.log(_noncentrality(freedom, confidence, power) * math.sqrt(grown) / margin)
+
+    ends = (-math.log(_GROWTH), math.log(_GROWTH))
+    growth = math.inf
+    if excess(ends[1]) < 0:
+        growth = math.exp(optimize.brentq(excess, *ends, xtol=1e-3)) if excess(ends[0]) > 0 else 0.0
     return Difference(
         estimate=one.estimate,
         low=one.estimate - reach * se,
@@ -143,8 +94,8 @@ def assess(one: Contrast, *, margin: float, confidence: float = 0.95, power: flo
         df=df,
         p=2 * float(stats.t.sf(abs(one.estimate) / se, df)),
         p_equivalent=float(stats.t.sf((margin - abs(one.estimate)) / se, df)),
-        detectable=needs * se,
-        groups_needed=one.n_groups * of_groups / room if room > 0 else math.inf,
+        detectable=_noncentrality(df, confidence, power) * se,
+        groups_needed=one.n_groups * growth,
         n_groups=one.n_groups,
         single_seed=one.single_seed,
     )
@@ -158,6 +109,32 @@ def holm(p_values: Sequence[float]) -> Floats:
     order = known[np.argsort(values[known], kind="stable")]
     out[order] = np.minimum(1, np.maximum.accumulate(values[order] * np.arange(len(order), 0, -1)))
     return out
+
+
+def _variance(
+    resampled: Sequence[tuple[float, float]], seeds: Sequence[SeedNoise], growth: float
+) -> tuple[float, float]:
+    """Variance and Satterthwaite's degrees of freedom, were every test set `growth` times as large."""
+    groups = [(variance / growth, freedom * growth) for variance, freedom in resampled]
+    spreads = [
+        (side.coefficient**2 * (side.spread - side.own + side.own / growth), side.freedom)
+        for side in seeds
+        if side.coefficient
+    ]
+    # The sum alone is kept from being negative: side by side, what is cut off would add up.
+    of_seeds = max(0.0, math.fsum(side.coefficient**2 * (side.spread - side.own) for side in seeds))
+    total = math.fsum(variance for variance, _ in groups) + of_seeds
+    parts = [(variance, freedom) for variance, freedom in (*groups, *spreads) if variance > 0]
+    if not parts:
+        return total, math.inf
+    df = total**2 / math.fsum(variance**2 / freedom for variance, freedom in parts)
+    # Less than the least cannot be; it comes of what was taken off the seeds.
+    return total, max(df, min(freedom for _, freedom in parts))
+
+
+def _noncentrality(df: float, confidence: float, power: float) -> float:
+    """Difference in standard errors that a two-sided t test finds with this power."""
+    return float(special.nctdtrinc(df, 1 - power, stats.t.ppf((1 + confidence) / 2, df)))
 
 
 def _untested(one: Contrast, reason: str) -> Difference:

@@ -99,10 +99,26 @@ def draw(cells: Sequence[Outcomes], *, n_resamples: int, seed: int) -> tuple[Flo
     out = np.empty((len(cells), n_resamples))
     done = 0
     with ThreadPoolExecutor(_cores()) as pool:
+        # Few weights are done before a thread has started.
+        apply = pool.map if len(codes) * n_resamples > _CHUNK else map
         for counts in group_counts(n_groups, n_resamples, seed, rows=max(1, min(_AT_ONCE, _CHUNK // n_groups))):
-            out[:, done : done + len(counts)] = _under(prepared, counts.T.astype(dtype, order="C"), pool.map)
+            out[:, done : done + len(counts)] = _under(prepared, counts.T.astype(dtype, order="C"), apply)
             done += len(counts)
     return whole, out
+
+
+def freedom(cell: Outcomes) -> float:
+    """Return the degrees of freedom of a metric's variance over groups; below 1 where it cannot vary.
+
+    Of a mean over examples, one less than the groups that hold any; of a metric of ranking or decisions, see
+    `weighted.freedom`.
+    """
+    if cell.values is not None:
+        return len(np.unique(cell.groups[~np.isnan(cell.values)])) - 1.0
+    if cell.columns is None:
+        raise ValueError("outcomes need values or columns")
+    n_groups = len(np.unique(cell.groups))
+    return weighted.freedom(cell.columns, cell.groups).get(cell.metric, n_groups - 1.0)
 
 
 @dataclass(frozen=True, slots=True)

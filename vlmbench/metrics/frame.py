@@ -74,8 +74,8 @@ def score_frame(
         scores, targets = diagnosis_arrays(frame, multi_label)
         points = diagnosis.evaluate(scores, targets, multi_label=multi_label, threshold=threshold)
         columns = diagnosis.one_vs_rest(scores, targets, multi_label=multi_label, threshold=threshold)
-        support = weighted.support(columns, groups)
-        result = bootstrap.intervals(weighted.statistics(columns), groups, support=support, **settings)
+        settings |= {"support": weighted.support(columns, groups), "freedom": weighted.freedom(columns, groups)}
+        result = bootstrap.intervals(weighted.statistics(columns), groups, **settings)
         counts["columns_left_out"] = int(points["columns_left_out"])
     for name, metric in result["metrics"].items():
         metric["value"] = points[name]

@@ -13,8 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from vlmbench.metrics import vqa
 from vlmbench.metrics.answers import match_option, option_letters
+from vlmbench.metrics.bootstrap import resample
+from vlmbench.metrics.diagnosis import OneVsRest
 from vlmbench.metrics.ngrams import bleu, rouge, rouge_l
 from vlmbench.metrics.published_words import alphanumeric, choice_letter, overlap, published_form
+from vlmbench.metrics.weighted import ranking
 
 Floats = NDArray[np.float64]
 PROFILES = ("strict", "medvlmbench", "llava_med")
@@ -79,6 +82,32 @@ def evaluate(
         for name, value in one(predictions[i], answers[i], answer_types[i], options[i]).items():
             out.setdefault(name, np.full(n, np.nan))[i] = value
     return out
+
+
+def auroc_over_items(task: OneVsRest, *, n_resamples: int = 1000, confidence: float = 0.95) -> dict[str, float]:
+    """Return the AUROC of a binary task as MedVLMBench's tables print it: the mean of its bootstrap resamples.
+
+    Items are drawn as if no two were of one patient, and resamples with one class alone are skipped; the seed is its
+    own, 42, though not the stream of random numbers.
+
+    Args:
+        task: A binary task.
+        n_resamples: Number of resamples, 1,000 in the published code.
+        confidence: Coverage of the percentile interval.
+
+    Returns:
+        `value`, `low` and `high`, NaN where every resample holds one class alone.
+    """
+    drawn = [
+        ranking(task.scores[:, 0], task.truth[:, 0], weights)[0]
+        for weights in resample(np.arange(len(task.truth)), n_resamples, seed=42)
+    ]
+    defined = np.concatenate(drawn)
+    defined = defined[~np.isnan(defined)]
+    if not defined.size:
+        return dict.fromkeys(("value", "low", "high"), np.nan)
+    low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return {"value": float(defined.mean()), "low": float(low), "high": float(high)}
 
 
 def _medvlmbench(prediction: str, answer: str, kind: str, options: Sequence[str]) -> dict[str, float]:

@@ -96,6 +96,23 @@ def support(task: OneVsRest, groups: Sequence[Any] | NDArray) -> dict[str, int]:
     return dict.fromkeys(("auroc", "average_precision", "balanced_accuracy"), max(of_columns))
 
 
+def freedom(task: OneVsRest, groups: Sequence[Any] | NDArray) -> dict[str, float]:
+    """Return the degrees of freedom of the variances of the metrics that compare classes.
+
+    A difference of positives and negatives varies with both: of p groups with a positive and q with a negative the
+    degrees of freedom are Welch's (1947, Biometrika 34:28-35) for equal spread. With p = q they are those of all
+    groups; with few positives they are little more than p - 1. Of a macro mean they are those of its best column.
+    """
+    names = np.asarray(groups, dtype=str)
+    best = 0.0
+    for truth in task.truth.T:
+        p, q = len(np.unique(names[truth])), len(np.unique(names[~truth]))
+        if min(p, q) > 1:
+            best = max(best, (1 / p + 1 / q) ** 2 / (1 / (p**2 * (p - 1)) + 1 / (q**2 * (q - 1))))
+    best = min(best, len(np.unique(names)) - 1.0)
+    return dict.fromkeys(("auroc", "average_precision", "balanced_accuracy"), best)
+
+
 def nan_means(columns: Floats) -> Floats:
     """Return, of (R, L), the mean (R,) of each row over what is not NaN; NaN, without a warning, if nothing is left."""
     defined = ~np.isnan(columns)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA = 1
+REQUIRED = {"profile", "identity", "judge", "prompt", "metrics", "counts", "replies"}
 PROFILES = ("strict", "medvlmbench")
 
 
@@ -58,8 +59,8 @@ def read_summary(folder: Path, profile: str) -> dict[str, Any] | None:
         summary = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RecordError(f"{path} cannot be read: {error}. Delete it and judge the cell again.") from error
-    if not isinstance(summary, dict) or summary.get("schema") != SCHEMA:
-        raise RecordError(f"{path} is of another version. Delete it and judge the cell again.")
+    if not isinstance(summary, dict) or summary.get("schema") != SCHEMA or REQUIRED - summary.keys():
+        raise RecordError(f"{path} is of another version, or not whole. Delete it and judge the cell again.")
     return summary
 
 

@@ -60,15 +60,13 @@ def loss_text(option: Option, settings: Settings) -> str:
         return ""
     if isinstance(found, str):
         return f"the difference is not known: {found}"
-    if math.isnan(found.low):
-        return f"ahead by {difference_text(found)}"
-    numbers = f"the best is ahead by {difference_text(found)}"
-    if found.low > 0:
+    numbers = f"on the test set the best minus this one is {difference_text(found)}"
+    if math.isnan(found.low) or found.low > 0:
         return numbers
     if found.high < 0:
-        return f"{numbers}: on the test set this one did better, which validation did not foresee"
+        return f"{numbers}, which validation did not foresee"
     within = -settings.margin < found.low and found.high < settings.margin
-    return f"{numbers}: " + ("too little to matter" if within else "the test set cannot tell the two apart")
+    return f"{numbers}: " + ("too little to matter" if within else "it cannot tell the two apart")
 
 
 def advice_text(advice: Advice, settings: Settings) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from vlmbench.reporting.advising import advice_text, budget_text, place_text
 from vlmbench.reporting.findings import Finding, Findings, find
 from vlmbench.reporting.questions import QUESTIONS, Question
-from vlmbench.reporting.rates import Rates, rates
+from vlmbench.reporting.rates import FEWEST, Rates, rates
 from vlmbench.reporting.recommendation import Advice, recommend
 from vlmbench.reporting.section import Section, rendered
 from vlmbench.reporting.study import Study
@@ -45,6 +45,7 @@ def section(study: Study) -> Section | None:
         answers=[(name_text(task), _answers(task, findings)) for task in tasks],
         rates=_rates(findings),
         advice=[(one, place_text(one), advice_text(one, settings)) for one in advice],
+        fewest=FEWEST,
         budget=budget_text(settings),
         cells=_advised_cells,
         refusals=refusals(findings),

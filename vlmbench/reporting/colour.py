@@ -10,6 +10,8 @@ VIRIDIS = (
 )  # fmt: skip
 # Okabe and Ito's colours for categories (2008), without black and yellow, which vanish on one of the two backgrounds.
 CATEGORIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f7f7f")
+# Okabe and Ito's colours for categories (2008), without black and yellow, which vanish on one of the two backgrounds.
+CATEGORIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f7f7f")
 
 
 def colour(value: float, scale: tuple[float, float]) -> str:

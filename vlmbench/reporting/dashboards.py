@@ -21,7 +21,7 @@ CURVES = "curves.json"
 class Dashboard:
     """A context in which a cell runs; closes its W&B run with the right exit status, whatever happens inside.
 
-    The run's id is the beginning of the cell's identity: a cell that resumes, or is scored anew, goes on in the run it has.
+    The run's id is the beginning of the cell's identity: a cell that resumes, or is scored anew, goes on in its run.
 
     Args:
         config: `LoggerConfig` for none, `WandbLoggerConfig` for W&B.

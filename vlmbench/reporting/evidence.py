@@ -99,7 +99,7 @@ def gather(study: Study, rows: Iterable[Row], found: Evidence) -> None:
         except (ValueError, KeyError) as error:
             found.lacking[row.path] = f"its predictions cannot be scored: {error}"
             continue
-        sets[(row.task, row.primary_metric, _test_set(frame))].append((row, reduced))
+        sets[(row.task, row.primary_metric, _test_set(reduced, frame))].append((row, reduced))
     for (_, _, name), members in sets.items():
         points, draws = draw(
             [reduced for _, reduced in members], n_resamples=study.settings.resamples, seed=int(name[:12], 16)
@@ -109,13 +109,16 @@ def gather(study: Study, rows: Iterable[Row], found: Evidence) -> None:
             found.drawn[row.path] = Drawn(name, float(point), one, len(reduced.example_ids), n_groups)
 
 
-def _test_set(frame: pd.DataFrame) -> str:
+def _test_set(reduced: Outcomes, frame: pd.DataFrame) -> str:
     """Name a test set by its examples and what is true of them: hexadecimal, so that it gives a seed as well."""
-    truth = [name for name in frame.columns if name.startswith("target") or name in ("question", "answer")]
-    kept = frame.sort_values("example_id", kind="stable")[["example_id", "group", *truth]]
-    digest = hashlib.sha256()
-    for name in kept.columns:
-        digest.update("\x1f".join([name, *kept[name].astype(str)]).encode(errors="replace"))
+    if reduced.columns is not None:
+        truth = reduced.columns.truth.tobytes()
+    else:
+        ordered = frame.sort_values("example_id", kind="stable")
+        truth = "\x1f".join([*ordered["question"], *ordered["answer"]]).encode(errors="replace")
+    digest = hashlib.sha256(truth)
+    for names in (reduced.example_ids, reduced.groups):
+        digest.update(np.ascontiguousarray(names).tobytes())
     return digest.hexdigest()
 
 

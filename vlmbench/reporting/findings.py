@@ -89,8 +89,10 @@ class Findings:
         return [one for one in self.verdicts if one.question is question and one.task == task and one.level in levels]
 
     def overall(self, question: Question, task: str) -> list[Finding]:
-        """The broadest verdict of a question on each metric: its mean, or the one comparison that there is."""
-        return self.of(question, task, "question") or self.of(question, task, "domain")[:1]
+        """The broadest verdicts of a question: of each metric its mean, or the comparisons that have none."""
+        means = self.of(question, task, "question")
+        averaged = {one.metric for one in means}
+        return means + [one for one in self.of(question, task, "domain") if one.metric not in averaged]
 
 
 def find(study: Study) -> Findings:

@@ -25,6 +25,8 @@ MARKS = {
     "cannot tell": (CATEGORIES[6], "circle-open"),
 }
 ROW = 26  # pixels
+BAND = "rgba(127,127,127,0.18)"
+_DOWN = {"xref": "x", "yref": "paper", "y0": 0, "y1": 1, "layer": "below"}  # over the whole height
 
 
 def section(study: Study) -> Section | None:
@@ -68,10 +70,10 @@ def _figure(found: Sequence[Finding], metric: str, findings: Findings) -> Markup
         "yaxis": {"automargin": True, "categoryorder": "array", "categoryarray": names[::-1]},
         "legend": {"orientation": "h", "y": -70 / (ROW * len(found) + 10), "yanchor": "top"},
         "shapes": [
-            {"type": "rect", "xref": "x", "yref": "paper", "x0": -margin, "x1": margin, "y0": 0, "y1": 1, "layer": "below", "line": {"width": 0}, "fillcolor": "rgba(127,127,127,0.18)"},
-            {"type": "line", "xref": "x", "yref": "paper", "x0": 0, "x1": 0, "y0": 0, "y1": 1, "line": {"width": 1, "color": "#7f7f7f"}},
+            {**_DOWN, "type": "rect", "x0": -margin, "x1": margin, "line": {"width": 0}, "fillcolor": BAND},
+            {**_DOWN, "type": "line", "x0": 0, "x1": 0, "line": {"width": 1, "color": CATEGORIES[6]}},
         ],
-    }  # fmt: skip
+    }
     question = found[0].question
     return figure(
         traces,
@@ -99,7 +101,7 @@ def _traces(verdict: str, ink: str, symbol: str, chosen: Sequence[tuple[str, Fin
             "name": verdict,
             "x": [each.estimate for each in tested],
             "y": [label for label, _ in chosen],
-            "ids": [one.cells[0] for _, one in chosen],
+            "ids": [" ".join(one.cells) for _, one in chosen],
             "error_x": {"type": "data", "array": reach, "color": ink, "thickness": 1.5, "width": 4},
             "marker": {"color": ink, "symbol": symbol, "size": 10, "line": {"width": 2, "color": ink}},
         },

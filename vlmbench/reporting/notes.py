@@ -183,7 +183,7 @@ def warnings(rows: Sequence[Row], older: Sequence[Row], unreadable: Sequence[Unr
     if flat:
         out.append(
             f"{_counted(flat, 'interval')} of the primary metric without width: the metric is the same in every "
-            "resample, as an accuracy of 1 is. The bootstrap cannot tell how far another test set would be from it."
+            "resample. The bootstrap cannot tell how far another test set would be from it."
         )
     undefined = [e for row in done for e in row.estimates.values() if e.value is not None and e.undefined]
     if undefined:

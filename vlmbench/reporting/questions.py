@@ -164,7 +164,9 @@ def _ask(
     left, right = both
     if not left or not right:
         absent = place.specialist if left else place.generalist
-        if left or right:
+        # That nobody tuned anything is no gap of the study.
+        untouched = not left and place.question.tuned == (True, False)
+        if (left or right) and not untouched:
             kind = "tuned" if place.question.tuned[1 if left else 0] else "untuned"
             refused.append(Refused(place, "every method", f"no {kind} cell of {absent} with a result here"))
         return

@@ -15,9 +15,13 @@ import numpy as np
 from vlmbench.reporting.findings import Finding, Findings, Tested
 from vlmbench.reporting.questions import QUESTIONS, Question
 
-OUTCOMES = ("win", "tie", "loss")
 # Rates of a few dozen comparisons are coarse; more replicates would not show.
 REPLICATES = 2000
+# Of fewer comparisons the resampled shares take so few values that an interval of them says nothing.
+FEWEST = 5
+
+
+Share = tuple[float, float | None, float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +32,14 @@ class Rates:
         question: Of which question.
         task: Of which task.
         n: Comparisons, each a pair on a domain.
-        shares: Of `OUTCOMES`, in 0..1, each with the ends of its interval.
+        shares: Of wins, ties and losses, in 0..1, each with the ends of its interval; None below `FEWEST` comparisons.
         examples: The comparisons.
     """
 
     question: Question
     task: str
     n: int
-    shares: tuple[tuple[float, float, float], ...]
+    shares: tuple[Share, ...]
     examples: tuple[Finding, ...]
 
 
@@ -55,7 +59,7 @@ def rates(findings: Findings) -> list[Rates]:
     return found
 
 
-def _shares(tested: Sequence[Tested], confidence: float) -> tuple[tuple[float, float, float], ...]:
+def _shares(tested: Sequence[Tested], confidence: float) -> tuple[Share, ...]:
     """Rates with percentile intervals, resampling the comparisons and, in each, its test set.
 
     The resamples of a test set are those of its draws, so that comparisons on the same patients move together.
@@ -70,9 +74,12 @@ def _shares(tested: Sequence[Tested], confidence: float) -> tuple[tuple[float, f
     resampled = np.take_along_axis(moved, chosen, axis=0)
     wide = reach[chosen]
     tail = (1 - confidence) / 2
-    shares = []
+    shares: list[Share] = []
     for sign in (1, 0, -1):
         share = float(np.mean(_outcome(estimates, reach) == sign))
+        if len(tested) < FEWEST:
+            shares.append((share, None, None))
+            continue
         low, high = np.quantile((_outcome(resampled, wide) == sign).mean(axis=0), [tail, 1 - tail])
         shares.append((share, float(low), float(high)))
     return tuple(shares)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+from vlmbench.metrics.bootstrap import intervals
+from vlmbench.metrics.frame import profile_values, to_jsonable
 from vlmbench.reporting.published import PUBLISHED, Reference, read_references, source_title
 from vlmbench.reporting.rows import Estimate, Row
 from vlmbench.reporting.section import Section, rendered
 from vlmbench.reporting.study import Study
 from vlmbench.reporting.text import ABSENT, MINUS
 
+RESAMPLES = 1000  # as many as the published intervals have
 STUDY_SPLIT = ".study"  # what the name of a domain with domain.split=study ends with
 
 
@@ -71,7 +75,7 @@ def section(study: Study) -> Section | None:
     """The section of the page; none where no reference was asked for."""
     if not study.settings.against:
         return None
-    found = beside(study.rows, read_references(study.settings.against))
+    found = beside(study, read_references(study.settings.against))
     notes = list(dict.fromkeys(note for item in found.compared for note in item.notes))
     differences = [item.difference for item in found.compared if item.difference is not None]
     missing: dict[tuple[str, str, str], list[str]] = defaultdict(list)
@@ -93,16 +97,17 @@ def section(study: Study) -> Section | None:
     return Section("reference", "Beside published numbers", body)
 
 
-def beside(rows: Iterable[Row], references: Sequence[Reference]) -> Beside:
+def beside(study: Study, references: Sequence[Reference]) -> Beside:
     """Match records with reference numbers: by task, model, method, scope where it matters, and domain.
 
     Several records may answer one number (seeds, recipes); each is shown. A refused number is matched with nothing.
     """
     ours: dict[tuple[str, ...], list[Row]] = defaultdict(list)
-    for row in rows:
+    for row in study.rows:
         if row.kind == "cell":
             # Parts of the training data, corruptions and other label rules have other names, and nothing published.
             ours[(row.task, row.model, row.finetune, row.domain.removesuffix(STUDY_SPLIT))].append(row)
+    profiled = Profiled(study)
     compared: list[Compared] = []
     absent: list[Reference] = []
     for item in references:
@@ -110,14 +115,50 @@ def beside(rows: Iterable[Row], references: Sequence[Reference]) -> Beside:
             continue
         key = (item.names["task"], item.model, item.finetune, item.domain)
         matches = [row for row in ours.get(key, ()) if item.scope in ("", row.scope)]
-        compared += [_compared(item, row) for row in matches]
+        compared += [_compared(item, row, profiled) for row in matches]
         if not matches:
             absent.append(item)
     return Beside(tuple(compared), tuple(item for item in references if item.refused), tuple(absent))
 
 
-def _compared(reference: Reference, row: Row) -> Compared:
-    estimate = _estimate(reference, row)
+class Profiled:
+    """Metrics of the published conventions, computed from the predictions of the cells that are asked for.
+
+    Args:
+        study: Where the predictions are.
+    """
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self.known: dict[tuple[str, str], Mapping[str, Any] | None] = {}
+
+    def estimate(self, row: Row, profile: str, metric: str) -> Estimate:
+        """One metric of a done cell, with its interval."""
+        if (row.path, profile) not in self.known:
+            self.known[(row.path, profile)] = self._score(row, profile)
+        scored = self.known[(row.path, profile)]
+        if scored is None:
+            return Estimate(None, reason=self.study.lacking.get(row.path, "no predictions"))
+        if metric not in scored:
+            return Estimate(None, reason=f"no question here that {metric} applies to")
+        found = to_jsonable(scored[metric])
+        return Estimate(found["value"], found["low"], found["high"], reason=found.get("reason", ""))
+
+    def _score(self, row: Row, profile: str) -> Mapping[str, Any] | None:
+        frame = self.study.predictions(row)
+        if frame is None:
+            return None
+        settings = self.study.settings
+        return intervals(
+            profile_values(frame, profile),
+            frame["group"].to_numpy(),
+            n_resamples=min(settings.resamples, RESAMPLES),
+            confidence=settings.confidence,
+        )["metrics"]
+
+
+def _compared(reference: Reference, row: Row, profiled: Profiled) -> Compared:
+    estimate = _estimate(reference, row, profiled)
     difference = None
     if estimate.value is not None:
         rounded = round(100 * estimate.value, reference.decimals)
@@ -126,13 +167,13 @@ def _compared(reference: Reference, row: Row) -> Compared:
     return replace(found, notes=(*reference.notes, *_own_notes(found)))
 
 
-def _estimate(reference: Reference, row: Row) -> Estimate:
+def _estimate(reference: Reference, row: Row, profiled: Profiled) -> Estimate:
     if reference.needs:
         return Estimate(None, reason=f"needs {reference.needs}")
-    if reference.profile and row.done:
-        return Estimate(None, reason=f"of the profile {reference.profile}, which records do not hold")
     if not row.done:
         return Estimate(None, reason=row.primary.reason)
+    if reference.profile:
+        return profiled.estimate(row, reference.profile, reference.metric)
     return row.estimates.get(reference.metric, Estimate(None, reason=f"the record holds no {reference.metric}"))
 
 

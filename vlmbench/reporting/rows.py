@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from vlmbench.config.schema.domain import IN_PLACE
+
 # No metric, duration, size or count here comes near it; what does is a corrupt record, and breaks axes and scales.
 LARGEST = 1e15
 
@@ -30,6 +32,12 @@ class Estimate:
     undefined: int | None = None
     reason: str = ""
 
+    @classmethod
+    def of(cls, found: Mapping[str, Any]) -> Estimate:
+        """Take one metric as `metrics.bootstrap.intervals` gives it, where NaN is what a record holds as null."""
+        value, low, high = (as_number(found.get(key)) for key in ("value", "low", "high"))
+        return cls(value, low, high, found.get("n_resamples"), found.get("undefined"), found.get("reason", ""))
+
     @property
     def interval(self) -> tuple[float, float] | None:
         """Both ends, or None where either is missing."""
@@ -45,7 +53,7 @@ class Row:
         record: The record as read, for everything that is shown but not sorted by.
         seed: None where the record holds none.
         trained_on: The domain a transfer was trained on; empty for a cell.
-        role: `generalist`, `specialist`, or empty where it is not recorded.
+        role: `generalist`, `specialist`, `baseline`, or empty where it is not recorded.
         exposure: `id`, `ood` or `unknown`.
         primary_metric: Name of the metric the heat map shows; empty where it is not recorded.
         estimates: Every metric by name.
@@ -75,6 +83,15 @@ class Row:
     def done(self) -> bool:
         """Whether the record holds results."""
         return self.status == "done"
+
+    @property
+    def baseline(self) -> str:
+        """What a score of others is read against: `blank`, `shuffled`, `random features`; empty for all other rows.
+
+        Blank and shuffled images are no degrees of a corruption, and a network that learned nothing is no candidate.
+        """
+        shown = self.text("config", "domain", "corruption")
+        return shown if shown in IN_PLACE else "random features" if self.role == "baseline" else ""
 
     @property
     def primary(self) -> Estimate:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from vlmbench.reporting.ordering import FINETUNES, rank
 from vlmbench.reporting.pairs import RECIPE_PARTS, obstacles, recipe
-from vlmbench.reporting.rows import Row
+from vlmbench.reporting.rows import Row, as_number, dig
 
 UNTUNED = "zero_shot"
 # Of sides that are tuned differently on purpose, what must still be the same: how they are asked and on what.
@@ -143,9 +143,14 @@ def _best(candidates: Iterable[Side], *, lowest: bool) -> Side:
 
 
 def _selection(row: Row | None) -> tuple[str, float] | None:
+    """What validation says of a cell: of what was tuned, or of the prompt that was chosen for an untuned model."""
     if row is None:
         return None
     metric, value = row.text("selection", "metric"), row.number("selection", "value")
+    if row.finetune == UNTUNED and not metric and row.text("prompts", "metric"):
+        candidates, chosen = dig(row.record, "prompts", "candidates"), row.number("prompts", "chosen")
+        if isinstance(candidates, list) and chosen is not None and 0 <= chosen < len(candidates):
+            metric, value = f"val/{row.text('prompts', 'metric')}", as_number(dig(candidates[int(chosen)], "value"))
     return None if not metric or value is None else (metric, value)
 
 

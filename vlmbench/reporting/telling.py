@@ -53,7 +53,8 @@ def statement(one: Finding, findings: Findings) -> str:
     if several:
         plural = one.level == "question" and len(_pairs(one)) > 1
         left, right = (COMMON, MEDICAL) if plural else (place.generalist, place.specialist)
-        scene = f"On average over {_span(one)}"
+        domains = _count(len({where(match) for match in one.matches}), "domain")
+        scene = f"On average over {_span(one) if plural else domains}"
     else:
         plural = False
         match = one.matches[0]
@@ -62,7 +63,7 @@ def statement(one: Finding, findings: Findings) -> str:
             model if same else f"{model} ({side.method.label})"
             for model, side in ((place.generalist, match.left), (place.specialist, match.right))
         )
-        scene = f"On {where(match)}" + (f", {match.left.method.label}" if same else "")
+        scene = f"On {where(match)}" + (f", both {match.left.method.label}" if same else "")
     said = claim(left, right, one.verdict, margin=settings.margin, plural=plural)
     numbers = f"{name_text(one.metric)} {difference_text(one.difference)}"
     parts = [f"{scene}, {said}: {numbers}{_then(test_text(one))}."]

@@ -98,7 +98,9 @@ def predictions_of(folder: Path, record: Mapping[str, Any], kind: str, rows: int
         from vlmbench.metrics.frame import vqa_values
 
         frame = frame.assign(accuracy=vqa_values(frame)["accuracy"])
-    admitted = [name for name in frame if name.startswith(("target", "score_")) or name in ("answer_type", "accuracy")]
+    admitted = [
+        name for name in map(str, frame) if name.startswith(("target", "score_")) or name in ("answer_type", "accuracy")
+    ]
     if kind == "text":
         admitted = [name for name in _IDENTIFYING if name in frame] + admitted
     chosen = np.unique(np.linspace(0, len(frame) - 1, min(rows, len(frame))).astype(int))

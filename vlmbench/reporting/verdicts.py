@@ -73,16 +73,16 @@ def latex_verdicts(findings: Findings) -> str:
     if not findings.verdicts:
         return "% no generalist and specialist among the records can be compared\n"
     settings = findings.settings
-    caption = (
+    caption = latex_escape(
         "Generalist minus specialist: difference of the primary metric with its "
         f"{100 * settings.confidence:g} % interval, and p-value by Holm's correction over all verdicts of the task. "
         f"Equivalent: within ±{settings.margin:g} by two one-sided tests."
-    )
+    ).replace("±", r"$\pm$")
     out = [
         "% needs \\usepackage{booktabs,graphicx}",
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{latex_escape(caption).replace('±', r'$\pm$')}}}",
+        rf"\caption{{{caption}}}",
         r"\label{tab:verdicts}",
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         r"\begin{tabular}{lllrrl}",

@@ -9,7 +9,7 @@ import torch
 from vlmbench.weights.release import CheckpointError
 
 
-def reply(vlm: Any, prompt: str, *, max_new_tokens: int) -> str:
+def reply(vlm: Any, prompt: str, max_new_tokens: int) -> str:
     """Return the greedy answer to a prompt that comes without an image.
 
     Args:
