@@ -8,7 +8,6 @@ import pytest
 
 from vlmbench.config.entry import compose
 from vlmbench.config.product import compose_all
-from vlmbench.config.store import conf_dir
 from vlmbench.records.command import _hydra, command_of, commands_of
 from vlmbench.records.identity import identity
 
