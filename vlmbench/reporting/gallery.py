@@ -5,18 +5,18 @@ from __future__ import annotations
 import base64
 import io
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vlmbench.errors import UserError
-from vlmbench.metrics.frame import vqa_values
+from vlmbench.metrics.frame import diagnosis_arrays, vqa_values
 from vlmbench.reporting.longtable import identities, seed_text, setting
 from vlmbench.reporting.ordering import TASKS, order, rank
 from vlmbench.reporting.pairs import compare
-from vlmbench.reporting.rows import Row
+from vlmbench.reporting.rows import Row, dig
 from vlmbench.reporting.section import Section, rendered
 from vlmbench.reporting.study import LoadImage, Study
 
@@ -120,22 +120,21 @@ def _right(frame: pd.DataFrame, task: str) -> np.ndarray:
     """Whether each example is answered right: the label of the highest score, all labels at 0.5, or the accuracy."""
     if task == "vqa":
         return np.asarray(vqa_values(frame)["accuracy"]) >= 0.5
-    scores = _scores(frame)
-    if isinstance(frame["target"].iloc[0], int | np.integer):
-        return scores.argmax(axis=1) == frame["target"].to_numpy()
-    return ((scores >= 0.5) == np.stack([np.asarray(target) for target in frame["target"]]).astype(bool)).all(axis=1)
-
-
-def _scores(frame: pd.DataFrame) -> np.ndarray:
-    return frame[[f"score_{i}" for i in range(sum(name.startswith("score_") for name in frame.columns))]].to_numpy()
+    several = "target" not in frame
+    scores, targets = diagnosis_arrays(frame, several)
+    if several:
+        return ((scores >= 0.5) == (targets >= 0.5)).all(axis=1)
+    return scores.argmax(axis=1) == targets
 
 
 def _example(
     rows: Sequence[Row], frames: Sequence[pd.DataFrame], task: str, place: int, right: np.ndarray, load: LoadImage
 ) -> Example:
     first = frames[0].iloc[place]
-    said = [(row.model, _said(frame, task, place)) for row, frame in zip(rows, frames, strict=True)]
-    truth = str(first["answer"]) if task == "vqa" else _labels(first["target"])
+    names = dig(rows[0].record, "data", "labels")
+    labels = [str(label) for label in names] if isinstance(names, list) else []
+    said = [(row.model, _said(frame, task, place, labels)) for row, frame in zip(rows, frames, strict=True)]
+    truth = str(first["answer"]) if task == "vqa" else _truth(frames[0], place, labels)
     question = str(first["question"]) if task == "vqa" else ""
     words = "; ".join(f"{model} says {told}" for model, told in said)
     return Example(
@@ -147,20 +146,25 @@ def _example(
     )
 
 
-def _said(frame: pd.DataFrame, task: str, place: int) -> str:
+def _said(frame: pd.DataFrame, task: str, place: int, labels: Sequence[str]) -> str:
     if task == "vqa":
         told = str(frame["prediction"].iloc[place])
         return told if len(told) <= 120 else f"{told[:119]}…"
-    scores = _scores(frame.iloc[[place]])[0]
-    if isinstance(frame["target"].iloc[0], int | np.integer):
-        return f"class {scores.argmax()} ({scores.max():.2f})"
-    return _labels(scores >= 0.5)
+    several = "target" not in frame
+    scores = diagnosis_arrays(frame.iloc[[place]], several)[0][0]
+    if several:
+        return _named(np.flatnonzero(scores >= 0.5), labels)
+    return f"{_named([int(scores.argmax())], labels)} ({scores.max():.2f})"
 
 
-def _labels(target: Any) -> str:
-    if isinstance(target, int | np.integer):
-        return f"class {target}"
-    return ", ".join(f"class {i}" for i in np.flatnonzero(np.asarray(target))) or "no class"
+def _truth(frame: pd.DataFrame, place: int, labels: Sequence[str]) -> str:
+    several = "target" not in frame
+    target = diagnosis_arrays(frame.iloc[[place]], several)[1][0]
+    return _named(np.flatnonzero(target >= 0.5) if several else [int(target)], labels)
+
+
+def _named(places: Iterable[int], labels: Sequence[str]) -> str:
+    return ", ".join(labels[i] if i < len(labels) else f"class {i}" for i in places) or "no finding"
 
 
 def _thumbnail(image: Image) -> str:
