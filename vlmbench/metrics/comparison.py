@@ -134,6 +134,7 @@ def _variance(
 
 def _noncentrality(df: float, confidence: float, power: float) -> float:
     """Difference in standard errors that a two-sided t test finds with this power."""
+    df = max(df, 1.0)  # a test set much smaller than a small one has none left, and scipy would search without end
     return float(special.nctdtrinc(df, 1 - power, stats.t.ppf((1 + confidence) / 2, df)))
 
 
