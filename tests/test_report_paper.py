@@ -7,13 +7,14 @@ from PIL import Image
 from synthetic_study import diagnosis_frame, vqa_frame, write_cell, write_study
 
 from vlmbench.errors import UserError
-from vlmbench.reporting import gallery
+from vlmbench.reporting import gallery, heat, html
 from vlmbench.reporting.html import write_report
 from vlmbench.reporting.load import load_rows
 from vlmbench.reporting.study import Settings, Study
 
 
-def test_a_paper_gets_figures_and_verdicts_that_repeat(tmp_path):
+def test_a_paper_gets_figures_and_verdicts_that_repeat(tmp_path, monkeypatch):
+    monkeypatch.setattr(html, "SECTIONS", (heat.section,))
     aurocs = {("tiny_clip", "phantom_fundus", "zero_shot"): 0.6, ("tiny_medclip", "phantom_fundus", "zero_shot"): 0.9}
     write_study(tmp_path / "in", aurocs, n=120)
     made = []
@@ -38,7 +39,9 @@ def shown(tmp_path):
         frame = diagnosis_frame(80, 0.8, noise=noise)
         write_cell(tmp_path, frame, model, "phantom_oct", finetune="lora", scope="vision", resamples=10)
     frame = vqa_frame(60, 0.5, noise=3)
-    write_cell(tmp_path, frame, "tiny_llava", "phantom_fundus", task="vqa", finetune="zero_shot", scope="", resamples=10)
+    write_cell(
+        tmp_path, frame, "tiny_llava", "phantom_fundus", task="vqa", finetune="zero_shot", scope="", resamples=10
+    )
 
     def show(load, wanted=True):
         rows, _ = load_rows(tmp_path)
