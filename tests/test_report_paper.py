@@ -1,4 +1,4 @@
-"""Figures and verdicts for a paper repeat byte by byte; a gallery shows what it is asked for, and says what it lacks."""
+"""Figures and verdicts for a paper repeat byte by byte; a gallery shows what it is asked for, or why it cannot."""
 
 import csv
 
