@@ -165,15 +165,21 @@ def test_predictions_are_what_the_files_hold_and_share_what_cells_have_in_common
         frame.to_parquet(tmp_path / str(number) / "predictions.parquet")
         made[str(number)] = tmp_path / str(number)
     frames, tight = Frames(made), Frames(made, most=1)
+
+    def read(some, name):
+        frame = some.get(name, made[name])
+        assert frame is not None
+        return frame
+
     for name, folder in made.items():
         for some in (frames, tight):
-            pd.testing.assert_frame_equal(some.get(name, folder), pd.read_parquet(folder / "predictions.parquet"))
-    whole = {name: frames.get(name, made[name]).memory_usage(index=False, deep=True) for name in made}
+            pd.testing.assert_frame_equal(read(some, name), pd.read_parquet(folder / "predictions.parquet"))
+    whole = {name: read(frames, name).memory_usage(index=False, deep=True) for name in made}
     scores = 2 * 2 * whole["1"]["score_1"]  # of the two further cells that share all else with the first
     first = whole["1"].drop(["example_id", "group"])  # as in the other task
     assert (2 << 30) - frames._left == whole["0"].sum() + first.sum() + scores
-    frames.get("1", made["1"])["score_1"] = 0.0
-    assert frames.get("1", made["1"])["score_1"].sum() > 0
+    read(frames, "1")["score_1"] = 0.0
+    assert read(frames, "1")["score_1"].sum() > 0
 
 
 def test_predictions_that_are_lacking_are_warned_of(tmp_path):

@@ -82,10 +82,10 @@ def _wall(study: Study, task: str, domain: str, rows: list[Row], load: LoadImage
     names = " beside ".join(f"{row.model}, {setting(row)}, seed {seed_text(row)}" for row in rows)
     licence = rows[0].text("data", "licence") or "not recorded"
     told = (domain, task, " ".join(identities(*rows)), names, licence)
-    frames = [study.predictions(row) for row in rows]
-    if any(frame is None for frame in frames):
+    frames = [frame for row in rows if (frame := study.predictions(row)) is not None]
+    if len(frames) < len(rows):
         return Wall(*told, reason="its predictions cannot be read")
-    if any(list(frame["example_id"]) != list(frames[0]["example_id"]) for frame in frames):  # type: ignore[index]
+    if any(list(frame["example_id"]) != list(frames[0]["example_id"]) for frame in frames):
         return Wall(*told, reason="the two cells were tested on other examples")
     right = np.array([_right(frame, task) for frame in frames])
     drawn = random.Random(f"{domain} {rows[0].text('data', 'fingerprint')}")
@@ -95,7 +95,7 @@ def _wall(study: Study, task: str, domain: str, rows: list[Row], load: LoadImage
             places = np.flatnonzero(mask).tolist()
             picked = sorted(drawn.sample(places, min(EACH, len(places), max(left, 0))))
             left -= len(picked)
-            made = tuple(_example(rows, frames, task, place, right, load) for place in picked)  # type: ignore[arg-type]
+            made = tuple(_example(rows, frames, task, place, right, load) for place in picked)
             if made:
                 kinds.append((f"{title} ({len(places)} of {right.shape[1]})", made))
     except UserError as error:
