@@ -96,10 +96,13 @@ class Browser:
         """Open a page and wait until it has loaded."""
         loaded: list[bool] = []
         self._loaded = loaded
-        self.call("Page.navigate", url=page.resolve().as_uri() + fragment)
+        address = page.resolve().as_uri() + fragment
+        self.call("Page.navigate", url=address)
         end = time.monotonic() + 60
         while not loaded:
             self._note(self._next(end))
+        # The event may have been that of the page before.
+        self.wait(f"location.href === {json.dumps(address)} && document.readyState === 'complete'")
 
     def run(self, script: str) -> Any:
         """The value of an expression in the page; a promise is waited for."""

@@ -1,7 +1,8 @@
-"""Turn a directory of records into one HTML page, a CSV file and LaTeX tables.
+"""Turn a directory of records into one HTML page, CSV files, LaTeX tables and figures.
 
 python -m vlmbench.report
 python -m vlmbench.report records=runs output=report title='Our models'
+python -m vlmbench.report gallery=true  # examples with their images, of data that may leave this machine
 python -m vlmbench.report records=runs against=published
 """
 
@@ -27,7 +28,19 @@ def main() -> int:
         from vlmbench.reporting.study import Settings
 
         settings = Settings(**{item.name: getattr(config, item.name) for item in dataclasses.fields(Settings)})
-        paths = write_report(Path(config.records), Path(config.output), title=config.title, settings=settings)
+        load_image = None
+        if config.gallery:
+            from vlmbench.cell.shown import image_loader
+
+            load_image = image_loader()
+        paths = write_report(
+            Path(config.records),
+            Path(config.output),
+            title=config.title,
+            settings=settings,
+            load_image=load_image,
+            paper=True,
+        )
         print(f"report: {paths.html}")
     return 0
 

@@ -109,7 +109,7 @@ def _split(record: Mapping[str, Any], parts: dict[str, _Part]) -> list[_Part] | 
             made.insert(0, _Part(rest, [*_option("model", config["model"], "kind"), *names]))
     except (KeyError, TypeError) as error:
         return Command(reason=f"its configuration is not complete: {error}")
-    return [parts.setdefault(json.dumps([part.options, part.config], default=str), part) for part in made]
+    return [parts.setdefault(_json([part.options, part.config]), part) for part in made]
 
 
 def _joined(record: Mapping[str, Any], parts: Sequence[_Part], cell: str) -> Command:
@@ -208,7 +208,12 @@ def _merged(path: str, was: Mapping[Any, Any], value: Mapping[Any, Any]) -> Iter
 
 
 def _same(left: Any, right: Any) -> bool:
-    return json.dumps(left, sort_keys=True, default=str) == json.dumps(right, sort_keys=True, default=str)
+    return _json(left) == _json(right)
+
+
+def _json(value: Any) -> str:
+    """A value as a record holds it."""
+    return json.dumps(value, sort_keys=True, default=lambda part: dataclasses.asdict(part))
 
 
 def _is_key(key: Any) -> bool:

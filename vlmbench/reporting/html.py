@@ -19,6 +19,7 @@ from vlmbench.reporting import (
     costs,
     curves,
     filters,
+    gallery,
     gaps,
     heat,
     judged,
@@ -33,8 +34,9 @@ from vlmbench.reporting.grids import cell_matrices
 from vlmbench.reporting.load import ReportError, load_rows
 from vlmbench.reporting.ordering import newest
 from vlmbench.reporting.packed import plotly_script, shrink
+from vlmbench.reporting.paper import write_paper
 from vlmbench.reporting.section import Section, environment
-from vlmbench.reporting.study import Settings, Study
+from vlmbench.reporting.study import LoadImage, Settings, Study
 from vlmbench.reporting.tables import latex_table, write_csv
 
 TITLE = "vlmbench report"
@@ -56,6 +58,7 @@ SECTIONS: tuple[Callable[[Study], Section | None], ...] = (
     costs.section,
     reference.section,
     by_domain.section,
+    gallery.section,
     commands.section,
     closing.failures,
     closing.data,
@@ -82,7 +85,13 @@ class ReportPaths:
 
 
 def write_report(
-    records_dir: Path, out_dir: Path, *, title: str = TITLE, settings: Settings | None = None
+    records_dir: Path,
+    out_dir: Path,
+    *,
+    title: str = TITLE,
+    settings: Settings | None = None,
+    load_image: LoadImage | None = None,
+    paper: bool = False,
 ) -> ReportPaths:
     """Write the report of every record under a directory.
 
@@ -93,6 +102,8 @@ def write_report(
         out_dir: Created where it is missing; files of an earlier report are overwritten.
         title: Heading of the page.
         settings: What the reader asks for.
+        load_image: Gives the images of the gallery, which is left out without it.
+        paper: Whether to write the figures and verdicts of `paper.write_paper` too.
 
     Raises:
         ReportError: There is no record under `records_dir`, or `out_dir` cannot be written to.
@@ -107,7 +118,7 @@ def write_report(
     )
     current, older = newest(rows)
     matrices = cell_matrices(current)
-    study = Study(Path(records_dir), current, older, unreadable, settings or Settings())
+    study = Study(Path(records_dir), current, older, unreadable, settings or Settings(), load_image=load_image)
     page = render(study, title=title)
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
@@ -115,6 +126,8 @@ def write_report(
         _write(paths.table_diagnosis, latex_table(matrices, "diagnosis"))
         _write(paths.table_vqa, latex_table(matrices, "vqa"))
         _write(paths.html, page)
+        if paper:
+            write_paper(study, out_dir)
     except OSError as error:
         where = error.filename or out_dir
         reason = error.strerror or error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -60,7 +60,7 @@ def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
             if path not in NOT_RECIPE:
                 yield from flatten(config[key], path)
     else:
-        yield prefix, _scalar(type(config), config) if isinstance(config, _SCALARS) else _text(config)
+        yield prefix, _scalar(type(config).__name__, config) if isinstance(config, _SCALARS) else _text(config)
 
 
 def _text(value: Any) -> str:
@@ -68,7 +68,7 @@ def _text(value: Any) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _scalar(kind: type, value: Any) -> str:
+def _scalar(kind: str, value: Hashable) -> str:
     """The text of a value that thousands of records share; 1, 1.0 and True are told apart by their kind."""
     return _text(value)
 

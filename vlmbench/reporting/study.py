@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,11 @@ from vlmbench.reporting.rows import Row
 
 if TYPE_CHECKING:
     import pandas as pd
+    from PIL.Image import Image
+
+#: The image of a key that a row's predictions name, from the row's domain. It raises UserError where the domain is not
+#: on this machine, or not the one that was tested on.
+LoadImage = Callable[["Row", str], "Image"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,7 @@ class Study:
         unreadable: Files that are no records.
         settings: What the reader asked for.
         lacking: Path of a record to the reason why its predictions could not be read; grows as they are.
+        load_image: Gives an image of a domain; None where none may be shown.
         memo: What several sections are made from and is worked out once, by name.
     """
 
@@ -62,6 +68,7 @@ class Study:
     unreadable: Sequence[Unreadable] = ()
     settings: Settings = field(default_factory=Settings)
     lacking: dict[str, str] = field(default_factory=dict)
+    load_image: LoadImage | None = field(default=None, repr=False, compare=False)
     memo: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     _frames: Frames | None = field(default=None, init=False, repr=False)
 
