@@ -39,6 +39,7 @@ def test_points_are_those_of_the_subsets(metric):
         for kind, value in rates(one).items():
             tn, fp, fn, tp = confusion_matrix(part["target"], part["score_1"] > part["score_0"]).ravel()
             shown = subset(value, labels == name).values
+            assert shown is not None
             assert np.nanmean(shown) == pytest.approx(tp / (tp + fn) if kind == "tpr" else fp / (fp + tn))
 
 

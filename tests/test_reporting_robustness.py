@@ -60,7 +60,8 @@ def test_changes_are_those_of_the_records_and_hold_what_is_planted(study):
     known = drawn(study, one.rows)
     by_domain = {d: np.mean([r.primary.value for r in one.rows if r.domain == d]) for d in {r.domain for r in one.rows}}
     light, heavy, both = (change(one, known, steps) for steps in ([LIGHT], [HEAVY], [LIGHT, HEAVY]))
-    assert light and heavy
+    assert light
+    assert heavy
     assert both
     assert heavy.estimate == pytest.approx(by_domain[f"{HOME}~noise2"] - by_domain[HOME], abs=1e-12)
     assert both.estimate == pytest.approx((light.estimate + heavy.estimate) / 2)

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from vlmbench.metrics.comparison import Contrast, Difference, contrast, holm
 from vlmbench.metrics.curves import interval_of_sizes, size_reaching
-from vlmbench.reporting.lines import Drawn, drawn, is_seeded, level, measured, seed_deviation, seed_of
+from vlmbench.reporting.lines import Drawn, drawn, is_seeded, level, measured, seed_of
 from vlmbench.reporting.marks import marks
 from vlmbench.reporting.ordering import order, variants
 from vlmbench.reporting.pairs import compare

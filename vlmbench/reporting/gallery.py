@@ -1,4 +1,4 @@
-"""Right and wrong answers with their images; only where the reader asks for it, since images leave the machine by it."""
+"""Right and wrong answers with their images; only where the reader asks for it: images leave the machine by it."""
 
 from __future__ import annotations
 

@@ -17,7 +17,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from vlmbench.metrics.comparison import Contrast, Difference, assess, contrast
-from vlmbench.metrics.contrasts import Resampled
 from vlmbench.metrics.draws import Outcomes, draw, outcomes
 from vlmbench.metrics.parts import support
 from vlmbench.reporting.ordering import order, variants
@@ -179,12 +178,7 @@ def level(members: Sequence[Drawn], *, seeded: bool) -> Contrast:
 
 def unseeded(estimate: float, draws: Floats, n_groups: int) -> Contrast:
     """Something drawn (R,) as a contrast that knows nothing of seeds."""
-    return Contrast(estimate, draws, n_groups, {"": Resampled(draws, n_groups - 1.0)})
-
-
-def seed_deviation(one: Contrast) -> float:
-    """Standard deviation that the choice of seeds adds to an estimate, as far as it is known."""
-    return max(0.0, sum(side.coefficient**2 * (side.spread - side.own) for side in one.seed_noise)) ** 0.5
+    return Contrast(estimate, draws, n_groups)
 
 
 def measured(one: Contrast, settings: Settings, *, unit: bool = False) -> Difference:

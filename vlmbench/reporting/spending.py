@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vlmbench.metrics.comparison import Contrast, Difference, average
 from vlmbench.metrics.pareto import front
-from vlmbench.reporting.lines import Drawn, Line, drawn, is_seeded, level, lines_of, measured, seed_deviation, seed_of
+from vlmbench.reporting.lines import Drawn, Line, drawn, is_seeded, level, lines_of, measured, seed_of
 from vlmbench.reporting.rows import Row
 from vlmbench.reporting.study import Study
 from vlmbench.reporting.tables import PARTS
