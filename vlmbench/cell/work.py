@@ -28,7 +28,8 @@ from vlmbench.cell.variance import batch_variance
 from vlmbench.cell.vision import recall_vision, splits_read
 from vlmbench.cell.wording import worded
 from vlmbench.config import schema
-from vlmbench.config.checks import encoded_splits, frozen_image, tries_prompts, uses_linear_head
+from vlmbench.config.checks import encoded_splits, frozen_image, uses_linear_head
+from vlmbench.config.prompts import tries_prompts
 from vlmbench.domains.base import Domain, Split
 from vlmbench.domains.datamodule import DomainDataModule
 from vlmbench.domains.shares import Share
