@@ -1,8 +1,9 @@
 """Floating-point operations of a cell, counted on a few of its examples after everything else is done.
 
 Counted are matrix products, attention and convolutions, a multiplication with its addition as two (torch's
-`FlopCounterMode`); what is computed anew to save memory, optimisers, and solvers on encoded features are not. The count
-is of the method, not of what a cache saved this cell: images that are encoded once count once, whoever encoded them.
+`FlopCounterMode`); what is computed anew to save memory, optimisers, solvers on encoded features, and products with
+4-bit weights while a single token is written are not. The count is of the method, not of what a cache saved this cell:
+images that are encoded once count once, whoever encoded them.
 """
 
 from __future__ import annotations
@@ -51,13 +52,15 @@ def flops(
 
     Returns:
         `predict_per_example` from its pixels on; `train_per_example` of one step, forward and backward, as it was
-        computed; `encode_per_image` where images are encoded once; `total` of encoding, trying prompts,
-        training, validating and predicting; and `reason` why they are None, else "".
+        computed; `encode_per_image` where images are encoded once; `total` of encoding, trying prompts, training,
+        validating and predicting; and `reason` why they are None, else "".
     """
     if isinstance(module.backbone, HostedVlm):
         return {**NOTHING, "reason": "what a hosted model computes nobody tells"}
     if across.world() > 1:
         return {**NOTHING, "reason": "not counted where several processes share a cell"}
+    if config.trainer.attention == "flash_attention_2":
+        return {**NOTHING, "reason": "not counted: torch does not see into the kernels of flash_attention_2"}
     try:
         with _untouched(module, trainer):
             return {**_counted(config, module, data, trainer, trained, prompts), "reason": ""}
