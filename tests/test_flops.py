@@ -2,6 +2,7 @@
 
 import json
 from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import torch
@@ -69,7 +70,9 @@ def test_prompts_that_were_tried_count_with_the_test_questions(train):
 
 
 def test_kernels_that_the_counter_does_not_see_give_no_count_that_is_too_low():
-    config = SimpleNamespace(trainer=SimpleNamespace(attention="flash_attention_2"))
-    counted = flops.flops(config, SimpleNamespace(backbone=None), None, None, {})
+    config: Any = SimpleNamespace(trainer=SimpleNamespace(attention="flash_attention_2"))
+    module: Any = SimpleNamespace(backbone=None)
+    not_looked_at: Any = None
+    counted = flops.flops(config, module, not_looked_at, not_looked_at, {})
     assert counted == {**flops.NOTHING, "reason": counted["reason"]}
     assert "flash_attention_2" in counted["reason"]

@@ -207,8 +207,10 @@ def test_prompts_that_are_tried_take_their_time_and_measure_none_that_tries_fewe
     model = schema.GenerativeModelConfig(name="tiny_llava", source="package:tiny_llava", role="generalist")
     alone = dataclasses.replace(probe("tiny_llava", SHOT, patients=100), model=model, task=schema.VqaTaskConfig())
     many = dataclasses.replace(alone, task=schema.VqaTaskConfig(prompts=schema.PromptsConfig(candidates=8)))
-    counted = [phases(config, Rows(120, 30, 50), device_of(config)).predict for config in (alone, many)]
-    assert counted[1] / counted[0] == pytest.approx((50 + 8 * 30) / 50, rel=0.2)
+    few, more = (phases(config, Rows(120, 30, 50), device_of(config)) for config in (alone, many))
+    assert few
+    assert more
+    assert more.predict / few.predict == pytest.approx((50 + 8 * 30) / 50, rel=0.2)
     seconds = {"encode": 1.0, "predict": 2.0, "total": 4.0}
     record = {
         "status": "done", "kind": "cell", "cost": {"seconds": seconds}, "environment": {"device": "cpu"},
