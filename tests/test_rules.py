@@ -18,6 +18,7 @@ from vlmbench.backbones.base import Turn
 from vlmbench.backbones.contrastive.clip import HfClip
 from vlmbench.backbones.generative.native import IGNORE
 from vlmbench.backbones.loaders import load
+from vlmbench.cell import work
 from vlmbench.domains.datamodule import DomainDataModule
 from vlmbench.domains.phantom.build import build_phantom
 from vlmbench.records.claim import claim
@@ -193,10 +194,13 @@ def test_the_test_split_is_read_once_and_last(train, monkeypatch):
         return rows(self, split)
 
     monkeypatch.setattr(DomainDataModule, "rows", spied)
+    # It looks at a few rows of every split when all is predicted and scored, and decides nothing.
+    monkeypatch.setattr(work, "flops", lambda *_: touched.append("operations"))
     ran = train("finetune=lora", "domain.audit_hashes=false")
     assert ran.status == 0
+    assert (ran.cells[0] / "predictions.parquet").exists()
     assert touched.count("test") == 1
-    assert touched[-1] == "test"
+    assert touched[-2:] == ["test", "operations"]
     assert "val" in touched
 
 
