@@ -35,6 +35,18 @@ def test_a_recipe_that_differs_is_refused_by_name(part):
     assert f"{part}.budget: absent against 16" in refusal.reason
 
 
+def test_a_setting_that_does_nothing_is_what_older_records_have():
+    left, right = both()
+    right["config"]["task"]["prompts"] = {"candidates": 1, "examples": 200, "in_context": 2, "seed": 0}
+    right["config"]["domain"] |= {"fraction": 1.0, "shots": 0, "corruption": "none", "severity": 3}
+    (_,), refusals = compared(left, right)
+    assert not refusals
+    right["config"]["task"]["prompts"]["candidates"] = 4
+    pairs, (refusal,) = compared(left, right)
+    assert not pairs
+    assert refusal.reason == "task.prompts.candidates: absent against 4"
+
+
 def test_where_the_data_lie_and_what_it_ran_on_is_no_recipe():
     left, right = both()
     left["config"]["domain"]["root"], right["config"]["domain"]["root"] = "/here", "/there"
