@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from scipy import optimize, special
 
 from vlmbench.metrics.contrasts import Contrast, SeedNoise, average, contrast
 
-__all__ = ["Contrast", "Difference", "SeedNoise", "assess", "average", "contrast", "holm"]
+__all__ = ["Contrast", "Difference", "SeedNoise", "assess", "average", "contrast", "holm", "within_unit"]
 
 Floats = NDArray[np.float64]
 
@@ -73,7 +73,7 @@ def assess(one: Contrast, *, margin: float, confidence: float = 0.95, power: flo
         return _untested(one, "fewer than two groups hold what the metric needs")
     variance, df = _variance(resampled, one, 1)
     if variance <= 1e-24:
-        return _untested(one, "the difference is the same in every resample")
+        return _untested(one, "it is the same in every resample")
     se = math.sqrt(variance)
     reach = float(special.stdtrit(df, (1 + confidence) / 2))
 
@@ -99,6 +99,18 @@ def assess(one: Contrast, *, margin: float, confidence: float = 0.95, power: flo
         n_groups=one.n_groups,
         single_seed=one.single_seed,
     )
+
+
+def within_unit(level: Difference) -> Difference:
+    """Return a metric that was tested against nothing with an interval inside [0, 1]: on the logit scale, as records'.
+
+    See `bootstrap`: of one cell it is the interval that its record holds, but for the number of resamples.
+    """
+    if math.isnan(level.low) or not 0 < level.estimate < 1:
+        return level
+    centre = special.logit(level.estimate)
+    reach = (level.high - level.estimate) / (level.estimate * (1 - level.estimate))
+    return replace(level, low=float(special.expit(centre - reach)), high=float(special.expit(centre + reach)))
 
 
 def holm(p_values: Sequence[float]) -> Floats:

@@ -34,7 +34,7 @@ def expected_text(option: Option) -> str:
         return f"not known: {found}"
     if math.isnan(found.low):
         return f"{value_text(None if math.isnan(found.estimate) else found.estimate)}, no interval: {found.reason}"
-    return f"{value_text(found.estimate)} {interval_text(max(0.0, found.low), min(1.0, found.high))}"
+    return f"{value_text(found.estimate)} {interval_text(found.low, found.high)}"
 
 
 def cost_text(option: Option) -> str:

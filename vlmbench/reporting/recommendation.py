@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from vlmbench.metrics.comparison import Contrast, Difference, assess, average
+from vlmbench.metrics.comparison import Contrast, Difference, assess, average, within_unit
 from vlmbench.reporting.candidates import Candidate, candidates, lightest
 from vlmbench.reporting.evidence import Evidence, gather
 from vlmbench.reporting.study import Settings, Study
@@ -108,7 +108,7 @@ def _advise(study: Study, evidence: Evidence, task: str, metric: str, domains: d
         Option(
             role,
             parts,
-            _tested([evidence.level(part.side) for part in parts], settings),
+            _within(_tested([evidence.level(part.side) for part in parts], settings)),
             None
             if best is None or role == "best"
             else _tested(
@@ -168,6 +168,10 @@ def _rank(parts: Sequence[Candidate]) -> float:
 def _hours(parts: Sequence[Candidate]) -> float | None:
     hours = [part.hours for part in parts if part.hours is not None]
     return sum(hours) if len(hours) == len(parts) else None
+
+
+def _within(level: Difference | str) -> Difference | str:
+    return level if isinstance(level, str) else within_unit(level)
 
 
 def _tested(contrasts: Sequence[Contrast | str], settings: Settings) -> Difference | str:

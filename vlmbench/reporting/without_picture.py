@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmbench.metrics.comparison import Difference, assess, contrast
+from vlmbench.config.twins import SEEDLESS
+from vlmbench.metrics.comparison import Difference, assess, contrast, within_unit
 from vlmbench.metrics.draws import Outcomes, draw, freedom, outcomes
 from vlmbench.metrics.majority import majority_diagnosis, majority_vqa
-from vlmbench.reporting.ordering import order
+from vlmbench.reporting.ordering import order, variants
 from vlmbench.reporting.rows import Row
 from vlmbench.reporting.study import Settings, Study
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 #: Behind the standard error of a difference, which so many give to within 3 %.
 RESAMPLES = 600
-#: Methods that another seed gives the same result.
-SEEDLESS = ("zero_shot", "linear_probe", "lp_text")
 MAJORITY, RANDOM = "majority", "random features"
 # In the order of the page; a model that was tuned on such images is a stronger baseline than one that only sees them.
 BASELINES = (MAJORITY, "blank", "shuffled", "tuned on blank", "tuned on shuffled", RANDOM)
@@ -38,11 +37,13 @@ class Line:
 
     Attributes:
         rows: A row a seed.
+        variant: What tells its recipe from others of the same name, or empty.
         score: The mean score; `low` and `high` are its interval.
         baselines: By name of the baseline (its own score, score minus baseline).
     """
 
     rows: tuple[Row, ...]
+    variant: str
     score: Difference
     baselines: Mapping[str, tuple[float, Difference]]
 
@@ -115,7 +116,7 @@ def _tables(
         sample = len(np.unique(cells[0].groups)), freedom(cells[0])
         lines = tuple(_lines(own, beside, drawn, sample, study.settings))
         columns = tuple(name for name in BASELINES if any(name in line.baselines for line in lines))
-        whole = _tested(drawn[MAJORITY], None, sample, study.settings) if majority else None
+        whole = _score(drawn[MAJORITY], sample, study.settings) if majority else None
         if lines:
             made.append(Table(*key, columns, whole, learned_from, lines))
     return made
@@ -128,12 +129,12 @@ def _lines(
     sample: tuple[int, float],
     settings: Settings,
 ) -> list[Line]:
-    alike: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
-    for row in rows:
-        alike[(row.model, row.finetune, row.scope)].append(row)
+    alike: dict[tuple[str, str, str, str], list[Row]] = defaultdict(list)
+    for row, variant in zip(rows, variants(rows), strict=True):
+        alike[(row.model, row.finetune, row.scope, variant)].append(row)
     random = [row.path for row in rows if row.baseline == RANDOM]
     made = []
-    for seeds in alike.values():
+    for (*_, variant), seeds in alike.items():
         varies = seeds[0].finetune not in SEEDLESS
         own = _stacked(drawn, [row.path for row in seeds])
         against: dict[str, tuple[float, Difference]] = {}
@@ -152,14 +153,14 @@ def _lines(
                     seeing, blind = (_stacked(drawn, side) for side in zip(*both, strict=True))
                     gain = seeing[0] - blind[0], seeing[1] - blind[1]
                     against[name] = float(blind[0].mean()), _tested(gain, None, sample, settings, varies)
-        made.append(Line(tuple(seeds), _tested(own, None, sample, settings, varies), against))
+        made.append(Line(tuple(seeds), variant, _score(own, sample, settings, varies), against))
     return made
 
 
 def _tested(
     left: Drawn, right: Drawn | None, sample: tuple[int, float], settings: Settings, varies: bool = False
 ) -> Difference:
-    """Test a difference; without a right side, a value against nothing, for its interval.
+    """Test a difference; without a right side, a value against nothing.
 
     Args:
         left: Points and draws of one side.
@@ -171,6 +172,11 @@ def _tested(
     other = (np.zeros(1), np.zeros((1, left[1].shape[1]))) if right is None else right
     one = contrast(left, other, n_groups=sample[0], seeded=(varies, False), freedom=sample[1])
     return assess(one, margin=settings.margin, confidence=settings.confidence, power=settings.power)
+
+
+def _score(side: Drawn, sample: tuple[int, float], settings: Settings, varies: bool = False) -> Difference:
+    """A score with its interval."""
+    return within_unit(_tested(side, None, sample, settings, varies))
 
 
 def _stacked(drawn: Mapping[str, Drawn], paths: Sequence[str]) -> Drawn:
