@@ -43,6 +43,7 @@ class Difference:
         n_groups: Groups that were resampled; of the smallest test set where there are several.
         single_seed: Whether the noise of seeds is left out, for want of a second one.
         reason: Why there is no test; empty where there is one.
+        seed_freedom: Degrees of freedom behind the noise of seeds, of all sides together; 0 where there is none.
     """
 
     estimate: float
@@ -57,6 +58,7 @@ class Difference:
     n_groups: int
     single_seed: bool
     reason: str = ""
+    seed_freedom: float = 0.0
 
 
 def assess(one: Contrast, *, margin: float, confidence: float = 0.95, power: float = 0.8) -> Difference:
@@ -98,6 +100,7 @@ def assess(one: Contrast, *, margin: float, confidence: float = 0.95, power: flo
         groups_needed=one.n_groups * growth,
         n_groups=one.n_groups,
         single_seed=one.single_seed,
+        seed_freedom=math.fsum(side.freedom for side in one.seed_noise if side.coefficient),
     )
 
 
