@@ -6,11 +6,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_study import diagnosis_frame, write_cell
+from synthetic_records import make_record
+from synthetic_study import diagnosis_frame, vqa_frame, write_cell
 
 from vlmbench.records.store import write_predictions
 from vlmbench.reporting.html import write_report
-from vlmbench.reporting.study import Settings
+from vlmbench.reporting.load import load_rows
+from vlmbench.reporting.ordering import newest
+from vlmbench.reporting.study import Settings, Study
+from vlmbench.reporting.without_picture import tables
 
 
 def _write(root: Path, change, *, late: bool) -> None:
@@ -76,3 +80,27 @@ def test_what_does_not_vary_is_no_verdict(tmp_path, change):
     verdicts, _ = _report(tmp_path)
     assert {row["verdict"] for row in verdicts} <= {"cannot tell", ""}
     assert all(row["reason"] and not row["low"] for row in verdicts)
+
+
+def test_answers_that_are_none_of_their_options_and_a_metric_that_is_unknown_give_the_reason(tmp_path):
+    root = tmp_path / "runs"
+    for noise, model in enumerate(("tiny_llava", "tiny_llava_med")):
+        frame = vqa_frame(40, 0.7, noise=noise)
+        path = write_cell(root, frame, model, "phantom_fundus", task="vqa", finetune="zero_shot", scope="")
+        closed = frame["answer_type"] == "closed"
+        write_predictions(path.parent, frame.assign(answer=frame["answer"].mask(closed, "perhaps")))
+    frame = diagnosis_frame(40, 0.7, noise=0)
+    write_cell(root, frame, "tiny_clip", "phantom_radiograph", finetune="zero_shot", scope="", primary_metric="recall")
+    verdicts, page = _report(tmp_path)
+    assert not verdicts
+    assert "the answer &#39;perhaps&#39; is none of the options" in page
+    assert "the record does not hold this metric" in page
+
+
+def test_recipes_of_one_name_are_no_seeds_of_each_other(tmp_path):
+    for rank, auroc in ((4, 0.6), (64, 0.9)):
+        config = make_record()["config"] | {"finetune": {"name": "lora", "rank": rank}}
+        write_cell(tmp_path, diagnosis_frame(100, auroc, noise=rank), "tiny_clip", "phantom_radiograph", config=config)
+    current, _ = newest(load_rows(tmp_path)[0])
+    (table,) = tables(Study(tmp_path, current, settings=Settings(resamples=50)))
+    assert [(line.variant, len(line.rows)) for line in table.lines] == [("finetune.rank=4", 1), ("finetune.rank=64", 1)]

@@ -98,7 +98,11 @@ def _tables(
         frame = study.predictions(row)
         if frame is None:
             continue
-        one = outcomes(frame, row.task, key[2], multi_label=bool(row.scalar("data", "multi_label")))
+        try:
+            one = outcomes(frame, row.task, key[2], multi_label=bool(row.scalar("data", "multi_label")))
+        except ValueError as error:
+            study.lacking[row.path] = f"its predictions do not give {key[2]}: {error}"
+            continue
         which = one.example_ids.tobytes() + one.groups.tobytes()
         found[row.path] = one
         sets[which].append(row.path)
