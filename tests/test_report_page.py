@@ -12,7 +12,7 @@ from markupsafe import Markup
 from synthetic_records import MODALITIES, make_record, write_record
 from synthetic_study import diagnosis_frame, vqa_frame, write_cell
 
-from vlmbench.reporting import beside, by_domain, closing, commands, heat, html
+from vlmbench.reporting import by_domain, closing, commands, heat, html
 from vlmbench.reporting.colour import contrast
 from vlmbench.reporting.frames import Frames
 from vlmbench.reporting.load import load_rows
@@ -43,7 +43,7 @@ def page(tmp_path_factory):
     for seed, (model, domain, method) in itertools.product(range(2), itertools.product(MODELS, MODALITIES, METHODS)):
         write_record(root / "in", make_record(model, domain, finetune=method, seed=seed))
     with pytest.MonkeyPatch.context() as patch:
-        sections = (heat.section, beside.section, by_domain.section, commands.section, stand_in, closing.reading)
+        sections = (heat.section, by_domain.section, commands.section, stand_in, closing.reading)
         patch.setattr(html, "SECTIONS", sections)
         yield html.write_report(root / "in", root / "out").html
     shutil.rmtree(root)

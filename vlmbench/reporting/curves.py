@@ -149,7 +149,7 @@ def _steps(rows: Sequence[Row], curves: Sequence[Curve], known: Mapping[str, Dra
     places = {row.path: (curve, size) for curve in curves for size in curve.sizes for row in size.rows}
     pairs: dict[tuple[int, int, str], list[tuple[Row, Row]]] = defaultdict(list)
     numbers = {id(curve): number for number, curve in enumerate(curves)}
-    comparisons, _ = compare([row for row in rows if row.path in places])
+    comparisons = compare([row for row in rows if row.path in places])
     for one in comparisons:
         (left, size), (right, _) = places[one.generalist.path], places[one.specialist.path]
         pairs[numbers[id(left)], numbers[id(right)], size.tag].append((one.generalist, one.specialist))
