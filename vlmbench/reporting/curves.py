@@ -22,6 +22,7 @@ from vlmbench.reporting.plots import figure
 from vlmbench.reporting.rows import Row
 from vlmbench.reporting.section import Section, rendered
 from vlmbench.reporting.study import Settings, Study
+from vlmbench.reporting.text import method_text
 
 FULL = "all"
 _SUBSET = re.compile(r"(?P<base>[^@~]+)(?:@(?P<size>\d+shots|[\d.e-]+%)(?:-s\d+)?)?")
@@ -121,7 +122,7 @@ def _curves(
     ordered = sorted((row for row in rows if row.path in known), key=order)
     for row, variant in zip(ordered, variants(ordered), strict=True):
         base, tag = _parts(row)
-        name = ", ".join(part for part in (row.model, f"{row.finetune} {row.scope}".strip(), variant) if part)
+        name = f"{row.model}, {method_text(row.finetune, row.scope, variant)}"
         found[row.task, row.primary_metric, base, name][tag].append(row)
     curves, untuned = [], defaultdict(list)
     for (task, metric, base, name), by_tag in found.items():

@@ -22,6 +22,7 @@ from vlmbench.metrics.parts import support
 from vlmbench.reporting.ordering import order, variants
 from vlmbench.reporting.rows import Row
 from vlmbench.reporting.study import Settings, Study
+from vlmbench.reporting.text import method_text
 
 Floats = NDArray[np.float64]
 ATTRIBUTE = "attribute_"  # begins the columns of predictions that hold one
@@ -51,7 +52,7 @@ class Line:
     @property
     def method(self) -> str:
         """Finetune and scope, for people."""
-        return " ".join(part for part in (self.first.finetune, self.first.scope, self.variant) if part)
+        return method_text(self.first.finetune, self.first.scope, self.variant)
 
     @property
     def name(self) -> str:
