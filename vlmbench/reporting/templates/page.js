@@ -234,7 +234,14 @@
     return pick(trace);
   }
   const specs = new WeakMap();
-  const OPTIONS = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d"] };
+  const OPTIONS = {
+    responsive: true,
+    displaylogo: false,
+    modeBarButtonsToRemove: ["lasso2d", "select2d"],
+    // Plotly offers to upload what is drawn to its own servers; what a reader has may not leave the machine.
+    showSendToCloud: false,
+    plotlyServerURL: "",
+  };
   function draw(figure) {
     const { data, layout } = specs.get(figure);
     return Plotly.react(figure.querySelector(".canvas"), structuredClone(data.map(kept)), themed(layout), OPTIONS);
