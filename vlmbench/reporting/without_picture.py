@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vlmbench.metrics.comparison import Difference, assess, contrast
 from vlmbench.metrics.draws import Outcomes, draw
 from vlmbench.metrics.majority import majority_diagnosis, majority_vqa
-from vlmbench.reporting.lines import drawn, seed_of
+from vlmbench.reporting.lines import drawn, lines_of, seed_of
 from vlmbench.reporting.ordering import order
 from vlmbench.reporting.rows import Row
 from vlmbench.reporting.study import Settings, Study
@@ -41,11 +41,13 @@ class Line:
         rows: A row a seed.
         score: The mean score; `low` and `high` are its interval.
         baselines: By name of the baseline (its own score, score minus baseline).
+        variant: What tells its recipe from others of the same name, or empty.
     """
 
     rows: tuple[Row, ...]
     score: Difference
     baselines: Mapping[str, tuple[float, Difference]]
+    variant: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +124,10 @@ def _lines(
     sample: tuple[int, float],
     settings: Settings,
 ) -> list[Line]:
-    alike: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
-    for row in rows:
-        alike[(row.model, row.finetune, row.scope)].append(row)
     random = [row.path for row in rows if row.baseline == RANDOM]
     made = []
-    for seeds in alike.values():
+    for line in lines_of(rows):
+        seeds = line.rows
         varies = seeds[0].finetune not in SEEDLESS
         own = _stacked(under, [row.path for row in seeds])
         against: dict[str, tuple[float, Difference]] = {}
@@ -146,7 +146,7 @@ def _lines(
                     seeing, blind = (_stacked(under, side) for side in zip(*both, strict=True))
                     gain = seeing[0] - blind[0], seeing[1] - blind[1]
                     against[name] = float(blind[0].mean()), _tested(gain, None, sample, settings, varies)
-        made.append(Line(tuple(seeds), _tested(own, None, sample, settings, varies), against))
+        made.append(Line(seeds, _tested(own, None, sample, settings, varies), against, line.variant))
     return made
 
 
