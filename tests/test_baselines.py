@@ -254,4 +254,4 @@ def test_predictions_that_cannot_be_scored_are_lacking_and_leave_the_rest(tmp_pa
     study = Study(tmp_path, load_rows(tmp_path)[0])
     (table,) = baselines.tables(study)
     assert [line.rows[0].model for line in table.lines] == ["tiny_clip"]
-    assert "its predictions do not give auroc" in study.lacking[next(iter(study.lacking))]
+    assert "predictions lack the columns" in next(iter(study.lacking.values()))

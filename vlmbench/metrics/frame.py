@@ -82,6 +82,19 @@ def score_frame(
     return {**to_jsonable(result), "counts": counts}
 
 
+def unfit(frame: pd.DataFrame, task: str, *, multi_label: bool = False) -> str:
+    """Say why a predictions table is none of its task, as `score_frame` would; empty where it is one."""
+    try:
+        _require(frame, COMMON_COLUMNS if task == "diagnosis" else COMMON_COLUMNS + VQA_COLUMNS)
+        if task == "vqa":
+            _refuse_nulls(frame, ("answer", "answer_type", "prediction"))
+        else:
+            diagnosis.one_vs_rest(*diagnosis_arrays(frame, multi_label), multi_label=multi_label)
+    except ValueError as error:
+        return str(error)
+    return "" if len(frame) else "the table is empty"
+
+
 def to_jsonable(value: Any) -> Any:
     """Return a copy in which every NaN is None and every numpy number a Python one, through dicts, lists and tuples."""
     if isinstance(value, dict):

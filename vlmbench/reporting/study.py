@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlmbench.metrics.frame import unfit
 from vlmbench.reporting.frames import Frames
 from vlmbench.reporting.load import Unreadable
 from vlmbench.reporting.rows import Row
@@ -77,7 +78,7 @@ class Study:
         return (self.root / row.path).parent
 
     def predictions(self, row: Row) -> pd.DataFrame | None:
-        """A done row's predictions; None where they cannot be read, and then `lacking` says why.
+        """A done row's predictions; None where they cannot be read or scored, and then `lacking` says why.
 
         The first call reads those of all done rows, as far as they fit in memory. Tables are not to be changed in
         place: they share columns with those of other cells.
@@ -88,4 +89,11 @@ class Study:
         frame = self._frames.get(row.path, self.folder(row))
         if frame is None:
             self.lacking[row.path] = self._frames.lacking[row.path]
-        return frame
+            return None
+        fits: dict[str, str] = self.memo.setdefault("unfit", {})
+        if row.path not in fits:
+            multi_label = row.scalar("data", "multi_label") is True
+            fits[row.path] = unfit(frame, row.task, multi_label=multi_label) if row.task in ("diagnosis", "vqa") else ""
+        if fits[row.path]:
+            self.lacking[row.path] = f"its predictions cannot be scored: {fits[row.path]}"
+        return None if fits[row.path] else frame
