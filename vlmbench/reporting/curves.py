@@ -22,6 +22,7 @@ from vlmbench.reporting.plots import figure
 from vlmbench.reporting.rows import Row
 from vlmbench.reporting.section import Section, rendered
 from vlmbench.reporting.study import Settings, Study
+from vlmbench.reporting.text import method_text
 
 FULL = "all"
 _SUBSET = re.compile(r"(?P<base>[^@~]+)(?:@(?P<size>\d+shots|[\d.e-]+%)(?:-s\d+)?)?")
@@ -121,7 +122,7 @@ def _curves(
     ordered = sorted((row for row in rows if row.path in known), key=order)
     for row, variant in zip(ordered, variants(ordered), strict=True):
         base, tag = _parts(row)
-        name = ", ".join(part for part in (row.model, f"{row.finetune} {row.scope}".strip(), variant) if part)
+        name = f"{row.model}, {method_text(row.finetune, row.scope, variant)}"
         found[row.task, row.primary_metric, base, name][tag].append(row)
     curves, untuned = [], defaultdict(list)
     for (task, metric, base, name), by_tag in found.items():
@@ -149,7 +150,7 @@ def _steps(rows: Sequence[Row], curves: Sequence[Curve], known: Mapping[str, Dra
     places = {row.path: (curve, size) for curve in curves for size in curve.sizes for row in size.rows}
     pairs: dict[tuple[int, int, str], list[tuple[Row, Row]]] = defaultdict(list)
     numbers = {id(curve): number for number, curve in enumerate(curves)}
-    comparisons, _ = compare([row for row in rows if row.path in places])
+    comparisons = compare([row for row in rows if row.path in places])
     for one in comparisons:
         (left, size), (right, _) = places[one.generalist.path], places[one.specialist.path]
         pairs[numbers[id(left)], numbers[id(right)], size.tag].append((one.generalist, one.specialist))

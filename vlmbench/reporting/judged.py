@@ -125,7 +125,7 @@ def gaps(study: Study, found: Sequence[Judged]) -> list[Gap]:
     for one in found:
         by_path[one.row.path].append(one)
     alike: dict[tuple[Any, ...], list[tuple[Judged, Judged]]] = defaultdict(list)
-    for pair in compare([one.row for one in {one.row.path: one for one in found}.values()])[0]:
+    for pair in compare([one.row for one in {one.row.path: one for one in found}.values()]):
         left, right = pair.generalist, pair.specialist
         for one in by_path[left.path]:
             for other in by_path[right.path]:

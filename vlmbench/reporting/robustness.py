@@ -123,7 +123,7 @@ def _lost(one: Damaged, known: Mapping[str, Drawn], settings: Settings) -> Lost 
 def _pairs(damages: Sequence[Damaged], known: Mapping[str, Drawn], settings: Settings) -> list[Pair]:
     """Generalist beside specialist where their clean cells may be compared."""
     of_cell = {row.path: number for number, one in enumerate(damages) for row in one.clean.rows}
-    comparisons, _ = compare([row for one in damages for row in one.clean.rows])
+    comparisons = compare([row for one in damages for row in one.clean.rows])
     sides = dict.fromkeys((of_cell[pair.generalist.path], of_cell[pair.specialist.path]) for pair in comparisons)
     pairs = []
     for left, right in sides:

@@ -17,6 +17,7 @@ from vlmbench.config.twins import SEEDLESS
 from vlmbench.reporting.ordering import FINETUNES, rank
 from vlmbench.reporting.pairs import RECIPE_PARTS, obstacles, recipe
 from vlmbench.reporting.rows import Row, as_number, dig
+from vlmbench.reporting.text import method_text
 
 UNTUNED = "zero_shot"
 # Of sides that are tuned differently on purpose, what must still be the same: how they are asked and on what.
@@ -42,7 +43,7 @@ class Method:
     @property
     def label(self) -> str:
         """Its name for readers."""
-        return f"{self.finetune} · {self.scope}" if self.scope else self.finetune
+        return method_text(self.finetune, self.scope)
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,7 +126,7 @@ def _span(one: Finding) -> str:
 def _patients(one: Finding, findings: Findings) -> str:
     drawn = findings.evidence.drawn
     sets = {
-        drawn[match.left.rows[0].path].test_set: drawn[match.left.rows[0].path].n_groups for match in one.matches
+        drawn[match.left.rows[0].path].examples: drawn[match.left.rows[0].path].patients for match in one.matches
     }  # a test set that several pairs share is counted once
     return f"{count_text(sum(sets.values()))} patients"
 

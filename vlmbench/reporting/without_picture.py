@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from vlmbench.config.twins import SEEDLESS
 from vlmbench.metrics.comparison import Difference, assess, contrast, within_unit
-from vlmbench.metrics.draws import Outcomes, draw, freedom, outcomes
+from vlmbench.metrics.draws import Outcomes, draw
 from vlmbench.metrics.majority import majority_diagnosis, majority_vqa
-from vlmbench.reporting.ordering import order, variants
+from vlmbench.reporting.lines import drawn, lines_of, seed_of
+from vlmbench.reporting.ordering import order
 from vlmbench.reporting.rows import Row
 from vlmbench.reporting.study import Settings, Study
 
@@ -37,15 +38,15 @@ class Line:
 
     Attributes:
         rows: A row a seed.
-        variant: What tells its recipe from others of the same name, or empty.
         score: The mean score; `low` and `high` are its interval.
         baselines: By name of the baseline (its own score, score minus baseline).
+        variant: What tells its recipe from others of the same name, or empty.
     """
 
     rows: tuple[Row, ...]
-    variant: str
     score: Difference
     baselines: Mapping[str, tuple[float, Difference]]
+    variant: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,38 +90,27 @@ def _tables(
     study: Study, key: tuple[str, str, str], rows: Sequence[Row], blind: Mapping[tuple[str, ...], Sequence[Row]]
 ) -> list[Table]:
     """Return a table for each test set, of which there is one unless the data changed on the way."""
+    n_resamples = min(RESAMPLES, study.settings.resamples)
     beside = {row.path: _beside(row, blind) for row in rows}
-    found: dict[str, Outcomes] = {}
-    sets: dict[bytes, list[str]] = defaultdict(list)
-    frames: dict[bytes, tuple[Row, pd.DataFrame]] = {}
     everything = [*rows, *(other for each in beside.values() for other in each.values())]
-    for row in {row.path: row for row in everything}.values():
-        frame = study.predictions(row)
-        if frame is None:
-            continue
-        try:
-            one = outcomes(frame, row.task, key[2], multi_label=bool(row.scalar("data", "multi_label")))
-        except ValueError as error:
-            study.lacking[row.path] = f"its predictions do not give {key[2]}: {error}"
-            continue
-        which = one.example_ids.tobytes() + one.groups.tobytes()
-        found[row.path] = one
-        sets[which].append(row.path)
-        frames.setdefault(which, (row, frame))
+    known = drawn(study, [row for row in everything if row.primary_metric == key[2]], n_resamples)
+    sets: dict[str, dict[str, Row]] = defaultdict(dict)
+    for row in everything:
+        if row.path in known:
+            sets[known[row.path].examples][row.path] = row
     made = []
-    for which, paths in sets.items():
-        own = [row for row in rows if row.path in set(paths)]
-        majority, learned_from = _majority(*frames[which], key[2])
-        cells = [found[path] for path in paths] + ([majority] if majority else [])
-        seed = int(frames[which][0].text("data", "fingerprint")[:8] or "0", 16)
-        points, draws = draw(cells, n_resamples=RESAMPLES, seed=seed)
-        drawn: dict[str, Drawn] = {
-            path: (points[[place]], draws[[place]]) for place, path in enumerate([*paths, MAJORITY][: len(cells)])
-        }
-        sample = len(np.unique(cells[0].groups)), freedom(cells[0])
-        lines = tuple(_lines(own, beside, drawn, sample, study.settings))
+    for which, members in sets.items():
+        own = [row for row in rows if row.path in members]
+        first = next(iter(members.values()))
+        frame = study.predictions(first)
+        majority, learned_from = (None, "") if frame is None else _majority(first, frame, key[2])
+        under = {path: (np.array([known[path].point]), known[path].draws[None]) for path in members}
+        if majority:
+            under[MAJORITY] = draw([majority], n_resamples=n_resamples, seed=seed_of(which))
+        sample = known[first.path].patients, known[first.path].freedom
+        lines = tuple(_lines(own, beside, under, sample, study.settings))
         columns = tuple(name for name in BASELINES if any(name in line.baselines for line in lines))
-        whole = _score(drawn[MAJORITY], sample, study.settings) if majority else None
+        whole = _score(under[MAJORITY], sample, study.settings) if majority else None
         if lines:
             made.append(Table(*key, columns, whole, learned_from, lines))
     return made
@@ -129,35 +119,33 @@ def _tables(
 def _lines(
     rows: Sequence[Row],
     beside: Mapping[str, Mapping[str, Row]],
-    drawn: Mapping[str, Drawn],
+    under: Mapping[str, Drawn],
     sample: tuple[int, float],
     settings: Settings,
 ) -> list[Line]:
-    alike: dict[tuple[str, str, str, str], list[Row]] = defaultdict(list)
-    for row, variant in zip(rows, variants(rows), strict=True):
-        alike[(row.model, row.finetune, row.scope, variant)].append(row)
     random = [row.path for row in rows if row.baseline == RANDOM]
     made = []
-    for (*_, variant), seeds in alike.items():
+    for line in lines_of(rows):
+        seeds = line.rows
         varies = seeds[0].finetune not in SEEDLESS
-        own = _stacked(drawn, [row.path for row in seeds])
+        own = _stacked(under, [row.path for row in seeds])
         against: dict[str, tuple[float, Difference]] = {}
         for name in BASELINES:
-            if name == MAJORITY and MAJORITY in drawn:
-                others = drawn[MAJORITY]
+            if name == MAJORITY and MAJORITY in under:
+                others = under[MAJORITY]
                 against[name] = float(others[0].mean()), _tested(own, others, sample, settings, varies)
             elif name == RANDOM and random and seeds[0].baseline != RANDOM:
-                others = _stacked(drawn, random)
+                others = _stacked(under, random)
                 against[name] = float(others[0].mean()), _tested(own, others, sample, settings, varies)
             else:
                 # Seed by seed, as the same weights are asked with and without the picture.
                 both = [(row.path, beside[row.path][name].path) for row in seeds if name in beside[row.path]]
-                both = [pair for pair in both if pair[1] in drawn]
+                both = [pair for pair in both if pair[1] in under]
                 if both:
-                    seeing, blind = (_stacked(drawn, side) for side in zip(*both, strict=True))
+                    seeing, blind = (_stacked(under, side) for side in zip(*both, strict=True))
                     gain = seeing[0] - blind[0], seeing[1] - blind[1]
                     against[name] = float(blind[0].mean()), _tested(gain, None, sample, settings, varies)
-        made.append(Line(tuple(seeds), variant, _score(own, sample, settings, varies), against))
+        made.append(Line(seeds, _score(own, sample, settings, varies), against, line.variant))
     return made
 
 
