@@ -12,9 +12,9 @@ from synthetic_study import diagnosis_frame, write_cell
 from vlmbench.cell.domain import build_domain
 from vlmbench.cell.wording import worded, wordings
 from vlmbench.config import schema
-from vlmbench.config.checks import check_candidates, encoded_splits
+from vlmbench.config.checks import encoded_splits
 from vlmbench.config.faults import ConfigError, ImpossibleCellError
-from vlmbench.config.prompts import VQA_PROMPTS, prompt_fault
+from vlmbench.config.prompts import VQA_PROMPTS, check_candidates, prompt_fault
 from vlmbench.domains.wording import Wording, class_wordings, escaped, question_wordings, sampled, spoken
 from vlmbench.metrics.wording import spread
 from vlmbench.records.identity import relevant
