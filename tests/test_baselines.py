@@ -21,6 +21,7 @@ from vlmbench.domains.folder_images import FolderImages
 from vlmbench.domains.replaced import GREY, ReplacedFiles, replaced, shuffled_keys
 from vlmbench.metrics.draws import draw
 from vlmbench.metrics.majority import majority_diagnosis, majority_vqa
+from vlmbench.records.store import write_predictions
 from vlmbench.reporting import baselines
 from vlmbench.reporting.load import load_rows
 from vlmbench.reporting.study import Study
@@ -231,3 +232,26 @@ def test_a_score_is_shown_to_need_the_picture_where_it_is_planted_and_only_there
 
 def test_without_predictions_there_is_no_section(tmp_path):
     assert baselines.section(Study(tmp_path, [])) is None
+
+
+def test_two_recipes_are_two_lines_and_no_seeds_of_one(tmp_path):
+    for rank in (8, 64):
+        config = {"finetune": {"name": "lora", "rank": rank}, "trainer": {}, "task": {}, "domain": {}}
+        write_cell(
+            tmp_path / str(rank), diagnosis_frame(60, 0.8, noise=rank), "tiny_clip", "phantom_oct", config=config
+        )
+    (table,) = baselines.tables(Study(tmp_path, load_rows(tmp_path)[0]))
+    assert [(len(line.rows), line.variant) for line in table.lines] == [
+        (1, "finetune.rank=64"),
+        (1, "finetune.rank=8"),
+    ]
+
+
+def test_predictions_that_cannot_be_scored_are_lacking_and_leave_the_rest(tmp_path):
+    for model in ("tiny_clip", "tiny_medclip"):
+        path = write_cell(tmp_path, diagnosis_frame(60, 0.8, noise=0), model, "phantom_oct")
+    write_predictions(path.parent, diagnosis_frame(60, 0.8, noise=0).drop(columns=["score_0", "score_1"]))
+    study = Study(tmp_path, load_rows(tmp_path)[0])
+    (table,) = baselines.tables(study)
+    assert [line.rows[0].model for line in table.lines] == ["tiny_clip"]
+    assert "predictions lack the columns" in next(iter(study.lacking.values()))

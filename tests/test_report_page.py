@@ -12,7 +12,7 @@ from markupsafe import Markup
 from synthetic_records import MODALITIES, make_record, write_record
 from synthetic_study import diagnosis_frame, vqa_frame, write_cell
 
-from vlmbench.reporting import beside, by_domain, closing, commands, heat, html
+from vlmbench.reporting import by_domain, closing, commands, heat, html
 from vlmbench.reporting.colour import contrast
 from vlmbench.reporting.frames import Frames
 from vlmbench.reporting.load import load_rows
@@ -34,7 +34,9 @@ def stand_in(study):
     drawn = figure(
         [trace, single], {"height": 300}, caption="A stand-in.", described="Points.", table=Markup("<p>1</p>")
     )
-    return Section("stand", "Stand-in", Markup("<div style='height:3000px'></div>") + drawn)
+    small = figure([single], {"height": 300}, caption="A small one.", described="Points.")
+    beside = Markup("<p>{}</p><div class='multiples'>{}</div>").format("m" * 300, small)
+    return Section("stand", "Stand-in", Markup("<div style='height:3000px'></div>") + drawn + beside)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def page(tmp_path_factory):
     for seed, (model, domain, method) in itertools.product(range(2), itertools.product(MODELS, MODALITIES, METHODS)):
         write_record(root / "in", make_record(model, domain, finetune=method, seed=seed))
     with pytest.MonkeyPatch.context() as patch:
-        sections = (heat.section, beside.section, by_domain.section, commands.section, stand_in, closing.reading)
+        sections = (heat.section, by_domain.section, commands.section, stand_in, closing.reading)
         patch.setattr(html, "SECTIONS", sections)
         yield html.write_report(root / "in", root / "out").html
     shutil.rmtree(root)
@@ -99,8 +101,13 @@ def test_filters_hide_tiles_rows_and_columns_and_live_in_the_address(fresh, page
 def test_figures_are_drawn_when_they_come_into_view_and_follow_filters(fresh):
     assert fresh.run("document.querySelectorAll('.main-svg').length") == 0
     fresh.run("document.querySelector('.plot').scrollIntoView()")
-    points = "document.querySelectorAll('.scatterlayer .point').length"
+    points = "document.querySelectorAll('.plot:not(.multiples *) .scatterlayer .point').length"
     fresh.wait(f"{points} === 128")
+    names = fresh.run("[...document.querySelectorAll('.ytick text')].map((text) => text.textContent)")
+    assert "tiny_clip </script><!--<script> phantom_fundus" in names  # to plotly, tags in a text are markup
+    offers = fresh.run("[...document.querySelectorAll('.modebar-btn')].map((button) => button.dataset.title)")
+    assert offers
+    assert not any("Share" in offer for offer in offers)  # the data would leave the machine
     click(fresh, "domain", "phantom_fundus")
     fresh.wait(f"{points} < 128")
     assert fresh.run(points) == 32
@@ -124,12 +131,23 @@ def test_a_long_table_is_drawn_when_it_is_opened_and_commands_can_be_copied(fres
 def test_all_figures_are_drawn_for_paper(fresh, tmp_path):
     fresh.wait("globalThis.Plotly")
     fresh.run("new Promise((done) => setTimeout(done, 200))")
+    assert fresh.run("document.querySelectorAll('#commands tbody tr').length") == 0
     fresh.run("dispatchEvent(new Event('beforeprint'))")
     assert fresh.run("document.querySelectorAll('.plot .main-svg').length") > 0
+    assert fresh.run("document.querySelectorAll('#commands tbody tr').length") == 64
     assert fresh.run("document.documentElement.dataset.theme") == "light"
     fresh.run("dispatchEvent(new Event('afterprint'))")
     fresh.print(tmp_path / "page.pdf")
     assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
+
+
+@needs_browser
+def test_nothing_is_wider_than_the_page(fresh):
+    fresh.run("document.querySelector('.multiples').scrollIntoView()")
+    fresh.wait("document.querySelector('.multiples .main-svg')")
+    assert fresh.run("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    width = "document.querySelector('.multiples .plot').clientWidth"
+    assert fresh.run(f"document.querySelector('.multiples .canvas').clientWidth <= {width}")
 
 
 @needs_browser

@@ -119,8 +119,8 @@ def test_different_recipes_are_two_lines_and_no_pair(tmp_path):
     left, right = make_record("tiny_clip"), make_record("tiny_medclip")
     right["config"]["finetune"]["rank"] = 64
     page = page_of(tmp_path, [left, right])
-    assert "No two cells that may be compared" in page
-    assert "finetune.rank: 8 against 64" in section(page, "pairs")
+    assert "finetune.rank: 8 against 64" in section(page, "answers")
+    assert '<section id="gaps"' not in page
 
 
 def test_a_number_is_never_rounded_up_to_certainty(tmp_path):

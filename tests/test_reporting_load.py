@@ -3,12 +3,17 @@
 import json
 import math
 
+import numpy as np
 import pytest
 from synthetic_records import demo_records, make_record, write_record
+from synthetic_study import diagnosis_frame, write_cell
 
+from vlmbench.records.store import write_predictions
+from vlmbench.reporting.html import render
 from vlmbench.reporting.load import ReportError, load_rows, row_from_record
 from vlmbench.reporting.ordering import newest, variants
 from vlmbench.reporting.rows import as_number
+from vlmbench.reporting.study import Settings, Study
 
 
 def rows_of(*records):
@@ -142,3 +147,14 @@ def test_trials_of_a_search_are_neither_results_nor_unreadable(tmp_path):
     (row,), unreadable = load_rows(tmp_path)
     assert row.kind == "cell"
     assert unreadable == []
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda f: f.drop(columns="group"), lambda f: f.assign(score_1=np.nan), lambda f: f.assign(target=1)]
+)
+def test_predictions_that_do_not_fit_or_have_one_class_do_not_take_the_page_with_them(tmp_path, spoil):
+    for number, model in enumerate(("tiny_clip", "tiny_medclip")):
+        frame = diagnosis_frame(40, 0.8, noise=number)
+        write_predictions(write_cell(tmp_path, frame, model, "phantom_oct").parent, spoil(frame))
+    study = Study(tmp_path, load_rows(tmp_path)[0], settings=Settings(resamples=50))
+    assert "tiny_medclip" in render(study)

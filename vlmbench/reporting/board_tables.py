@@ -15,6 +15,7 @@ from vlmbench.reporting.ordering import newest
 from vlmbench.reporting.rows import Row
 from vlmbench.reporting.study import Settings, Study
 from vlmbench.reporting.tables import PARTS
+from vlmbench.reporting.text import method_text
 from vlmbench.reporting.verdicts import verdict_rows
 
 HEAT = (
@@ -70,8 +71,8 @@ def _heat(rows: Sequence[Row]) -> Iterable[dict[str, Any]]:
     for matrix in matrices:
         for group, lines in matrix.groups:
             for line in lines:
-                parts = (line.model, line.finetune, line.scope, line.variant)
-                told = " · ".join(part for part in (*parts, matrix.metric if len(matrices) > 1 else "") if part)
+                method = method_text(line.finetune, line.scope, line.variant)
+                told = method_text(line.model, method, matrix.metric if len(matrices) > 1 else "")
                 for (domain, modality), tile in zip(matrix.domains, line.tiles, strict=True):
                     yield {
                         **{"task": matrix.task, "metric": matrix.metric, "group": group, "line": told},

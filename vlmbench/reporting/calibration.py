@@ -15,6 +15,7 @@ from vlmbench.metrics.diagnosis import OneVsRest, one_vs_rest
 from vlmbench.metrics.frame import diagnosis_arrays
 from vlmbench.reporting.colour import CATEGORIES
 from vlmbench.reporting.detailed import best_by, detailed
+from vlmbench.reporting.longtable import setting
 from vlmbench.reporting.plots import figure
 from vlmbench.reporting.rows import Estimate, Row
 from vlmbench.reporting.section import Section, rendered
@@ -149,7 +150,7 @@ def _figure(domain: str, lines: Sequence[Line]) -> Markup:
         drawn = np.isfinite(curve["low"])
         traces.append(
             {
-                "name": f"{row.model}, {row.finetune}",
+                "name": f"{row.model}, {setting(row)}",
                 # Plotly takes points with an equal id for one and the same, so that each names its cell another number
                 # of times.
                 "ids": [" ".join([row.identity] * (k + 1)) for k in range(len(curve["count"]))],
@@ -181,7 +182,7 @@ def _figure(domain: str, lines: Sequence[Line]) -> Markup:
         "margin": {"l": 56, "r": 12, "t": 12, "b": 48},
     }
     told = "; ".join(
-        f"{line.row.model}, {line.row.finetune}: calibration error {line.errors['ece'].value:.3f}" for line in lines
+        f"{line.row.model}, {setting(line.row)}: calibration error {line.errors['ece'].value:.3f}" for line in lines
     )
     table = rendered("reliability.html.j2", lines=lines)
     return figure(traces, layout, caption=domain, described=f"Reliability curves on {domain}. {told}.", table=table)

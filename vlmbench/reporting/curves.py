@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from vlmbench.metrics.comparison import Contrast, Difference, contrast, holm
 from vlmbench.metrics.curves import interval_of_sizes, size_reaching
-from vlmbench.reporting.lines import Drawn, drawn, is_seeded, level, measured, seed_of
+from vlmbench.reporting.lines import Drawn, drawn, is_seeded, level, measured, sample, seed_of
 from vlmbench.reporting.marks import marks
 from vlmbench.reporting.ordering import order, variants
 from vlmbench.reporting.pairs import compare
@@ -22,6 +22,7 @@ from vlmbench.reporting.plots import figure
 from vlmbench.reporting.rows import Row
 from vlmbench.reporting.section import Section, rendered
 from vlmbench.reporting.study import Settings, Study
+from vlmbench.reporting.text import method_text
 
 FULL = "all"
 _SUBSET = re.compile(r"(?P<base>[^@~]+)(?:@(?P<size>\d+shots|[\d.e-]+%)(?:-s\d+)?)?")
@@ -121,7 +122,7 @@ def _curves(
     ordered = sorted((row for row in rows if row.path in known), key=order)
     for row, variant in zip(ordered, variants(ordered), strict=True):
         base, tag = _parts(row)
-        name = ", ".join(part for part in (row.model, f"{row.finetune} {row.scope}".strip(), variant) if part)
+        name = f"{row.model}, {method_text(row.finetune, row.scope, variant)}"
         found[row.task, row.primary_metric, base, name][tag].append(row)
     curves, untuned = [], defaultdict(list)
     for (task, metric, base, name), by_tag in found.items():
@@ -149,7 +150,7 @@ def _steps(rows: Sequence[Row], curves: Sequence[Curve], known: Mapping[str, Dra
     places = {row.path: (curve, size) for curve in curves for size in curve.sizes for row in size.rows}
     pairs: dict[tuple[int, int, str], list[tuple[Row, Row]]] = defaultdict(list)
     numbers = {id(curve): number for number, curve in enumerate(curves)}
-    comparisons, _ = compare([row for row in rows if row.path in places])
+    comparisons = compare([row for row in rows if row.path in places])
     for one in comparisons:
         (left, size), (right, _) = places[one.generalist.path], places[one.specialist.path]
         pairs[numbers[id(left)], numbers[id(right)], size.tag].append((one.generalist, one.specialist))
@@ -160,8 +161,7 @@ def _steps(rows: Sequence[Row], curves: Sequence[Curve], known: Mapping[str, Dra
         if len({one.examples for side in sides for one in side}) > 1:
             continue
         stacked = [(np.array([one.point for one in side]), np.stack([one.draws for one in side])) for side in sides]
-        n_groups = min(one.n_groups for side in sides for one in side)
-        made = contrast(stacked[0], stacked[1], n_groups=n_groups, seeded=(True, True))
+        made = contrast(*stacked, seeded=(True, True), **sample([one for side in sides for one in side]))
         size = next(size for size in right.sizes if size.tag == tag)
         told = _needed(left, size, known, settings)
         base = _parts(left.first)[0]

@@ -2,46 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vlmbench.metrics.comparison import Contrast, contrast
-from vlmbench.metrics.draws import Outcomes, draw, freedom, outcomes
+from vlmbench.reporting.lines import Drawn, drawn
 from vlmbench.reporting.rows import Row
 from vlmbench.reporting.sides import Side
 from vlmbench.reporting.study import Study
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """One cell's metric under the resamples of its test set.
-
-    Attributes:
-        test_set: Name of what was resampled: equal for cells whose draws are paired.
-        point: The metric.
-        draws: (R,) NaN where undefined.
-        n_examples: Of the test set.
-        n_groups: Of it.
-        freedom: Degrees of freedom of the metric's variance over them.
-    """
-
-    test_set: str
-    point: float
-    draws: Floats
-    n_examples: int
-    n_groups: int
-    freedom: float
 
 
 @dataclass
@@ -56,7 +29,7 @@ class Evidence:
         lefts, rights = self.of(left), self.of(right)
         if isinstance(lefts, str) or isinstance(rights, str):
             return lefts if isinstance(lefts, str) else str(rights)
-        if len({one.test_set for one in (*lefts, *rights)}) > 1:
+        if len({one.examples for one in (*lefts, *rights)}) > 1:
             return "the two sides were not tested on the same examples of the same patients"
         return _contrast(lefts, _stacked(rights), (left.seeded, right.seeded))
 
@@ -65,7 +38,7 @@ class Evidence:
         drawn = self.of(side)
         if isinstance(drawn, str):
             return drawn
-        if len({one.test_set for one in drawn}) > 1:
+        if len({one.examples for one in drawn}) > 1:
             return "its seeds were not tested on the same examples"
         return _contrast(drawn, (np.zeros(1), np.zeros((1, len(drawn[0].draws)))), (side.seeded, False))
 
@@ -85,45 +58,17 @@ def gather(study: Study, rows: Iterable[Row], found: Evidence) -> None:
         rows: Done records; those that are drawn already are left out.
         found: What is drawn is added to it.
     """
-    sets: dict[tuple[str, str, str], list[tuple[Row, Outcomes]]] = defaultdict(list)
-    for row in {row.path: row for row in rows if row.path not in found.drawn}.values():
-        frame = study.predictions(row)
-        if frame is None:
+    wanted = [row for row in rows if row.path not in found.drawn]
+    found.drawn |= drawn(study, wanted, study.settings.resamples)
+    for row in wanted:
+        if row.path not in found.drawn:
             found.lacking[row.path] = study.lacking.get(row.path, "no predictions")
-            continue
-        multi = row.scalar("data", "multi_label") is True
-        try:
-            reduced = outcomes(frame, row.task, row.primary_metric, multi_label=multi)
-        except (ValueError, KeyError) as error:
-            found.lacking[row.path] = f"its predictions cannot be scored: {error}"
-            continue
-        sets[(row.task, row.primary_metric, _test_set(reduced, frame))].append((row, reduced))
-    for (_, _, name), members in sets.items():
-        points, draws = draw(
-            [reduced for _, reduced in members], n_resamples=study.settings.resamples, seed=int(name[:12], 16)
-        )
-        n_groups = len(np.unique(members[0][1].groups))
-        for (row, reduced), point, one in zip(members, points, draws, strict=True):
-            found.drawn[row.path] = Drawn(name, float(point), one, len(reduced.example_ids), n_groups, freedom(reduced))
-
-
-def _test_set(reduced: Outcomes, frame: pd.DataFrame) -> str:
-    """Name a test set by its examples and what is true of them: hexadecimal, so that it gives a seed as well."""
-    if reduced.columns is not None:
-        truth = reduced.columns.truth.tobytes()
-    else:
-        ordered = frame.sort_values("example_id", kind="stable")
-        truth = "\x1f".join([*ordered["question"], *ordered["answer"]]).encode(errors="replace")
-    digest = hashlib.sha256(truth)
-    for names in (reduced.example_ids, reduced.groups):
-        digest.update(np.ascontiguousarray(names).tobytes())
-    return digest.hexdigest()
 
 
 def _contrast(left: list[Drawn], right: tuple[Floats, Floats], seeded: tuple[bool, bool]) -> Contrast:
     one = left[0]
     return contrast(
-        _stacked(left), right, n_groups=one.n_groups, seeded=seeded, test_set=one.test_set, freedom=one.freedom
+        _stacked(left), right, n_groups=one.patients, seeded=seeded, test_set=one.examples, freedom=one.freedom
     )
 
 

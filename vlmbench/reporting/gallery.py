@@ -70,7 +70,7 @@ def section(study: Study) -> Section | None:
 def _chosen(rows: Sequence[Row]) -> Iterator[tuple[str, str, list[Row]]]:
     """Of each domain one generalist beside its specialist, tuned by the heaviest method, or one cell alone."""
     pairs = {}
-    for pair in sorted(compare(rows)[0], key=lambda one: (*order(one.generalist)[:-1], -(one.generalist.seed or 0))):
+    for pair in sorted(compare(rows), key=lambda one: (*order(one.generalist)[:-1], -(one.generalist.seed or 0))):
         pairs[pair.generalist.task, pair.generalist.domain] = [pair.generalist, pair.specialist]
     alone = {(row.task, row.domain): [row] for row in rows if row.kind == "cell" and row.done}
     for (task, domain), found in sorted((alone | pairs).items(), key=lambda item: (rank(item[0][0], TASKS), item[0])):

@@ -11,7 +11,7 @@ from vlmbench.reporting.grids import Line, Matrix, Tile, cell_matrices
 from vlmbench.reporting.load import ReportError
 from vlmbench.reporting.ordering import newest
 from vlmbench.reporting.rows import Row
-from vlmbench.reporting.text import interval_text, name_text, value_text
+from vlmbench.reporting.text import interval_text, method_text, name_text, value_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -120,7 +120,7 @@ def _plain(text: str) -> str:
 
 
 def _adaptation(line: Line) -> str:
-    return " · ".join(part for part in (line.finetune, line.scope, line.variant) if part)
+    return method_text(line.finetune, line.scope, line.variant)
 
 
 def _value(tile: Tile) -> str:

@@ -11,7 +11,6 @@ from markupsafe import Markup
 from vlmbench.reporting import (
     answers,
     baselines,
-    beside,
     by_domain,
     calibration,
     closing,
@@ -45,7 +44,6 @@ SECTIONS: tuple[Callable[[Study], Section | None], ...] = (
     answers.section,
     heat.section,
     gaps.section,
-    beside.section,
     heat.transfers,
     prompts.section,
     baselines.section,
@@ -66,7 +64,7 @@ SECTIONS: tuple[Callable[[Study], Section | None], ...] = (
 )
 # How the list of sections at the top of the page is grouped; an anchor that is not here stands under "More".
 GROUPS = {
-    "The answer": ("answers", "heat", "gaps", "pairs", "transfer"),
+    "The answer": ("answers", "heat", "gaps", "transfer"),
     "What weighs on it": ("prompts", "baselines", "profiles", "judge", "calibration", "subgroups", "robustness"),
     "What it takes": ("curves", "cost", "reference"),
     "Every cell": ("domains", "gallery", "commands", "failed"),

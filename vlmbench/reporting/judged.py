@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from vlmbench.config.twins import SEEDLESS
 from vlmbench.metrics.agreement import agreement
 from vlmbench.metrics.comparison import Difference, assess, holm
 from vlmbench.metrics.contrasts import Contrast, contrast
@@ -124,7 +125,7 @@ def gaps(study: Study, found: Sequence[Judged]) -> list[Gap]:
     for one in found:
         by_path[one.row.path].append(one)
     alike: dict[tuple[Any, ...], list[tuple[Judged, Judged]]] = defaultdict(list)
-    for pair in compare([one.row for one in {one.row.path: one for one in found}.values()])[0]:
+    for pair in compare([one.row for one in {one.row.path: one for one in found}.values()]):
         left, right = pair.generalist, pair.specialist
         for one in by_path[left.path]:
             for other in by_path[right.path]:
@@ -178,7 +179,7 @@ def contrasted(
             (np.array([points[side] for points, _ in same]), np.stack([draws[side] for _, draws in same]))
             for side in (0, 1)
         )
-        seeded = (key[2] != "zero_shot",) * 2
+        seeded = (key[2] not in SEEDLESS,) * 2
         out[key] = contrast(
             *sides, n_groups=n_groups[name], seeded=seeded, test_set=name, freedom=max(1.0, min(degrees[key]))
         )

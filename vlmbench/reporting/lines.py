@@ -11,17 +11,21 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from vlmbench.metrics.comparison import Contrast, Difference, assess, contrast
-from vlmbench.metrics.draws import Outcomes, draw, outcomes
+from vlmbench.config.twins import SEEDLESS
+from vlmbench.metrics.comparison import Contrast, Difference, assess, contrast, within_unit
+from vlmbench.metrics.contrasts import Resampled
+from vlmbench.metrics.draws import Outcomes, draw, freedom, outcomes
 from vlmbench.metrics.parts import support
 from vlmbench.reporting.ordering import order, variants
 from vlmbench.reporting.rows import Row
 from vlmbench.reporting.study import Settings, Study
+from vlmbench.reporting.text import method_text
 
 Floats = NDArray[np.float64]
 ATTRIBUTE = "attribute_"  # begins the columns of predictions that hold one
@@ -51,7 +55,7 @@ class Line:
     @property
     def method(self) -> str:
         """Finetune and scope, for people."""
-        return " ".join(part for part in (self.first.finetune, self.first.scope, self.variant) if part)
+        return method_text(self.first.finetune, self.first.scope, self.variant)
 
     @property
     def name(self) -> str:
@@ -66,12 +70,23 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A row's metric and the same under each resample (R,), with the groups among which it can vary."""
+    """A row's metric under the resamples of its test set.
+
+    Attributes:
+        point: The metric.
+        draws: (R,) NaN where undefined.
+        n_groups: Groups among which the metric can vary.
+        examples: Name of what was resampled: equal for rows whose draws are paired.
+        patients: All groups of the test set.
+        freedom: Degrees of freedom of the metric's variance over them; below 1 where it cannot vary.
+    """
 
     point: float
     draws: Floats
     n_groups: int
     examples: str
+    patients: int
+    freedom: float
 
 
 def lines_of(rows: Iterable[Row]) -> list[Line]:
@@ -122,15 +137,24 @@ def _tested(study: Study, row: Row) -> Tested | None:
     except (ValueError, KeyError) as error:
         study.lacking[row.path] = f"its predictions do not give {row.primary_metric}: {error}"
         return None
-    # The same names in another domain are other examples.
-    text = "\n".join([base_of(row), *made.example_ids, "", *made.groups])
-    name = hashlib.sha256(text.encode(errors="replace")).hexdigest()
+    # The same names in another domain are other examples, and so are those of which something else is true.
+    text = "\n".join([base_of(row), *made.example_ids, "", *made.groups, "", *_truth(frame)])
+    name = hashlib.sha256(text.encode(errors="replace"))
+    if made.columns is not None:
+        name.update(made.columns.truth.tobytes())
     columns = [column for column in map(str, frame.columns) if column.startswith(ATTRIBUTE)]
     attributes = frame.sort_values("example_id", kind="stable")[columns]
     # Kept once for all cells of a test set: thousands of cells hold the same names.
-    first: Tested = study.memo.setdefault("test sets", {}).setdefault(name, Tested(made, name, attributes))
+    named = Tested(made, name.hexdigest(), attributes)
+    first: Tested = study.memo.setdefault("test sets", {}).setdefault(named.test_set, named)
     shared = dataclasses.replace(made, example_ids=first.outcomes.example_ids, groups=first.outcomes.groups)
-    return Tested(shared, name, first.attributes)
+    return Tested(shared, first.test_set, first.attributes)
+
+
+def _truth(frame: pd.DataFrame) -> list[str]:
+    """What is asked and answered, where anything is."""
+    ordered = frame.sort_values("example_id", kind="stable")
+    return [text for name in ("question", "answer") if name in ordered for text in ordered[name].astype(str)]
 
 
 def base_of(row: Row) -> str:
@@ -138,27 +162,36 @@ def base_of(row: Row) -> str:
     return row.domain.partition("~")[0].partition("@")[0]
 
 
-def drawn(study: Study, rows: Iterable[Row]) -> dict[str, Drawn]:
+def drawn(study: Study, rows: Iterable[Row], n_resamples: int | None = None) -> dict[str, Drawn]:
     """Draw the primary metric of rows; what cannot be drawn is left out, with the reason in `study.lacking`.
 
-    All sections draw equally often, and each row once, so that a level has one interval wherever it stands.
+    Each row is drawn once, as often as the first section needs: fewer resamples are the first of more.
+
+    Args:
+        study: Gives the predictions.
+        rows: Done records.
+        n_resamples: Number of resamples R; by default what the sections that describe can afford, the same in all.
 
     Returns:
         By the path of the record.
     """
     known: dict[str, Drawn] = study.memo.setdefault("drawn", {})
-    wanted = list(rows)
+    wanted = list({row.path: row for row in rows}.values())
+    if n_resamples is None:
+        n_resamples = resamples_for(study.settings, sum(row.number("n", "examples") or 0 for row in study.rows))
     found: dict[tuple[str, str], list[tuple[Row, Outcomes]]] = defaultdict(list)
     for row in wanted:
-        made = None if row.path in known else tested(study, row)
+        enough = row.path in known and len(known[row.path].draws) >= n_resamples
+        made = None if enough else tested(study, row)
         if made is not None:
             found[made.outcomes.metric, made.test_set].append((row, made.outcomes))
-    n_resamples = resamples_for(study.settings, sum(row.number("n", "examples") or 0 for row in study.rows))
     for (_, name), members in found.items():
         points, draws = draw([one for _, one in members], n_resamples=n_resamples, seed=seed_of(name))
         for (row, one), point, values in zip(members, points, draws, strict=True):
-            known[row.path] = Drawn(float(point), values, support(one), name)
-    return {row.path: known[row.path] for row in wanted if row.path in known}
+            patients = len(np.unique(one.groups))
+            known[row.path] = Drawn(float(point), values, support(one), name, patients, freedom(one))
+    given = {row.path: known[row.path] for row in wanted if row.path in known}
+    return {path: dataclasses.replace(one, draws=one.draws[:n_resamples]) for path, one in given.items()}
 
 
 def seed_of(test: str) -> int:
@@ -171,24 +204,29 @@ def level(members: Sequence[Drawn], *, seeded: bool) -> Contrast:
     nothing = np.zeros(1), np.zeros((1, len(members[0].draws)))
     points = np.array([one.point for one in members])
     draws = np.stack([one.draws for one in members])
-    n_groups = min(one.n_groups for one in members)
-    sides = (points, draws), nothing
-    return contrast(*sides, n_groups=n_groups, seeded=(seeded, False), test_set=members[0].examples)
+    return contrast((points, draws), nothing, seeded=(seeded, False), **sample(members))
 
 
-def unseeded(estimate: float, draws: Floats, n_groups: int) -> Contrast:
+def sample(members: Sequence[Drawn]) -> dict[str, Any]:
+    """What `contrast` asks of the test set that all of these were drawn from."""
+    return {
+        "n_groups": min(one.n_groups for one in members),
+        "freedom": min(one.freedom for one in members),
+        "test_set": members[0].examples,
+    }
+
+
+def unseeded(estimate: float, draws: Floats, n_groups: int, freedom: float) -> Contrast:
     """Something drawn (R,) as a contrast that knows nothing of seeds."""
-    return Contrast(estimate, draws, n_groups)
+    return Contrast(estimate, draws, n_groups, test_sets={"": Resampled(draws, freedom)})
 
 
 def measured(one: Contrast, settings: Settings, *, unit: bool = False) -> Difference:
     """Test a contrast as the reader asked; `unit` keeps the interval of a metric within 0 and 1."""
     made = assess(one, margin=settings.margin, confidence=settings.confidence, power=settings.power)
-    if unit and not np.isnan(made.low):
-        made = dataclasses.replace(made, low=max(made.low, 0.0), high=min(made.high, 1.0))
-    return made
+    return within_unit(made) if unit else made
 
 
 def is_seeded(row: Row) -> bool:
-    """Whether another seed could give another result: not where nothing was trained."""
-    return row.finetune != "zero_shot"
+    """Whether another seed could give another result: not where nothing is drawn in training."""
+    return row.finetune not in SEEDLESS

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from vlmbench.reporting.ordering import FINETUNES, rank
 from vlmbench.reporting.rows import Estimate, Row
 from vlmbench.reporting.section import rendered
-from vlmbench.reporting.text import interval_text, value_text
+from vlmbench.reporting.text import interval_text, method_text, value_text
 
 # More rows than this make a page slow to load where each is an element from the start.
 STATIC_ROWS = 60
@@ -70,7 +70,7 @@ def estimate_cell(estimate: Estimate | None) -> Cell:
 
 def setting(row: Row) -> str:
     """How a model was adapted, in words."""
-    return " · ".join(part for part in (row.finetune, row.scope) if part)
+    return method_text(row.finetune, row.scope)
 
 
 def seed_text(row: Row) -> str:

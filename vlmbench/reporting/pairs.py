@@ -1,4 +1,4 @@
-"""Generalist beside specialist: pairs cells that were treated alike and refuses, with the reason, all others."""
+"""Pairs a generalist's cells with the specialist's that were treated alike, and says what keeps others apart."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from vlmbench.records.identity import NOT_IDENTITY
+from vlmbench.records.identity import IDLE, NOT_IDENTITY
 from vlmbench.reporting.rows import Row
 
 RECIPE_PARTS = ("finetune", "trainer", "task", "domain")
@@ -26,31 +26,6 @@ class Comparison:
     generalist: Row
     specialist: Row
 
-    @property
-    def difference(self) -> float:
-        """Generalist minus specialist, of the primary metric."""
-        left, right = self.generalist.primary.value, self.specialist.primary.value
-        if left is None or right is None:
-            raise ValueError("a comparison needs two values")
-        return left - right
-
-    @property
-    def overlap(self) -> bool | None:
-        """Whether the two intervals share a point; None where one is missing."""
-        left, right = self.generalist.primary.interval, self.specialist.primary.interval
-        if left is None or right is None:
-            return None
-        return left[0] <= right[1] and right[0] <= left[1]
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A comparison that is not shown, and why."""
-
-    row: Row
-    partner: str
-    reason: str
-
 
 def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
     """Yield dotted keys and JSON texts of the leaves of a config, without those that cannot change a result."""
@@ -61,6 +36,12 @@ def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
                 yield from flatten(config[key], path)
     else:
         yield prefix, _scalar(type(config).__name__, config) if isinstance(config, _SCALARS) else _text(config)
+
+
+@lru_cache(maxsize=1)
+def _idle() -> dict[str, str]:
+    """The leaves that do nothing at this value."""
+    return {leaf: text for path, value in IDLE.items() for leaf, text in flatten(value, path)}
 
 
 def _text(value: Any) -> str:
@@ -86,7 +67,8 @@ def recipe(row: Row, parts: Sequence[str] = RECIPE_PARTS) -> dict[str, str]:
     for key in chosen if isinstance(chosen, Mapping) else ():
         if key in leaves:
             leaves[key] = f"searched for in {search.get('n_trials')} trials, budget {search.get('budget')}"
-    return leaves
+    # A setting that does nothing is one that records from before it existed have as well.
+    return {key: text for key, text in leaves.items() if _idle().get(key) != text}
 
 
 def differences(left: Mapping[str, str], right: Mapping[str, str]) -> list[str]:
@@ -112,61 +94,28 @@ def links(rows: Sequence[Row]) -> list[tuple[str, str]]:
     return sorted(found)
 
 
-def compare(rows: Sequence[Row]) -> tuple[list[Comparison], list[Refusal]]:
+def compare(rows: Sequence[Row]) -> list[Comparison]:
     """Pair the cells of each generalist with those of its specialists.
 
     Two cells are paired where task, finetune, scope, domain, seed, recipe, data and primary metric are the same and
-    both hold a value. Everything else that a declared pair could have been is refused with the reason.
+    both hold a value.
     """
-    cells = [row for row in rows if row.kind == "cell" and row.model and row.domain]
-    recipes = {id(row): recipe(row) for row in cells}
-
-    def between(left: Row, right: Row) -> list[str]:
-        if not (left.done and right.done):
-            return _obstacles(left, right)
-        return _obstacles(left, right) + differences(recipes[id(left)], recipes[id(right)])
-
-    comparisons: list[Comparison] = []
-    refusals: list[Refusal] = []
-    paired: set[str] = set()
-    for general, special in links(rows):
-        paired |= {general, special}
-        sides: dict[tuple[Any, ...], tuple[list[Row], list[Row]]] = defaultdict(lambda: ([], []))
-        for row in cells:
-            if row.model in (general, special):
-                key = (row.task, row.domain, row.finetune, row.scope, row.seed)
-                sides[key][row.model == special].append(row)
-        for key in sorted(sides, key=str):
-            lefts, rights = sides[key]
-            left_over = list(rights)
-            for left in lefts:
-                best = min(rights, key=lambda right: len(between(left, right)), default=None)
-                reasons = between(left, best) if best else [f"no cell of {special} with the same settings and seed"]
-                if best in left_over:
-                    left_over.remove(best)
-                if best and not reasons:
-                    comparisons.append(Comparison(left, best))
-                else:
-                    refusals.append(Refusal(left, special, "; ".join(reasons)))
-            for right in left_over:
-                reasons = (
-                    between(lefts[0], right) if lefts else [f"no cell of {general} with the same settings and seed"]
-                )
-                refusals.append(Refusal(right, general, "; ".join(reasons) or "its partner is already compared"))
-    for name, pair in sorted({(row.model, row.pair) for row in cells if row.pair and row.model not in paired}):
-        example = next(row for row in cells if row.model == name)
-        refusals.append(Refusal(example, pair, f"no record of {pair} among these, for any cell of {name}"))
-    return comparisons, refusals
+    alike: dict[tuple[object, ...], dict[str, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        if row.kind == "cell" and row.done and row.domain:
+            alike[(row.task, row.domain, row.finetune, row.scope, row.seed)][row.model].append(row)
+    pairs = links(rows)
+    return [
+        Comparison(left, right)
+        for key in sorted(alike, key=str)
+        for general, special in pairs
+        for left in alike[key].get(general, ())
+        if (right := next((one for one in alike[key].get(special, ()) if not obstacles(left, one)), None))
+    ]
 
 
 def obstacles(left: Row, right: Row) -> list[str]:
     """Say why two cells of the same finetune, scope and domain must not be compared; empty where they may."""
-    found = _obstacles(left, right)
-    return found + differences(recipe(left), recipe(right)) if left.done and right.done else found
-
-
-def _obstacles(left: Row, right: Row) -> list[str]:
-    """Why two cells of the same finetune, scope, domain and seed must not be compared, recipes aside."""
     for row in (left, right):
         if not row.done:
             return [f"{row.model} failed"]
@@ -183,4 +132,4 @@ def _obstacles(left: Row, right: Row) -> list[str]:
     fingerprints = left.text("data", "fingerprint"), right.text("data", "fingerprint")
     if fingerprints[0] != fingerprints[1]:
         found.append(f"data fingerprint: {fingerprints[0][:12] or 'absent'} against {fingerprints[1][:12] or 'absent'}")
-    return found
+    return found + differences(recipe(left), recipe(right))

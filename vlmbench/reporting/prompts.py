@@ -89,7 +89,7 @@ def gaps(study: Study, tried: Sequence[Tried]) -> tuple[list[Moved], list[str]]:
     """Return how each pair's gap on validation moves with the prompts, and why some pairs are left out."""
     known = {one.row.path: one for one in tried}
     found, lacking = [], []
-    for pair in compare([one.row for one in tried])[0]:
+    for pair in compare([one.row for one in tried]):
         sides = known[pair.generalist.path], known[pair.specialist.path]
         try:
             found.append(_moved(study, pair, sides))

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from vlmbench.reporting.longtable import seed_text, setting
 from vlmbench.reporting.ordering import TASKS, rank
 from vlmbench.reporting.pairs import links
 from vlmbench.reporting.rows import Row
@@ -242,5 +243,4 @@ def _metric(side: Side) -> str:
 
 
 def _told(row: Row) -> str:
-    scope = f" · {row.scope}" if row.scope else ""
-    return f"{row.model}, {row.finetune}{scope}, seed {'n/a' if row.seed is None else row.seed}"
+    return f"{row.model}, {setting(row)}, seed {seed_text(row)}"

@@ -55,7 +55,7 @@ def environment() -> jinja2.Environment:
         "breakable": text.breakable,
         "p_value": wording.p_number,
     }
-    made.globals |= {"interval": text.interval_text, "source": _source}
+    made.globals |= {"interval": text.interval_text, "source": _source, "method": text.method_text}
     return made
 
 

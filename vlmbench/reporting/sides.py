@@ -13,9 +13,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from vlmbench.config.twins import SEEDLESS
 from vlmbench.reporting.ordering import FINETUNES, rank
 from vlmbench.reporting.pairs import RECIPE_PARTS, obstacles, recipe
 from vlmbench.reporting.rows import Row, as_number, dig
+from vlmbench.reporting.text import method_text
 
 UNTUNED = "zero_shot"
 # Of sides that are tuned differently on purpose, what must still be the same: how they are asked and on what.
@@ -41,7 +43,7 @@ class Method:
     @property
     def label(self) -> str:
         """Its name for readers."""
-        return f"{self.finetune} · {self.scope}" if self.scope else self.finetune
+        return method_text(self.finetune, self.scope)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class Side:
     @property
     def seeded(self) -> bool:
         """Whether another seed could give another result."""
-        return self.method.finetune != UNTUNED
+        return self.method.finetune not in SEEDLESS
 
 
 def usable(row: Row) -> str:

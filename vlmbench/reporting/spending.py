@@ -86,7 +86,8 @@ def budgets(study: Study) -> list[Budget]:
     found: dict[tuple[str, str], list[Line]] = defaultdict(list)
     for line in lines_of(rows):
         found[line.first.task, line.first.primary_metric].append(line)
-    known = drawn(study, rows)
+    # A metric that is undefined on one test set would make every mean undefined.
+    known = {path: one for path, one in drawn(study, rows).items() if not np.isnan(one.point)}
     made = [_budget(task, metric, lines, known, study) for (task, metric), lines in found.items()]
     return [one for one in made if one is not None]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlmbench.reporting.frames import Frames
+from vlmbench.reporting.frames import Frames, misfit
 from vlmbench.reporting.load import Unreadable
 from vlmbench.reporting.rows import Row
 
@@ -71,13 +71,14 @@ class Study:
     load_image: LoadImage | None = field(default=None, repr=False, compare=False)
     memo: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     _frames: Frames | None = field(default=None, init=False, repr=False)
+    _checked: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def folder(self, row: Row) -> Path:
         """The directory of a row's record."""
         return (self.root / row.path).parent
 
     def predictions(self, row: Row) -> pd.DataFrame | None:
-        """A done row's predictions; None where they cannot be read, and then `lacking` says why.
+        """A done row's predictions; None where they cannot be read or scored, and then `lacking` says why.
 
         The first call reads those of all done rows, as far as they fit in memory. Tables are not to be changed in
         place: they share columns with those of other cells.
@@ -86,6 +87,11 @@ class Study:
             self._frames = Frames({done.path: self.folder(done) for done in self.rows if done.done})
             self.lacking |= self._frames.lacking
         frame = self._frames.get(row.path, self.folder(row))
+        if frame is not None and row.path not in self._checked:
+            self._checked.add(row.path)
+            if reason := misfit(frame, row):
+                self._frames.refuse(row.path, reason)
+                frame = None
         if frame is None:
             self.lacking[row.path] = self._frames.lacking[row.path]
         return frame

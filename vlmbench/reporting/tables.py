@@ -10,7 +10,7 @@ from typing import Any
 
 from vlmbench.reporting.grids import Line, Matrix, Tile
 from vlmbench.reporting.rows import Row
-from vlmbench.reporting.text import interval_text, name_text, value_text
+from vlmbench.reporting.text import interval_text, method_text, name_text, value_text
 
 PARTS = ("vision", "connector", "language", "text", "head")
 SECONDS = ("setup", "fit", "select", "predict", "total")
@@ -145,10 +145,9 @@ def _latex_matrix(matrix: Matrix) -> str:
 
 def _latex_rows(line: Line, best: Sequence[float | None]) -> list[str]:
     """The values of a line, and below them the intervals: beside each other they are too wide for a page."""
-    setting = " ".join(part for part in (line.finetune, line.scope) if part)
     values = [_latex_value(tile, top) for tile, top in zip(line.tiles, best, strict=True)]
     spreads = [_latex_small(_spread(tile)) for tile in line.tiles]
-    rows = [[latex_escape(line.model), latex_escape(setting), *values]]
+    rows = [[latex_escape(line.model), latex_escape(method_text(line.finetune, line.scope)), *values]]
     if line.variant or any(spreads):
         rows.append(["", _latex_small(latex_escape(line.variant)), *spreads])
     return [" & ".join(cells) + r" \\" for cells in rows[:-1]] + [" & ".join(rows[-1]) + r" \\[3pt]"]

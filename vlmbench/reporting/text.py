@@ -86,6 +86,15 @@ def name_text(name: str) -> str:
     return " ".join(_NAMES.get(word, word) for word in name.replace("rouge_l", "ROUGE-L").split("_"))
 
 
+def method_text(finetune: str, scope: str = "", variant: str = "") -> str:
+    """A way of tuning, written alike in every table, figure and sentence.
+
+    >>> method_text("lora", "vision"), method_text("zero_shot")
+    ('lora · vision', 'zero_shot')
+    """
+    return " · ".join(part for part in (finetune, scope, variant) if part)
+
+
 def breakable(name: str) -> Markup:
     """The escaped name, with a place to break the line after each underscore and dot."""
     return Markup("<wbr>").join(re.split(r"(?<=[_.])", name))

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmbench.metrics.comparison import Difference, assess, contrast
-from vlmbench.metrics.draws import Outcomes, draw, freedom, outcomes
+from vlmbench.config.twins import SEEDLESS
+from vlmbench.metrics.comparison import Difference, assess, contrast, within_unit
+from vlmbench.metrics.draws import Outcomes, draw
 from vlmbench.metrics.majority import majority_diagnosis, majority_vqa
+from vlmbench.reporting.lines import drawn, lines_of, seed_of
 from vlmbench.reporting.ordering import order
 from vlmbench.reporting.rows import Row
 from vlmbench.reporting.study import Settings, Study
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
 
 #: Behind the standard error of a difference, which so many give to within 3 %.
 RESAMPLES = 600
-#: Methods that another seed gives the same result.
-SEEDLESS = ("zero_shot", "linear_probe", "lp_text")
 MAJORITY, RANDOM = "majority", "random features"
 # In the order of the page; a model that was tuned on such images is a stronger baseline than one that only sees them.
 BASELINES = (MAJORITY, "blank", "shuffled", "tuned on blank", "tuned on shuffled", RANDOM)
@@ -40,11 +40,13 @@ class Line:
         rows: A row a seed.
         score: The mean score; `low` and `high` are its interval.
         baselines: By name of the baseline (its own score, score minus baseline).
+        variant: What tells its recipe from others of the same name, or empty.
     """
 
     rows: tuple[Row, ...]
     score: Difference
     baselines: Mapping[str, tuple[float, Difference]]
+    variant: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,34 +90,27 @@ def _tables(
     study: Study, key: tuple[str, str, str], rows: Sequence[Row], blind: Mapping[tuple[str, ...], Sequence[Row]]
 ) -> list[Table]:
     """Return a table for each test set, of which there is one unless the data changed on the way."""
+    n_resamples = min(RESAMPLES, study.settings.resamples)
     beside = {row.path: _beside(row, blind) for row in rows}
-    found: dict[str, Outcomes] = {}
-    sets: dict[bytes, list[str]] = defaultdict(list)
-    frames: dict[bytes, tuple[Row, pd.DataFrame]] = {}
     everything = [*rows, *(other for each in beside.values() for other in each.values())]
-    for row in {row.path: row for row in everything}.values():
-        frame = study.predictions(row)
-        if frame is None:
-            continue
-        one = outcomes(frame, row.task, key[2], multi_label=bool(row.scalar("data", "multi_label")))
-        which = one.example_ids.tobytes() + one.groups.tobytes()
-        found[row.path] = one
-        sets[which].append(row.path)
-        frames.setdefault(which, (row, frame))
+    known = drawn(study, [row for row in everything if row.primary_metric == key[2]], n_resamples)
+    sets: dict[str, dict[str, Row]] = defaultdict(dict)
+    for row in everything:
+        if row.path in known:
+            sets[known[row.path].examples][row.path] = row
     made = []
-    for which, paths in sets.items():
-        own = [row for row in rows if row.path in set(paths)]
-        majority, learned_from = _majority(*frames[which], key[2])
-        cells = [found[path] for path in paths] + ([majority] if majority else [])
-        seed = int(frames[which][0].text("data", "fingerprint")[:8] or "0", 16)
-        points, draws = draw(cells, n_resamples=RESAMPLES, seed=seed)
-        drawn: dict[str, Drawn] = {
-            path: (points[[place]], draws[[place]]) for place, path in enumerate([*paths, MAJORITY][: len(cells)])
-        }
-        sample = len(np.unique(cells[0].groups)), freedom(cells[0])
-        lines = tuple(_lines(own, beside, drawn, sample, study.settings))
+    for which, members in sets.items():
+        own = [row for row in rows if row.path in members]
+        first = next(iter(members.values()))
+        frame = study.predictions(first)
+        majority, learned_from = (None, "") if frame is None else _majority(first, frame, key[2])
+        under = {path: (np.array([known[path].point]), known[path].draws[None]) for path in members}
+        if majority:
+            under[MAJORITY] = draw([majority], n_resamples=n_resamples, seed=seed_of(which))
+        sample = known[first.path].patients, known[first.path].freedom
+        lines = tuple(_lines(own, beside, under, sample, study.settings))
         columns = tuple(name for name in BASELINES if any(name in line.baselines for line in lines))
-        whole = _tested(drawn[MAJORITY], None, sample, study.settings) if majority else None
+        whole = _score(under[MAJORITY], sample, study.settings) if majority else None
         if lines:
             made.append(Table(*key, columns, whole, learned_from, lines))
     return made
@@ -124,42 +119,40 @@ def _tables(
 def _lines(
     rows: Sequence[Row],
     beside: Mapping[str, Mapping[str, Row]],
-    drawn: Mapping[str, Drawn],
+    under: Mapping[str, Drawn],
     sample: tuple[int, float],
     settings: Settings,
 ) -> list[Line]:
-    alike: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
-    for row in rows:
-        alike[(row.model, row.finetune, row.scope)].append(row)
     random = [row.path for row in rows if row.baseline == RANDOM]
     made = []
-    for seeds in alike.values():
+    for line in lines_of(rows):
+        seeds = line.rows
         varies = seeds[0].finetune not in SEEDLESS
-        own = _stacked(drawn, [row.path for row in seeds])
+        own = _stacked(under, [row.path for row in seeds])
         against: dict[str, tuple[float, Difference]] = {}
         for name in BASELINES:
-            if name == MAJORITY and MAJORITY in drawn:
-                others = drawn[MAJORITY]
+            if name == MAJORITY and MAJORITY in under:
+                others = under[MAJORITY]
                 against[name] = float(others[0].mean()), _tested(own, others, sample, settings, varies)
             elif name == RANDOM and random and seeds[0].baseline != RANDOM:
-                others = _stacked(drawn, random)
+                others = _stacked(under, random)
                 against[name] = float(others[0].mean()), _tested(own, others, sample, settings, varies)
             else:
                 # Seed by seed, as the same weights are asked with and without the picture.
                 both = [(row.path, beside[row.path][name].path) for row in seeds if name in beside[row.path]]
-                both = [pair for pair in both if pair[1] in drawn]
+                both = [pair for pair in both if pair[1] in under]
                 if both:
-                    seeing, blind = (_stacked(drawn, side) for side in zip(*both, strict=True))
+                    seeing, blind = (_stacked(under, side) for side in zip(*both, strict=True))
                     gain = seeing[0] - blind[0], seeing[1] - blind[1]
                     against[name] = float(blind[0].mean()), _tested(gain, None, sample, settings, varies)
-        made.append(Line(tuple(seeds), _tested(own, None, sample, settings, varies), against))
+        made.append(Line(seeds, _score(own, sample, settings, varies), against, line.variant))
     return made
 
 
 def _tested(
     left: Drawn, right: Drawn | None, sample: tuple[int, float], settings: Settings, varies: bool = False
 ) -> Difference:
-    """Test a difference; without a right side, a value against nothing, for its interval.
+    """Test a difference; without a right side, a value against nothing.
 
     Args:
         left: Points and draws of one side.
@@ -171,6 +164,11 @@ def _tested(
     other = (np.zeros(1), np.zeros((1, left[1].shape[1]))) if right is None else right
     one = contrast(left, other, n_groups=sample[0], seeded=(varies, False), freedom=sample[1])
     return assess(one, margin=settings.margin, confidence=settings.confidence, power=settings.power)
+
+
+def _score(side: Drawn, sample: tuple[int, float], settings: Settings, varies: bool = False) -> Difference:
+    """A score with its interval."""
+    return within_unit(_tested(side, None, sample, settings, varies))
 
 
 def _stacked(drawn: Mapping[str, Drawn], paths: Sequence[str]) -> Drawn:

@@ -123,9 +123,11 @@
     return made;
   }
   async function fill(box) {
-    if (drawnTables.has(box)) return;
-    drawnTables.set(box, () => {});
-    const rows = JSON.parse(await unpack(box.querySelector("script.rows")));
+    const text = await unpack(box.querySelector("script.rows"));
+    if (!drawnTables.has(box)) rowsOf(box, text);
+  }
+  function rowsOf(box, text) {
+    const rows = JSON.parse(text);
     for (const row of rows) row[0] = numbersOf(row[0]);
     const body = box.querySelector("tbody");
     const kinds = all("thead th", box).map((head) => head.className);
@@ -142,7 +144,8 @@
       );
       copies(body);
       const left = Math.max(kept.length - limit, 0);
-      more.textContent = left ? `${grouped(limit)} of ${grouped(kept.length)} rows. ` : `${grouped(kept.length)} rows.`;
+      const where = `; all are in ${box.dataset.elsewhere}. `;
+      more.textContent = left ? `${grouped(limit)} of ${grouped(kept.length)} rows${where}` : `${grouped(kept.length)} rows.`;
       if (left) {
         const button = element("button", "", `Show ${grouped(Math.min(left, 5 * STEP))} more`);
         button.type = "button";
@@ -231,7 +234,14 @@
     return pick(trace);
   }
   const specs = new WeakMap();
-  const OPTIONS = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d"] };
+  const OPTIONS = {
+    responsive: true,
+    displaylogo: false,
+    modeBarButtonsToRemove: ["lasso2d", "select2d"],
+    // Plotly offers to upload what is drawn to its own servers; what a reader has may not leave the machine.
+    showSendToCloud: false,
+    plotlyServerURL: "",
+  };
   function draw(figure) {
     const { data, layout } = specs.get(figure);
     return Plotly.react(figure.querySelector(".canvas"), structuredClone(data.map(kept)), themed(layout), OPTIONS);
@@ -270,12 +280,16 @@
   addEventListener("beforeprint", () => {
     before = root.dataset.theme;
     root.dataset.theme = "light";
+    for (const box of lazy) {
+      const script = box.querySelector("script.rows");
+      if (texts.has(script) && !drawnTables.has(box)) rowsOf(box, texts.get(script));
+    }
     for (const figure of figures) {
       const script = figure.querySelector("script");
       if (globalThis.Plotly && texts.has(script)) {
         if (!specs.has(figure)) specs.set(figure, JSON.parse(texts.get(script)));
         drawnFigures.add(figure);
-        figure.querySelector(".canvas").style.width = "980px";
+        figure.querySelector(".canvas").style.width = figure.closest(".multiples") ? "320px" : "980px";
         draw(figure);
       }
     }
@@ -294,7 +308,10 @@
       performance.mark("vlmbench:interactive");
       root.dataset.interactive = Math.round(performance.now());
       const idle = globalThis.requestIdleCallback ?? setTimeout;
-      if (library) idle(() => plotly().then(() => figures.forEach((figure) => unpack(figure.querySelector("script")))));
+      idle(async () => {
+        if (library) await plotly();
+        for (const script of all(".plot > script, script.rows")) await unpack(script);
+      });
     }),
   );
 })();
