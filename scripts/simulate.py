@@ -62,6 +62,11 @@ PAIRED = [
     ),
     Scenario("auroc", 0.85, 0.0, 100, seeds=3, noise=0.03, right_noise=0.0),
     Scenario("auroc", 0.85, 0.05, 60, prevalence=0.12, seeds=3, noise=0.02),
+    # The study's question: a tuned side against an untuned one.
+    *(
+        Scenario("auroc", 0.85, 0.0, 200, seeds=seeds, noise=0.05, right_noise=0.0, right_seeds=1)
+        for seeds in (2, 3, 5)
+    ),
 ]
 POWER = [
     Scenario("auroc", 0.8, groups=100),
@@ -153,8 +158,9 @@ def coverage_rows(runner: Runner, times: int, scenarios: Sequence[Scenario], *, 
         got = runner.repeat(partial(covered_single if single else covered, scenario), times)
         hits = got["covered"]
         beside = f" | {percent(got['percentile'])}" if single else ""
+        untested = f" ({len(got['untested'])} without interval)" if "untested" in got else ""
         yield (
-            f"{scenario.told()} | {percent(hits)} | {100 * got['below'].mean():.1f} | "
+            f"{scenario.told()} | {percent(hits)}{untested} | {100 * got['below'].mean():.1f} | "
             f"{100 * got['above'].mean():.1f} | {np.median(got['width']):.3f}{beside}"
         )
 

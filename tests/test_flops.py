@@ -1,6 +1,7 @@
 """The operations that a record holds: those of a hand count, of the method and not of what a cache saved, harmless."""
 
 import json
+from types import SimpleNamespace
 
 import pandas as pd
 import torch
@@ -55,3 +56,20 @@ def test_counting_changes_no_result_and_its_failure_costs_no_cell(train, monkeyp
     assert again["total"] is None
     assert "no formula" in again["reason"]
     pd.testing.assert_frame_equal(failed.predictions, predictions)
+
+
+def test_prompts_that_were_tried_count_with_the_test_questions(train):
+    asked = ("task.prompts.candidates=3", "task.prompts.examples=4", "domain.patients=20")
+    record = train("model=tiny_clip", "finetune=zero_shot", *asked).record
+    count, splits = record["cost"]["flops"], record["data"]["splits"]
+    answer = count["predict_per_example"] - count["encode_per_image"]
+    asked_of = record["n"]["examples"] + 3 * record["prompts"]["examples"]
+    images = splits["val"]["images"] + splits["test"]["images"]
+    assert count["total"] == count["encode_per_image"] * images + answer * asked_of
+
+
+def test_kernels_that_the_counter_does_not_see_give_no_count_that_is_too_low():
+    config = SimpleNamespace(trainer=SimpleNamespace(attention="flash_attention_2"))
+    counted = flops.flops(config, SimpleNamespace(backbone=None), None, None, {})
+    assert counted == {**flops.NOTHING, "reason": counted["reason"]}
+    assert "flash_attention_2" in counted["reason"]

@@ -19,11 +19,15 @@ from vlmbench.config import schema
 from vlmbench.config.checks import encoded_splits, frozen_image, uses_linear_head
 from vlmbench.config.restore import cell_from_dict
 from vlmbench.grid import launch, local, processes
+from vlmbench.grid.counted import phases
+from vlmbench.grid.devices import device_of
 from vlmbench.grid.estimate import estimate
 from vlmbench.grid.local import run_cells, stop_all
+from vlmbench.grid.measured import Measured
 from vlmbench.grid.order import seconds_left, turns
 from vlmbench.grid.outcome import Outcome, told
 from vlmbench.grid.slots import SlotError, Slots, gpu_names, make_slots, threads_of
+from vlmbench.grid.workload import Rows
 from vlmbench.records.claim import claim
 from vlmbench.records.store import write_record
 
@@ -197,6 +201,23 @@ def test_what_is_encoded_once_is_counted_once():
     assert few.encoding["train"] == pytest.approx(whole.encoding["train"], rel=0.1)  # that of the whole
     assert 0 < estimate(probe("tiny_clip", SHOT)).encoding["test"] == whole.encoding["test"] < whole.seconds
     assert not estimate(probe("tiny_clip", TEXT)).encoding
+
+
+def test_prompts_that_are_tried_take_their_time_and_measure_none_that_tries_fewer():
+    model = schema.GenerativeModelConfig(name="tiny_llava", source="package:tiny_llava", role="generalist")
+    alone = dataclasses.replace(probe("tiny_llava", SHOT, patients=100), model=model, task=schema.VqaTaskConfig())
+    many = dataclasses.replace(alone, task=schema.VqaTaskConfig(prompts=schema.PromptsConfig(candidates=8)))
+    counted = [phases(config, Rows(120, 30, 50), device_of(config)).predict for config in (alone, many)]
+    assert counted[1] / counted[0] == pytest.approx((50 + 8 * 30) / 50, rel=0.2)
+    seconds = {"encode": 1.0, "predict": 2.0, "total": 4.0}
+    record = {
+        "status": "done", "kind": "cell", "cost": {"seconds": seconds}, "environment": {"device": "cpu"},
+        "cell": {"model": "tiny_llava", "finetune": "zero_shot", "scope": "", "task": "vqa"},
+        "config": dataclasses.asdict(alone), "data": {"splits": {"test": {"examples": 50}}},
+    }  # fmt: skip
+    measured = Measured([record])
+    assert measured.like(alone)
+    assert not measured.like(many)
 
 
 def test_the_time_left_counts_cells_that_run_side_by_side():

@@ -3,11 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from sklearn.metrics import confusion_matrix, roc_auc_score
 from synthetic_study import diagnosis_frame
 
 from vlmbench.metrics.attributes import NOT_KNOWN, in_order, named
-from vlmbench.metrics.draws import outcomes
+from vlmbench.metrics.draws import Outcomes, outcomes
 from vlmbench.metrics.fairness import by_subgroup, gap, rates
 from vlmbench.metrics.parts import subset
 
@@ -98,3 +99,16 @@ def test_numbers_fall_into_the_subgroups_that_a_record_names():
         NOT_KNOWN,
         "others",
     ]
+
+
+def test_the_interval_of_a_gap_of_few_patients_is_that_of_the_t_distribution():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(["a", "b"], 10)
+    names = np.char.mod("%02d", np.arange(20))
+    values = rng.random(20)
+    cell = Outcomes("accuracy", names, names, values)
+    found = by_subgroup([cell], labels, ["a", "b"], n_resamples=4000, n_permutations=1, seed=0)
+    one, (left, right) = gap(found), (values[labels == name] for name in "ab")
+    assert one is not None
+    se = np.sqrt(left.var(ddof=1) / 10 + right.var(ddof=1) / 10)
+    assert one.high - one.value == pytest.approx(stats.t.ppf(0.975, 9) * se, rel=0.08)

@@ -115,6 +115,10 @@ def test_text_shows_the_likeliest_first_and_a_question_is_needed_where_one_is_as
     assert status == 2
     assert "question is not set" in err
     asked = "question='Is there a mass?'"
+    for options in ("options=[yes]", "options=[yes,yes]"):  # of which the likeliest would be sure of itself
+        status, _, err = command("predict", *words, asked, options)
+        assert status == 2
+        assert "nothing to choose" in err
     status, out, err = command("predict", *words, asked, "options=[no,yes]", "multiple_choice=true")
     assert status == 0, err
     assert out.splitlines()[:2] == [str(files[0]), "  Is there a mass?"]

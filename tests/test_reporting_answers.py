@@ -225,6 +225,10 @@ def test_words_are_never_stronger_than_the_tests():
         limits = " ".join(caveats(tested, verdict, p, alpha=0.05))
         assert ("One seed alone" in limits) == single
         assert ("rough" in limits) == (n < 30)
+    two = Difference(0.1, 0.05, 0.15, 0.02, 3, 0.01, 1, 0.08, 500, 60, False, seed_freedom=1)
+    assert "Two seeds of one side alone" in caveats(two, "better", 0.01, alpha=0.05)[0]
+    few = Difference(0.0, -0.1, 0.1, 0.05, 5, 1, 0.6, 0.2, 90, 6, False)
+    assert need(few, 90, 0.02) == "6 patients are too few to say how many would be needed."
     nan = math.nan
     untested = Difference(0.5, nan, nan, nan, nan, nan, nan, nan, nan, 1, False, "too few")
     assert judge(untested, math.nan, math.nan, alpha=0.05) == "cannot tell"

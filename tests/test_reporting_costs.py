@@ -79,7 +79,7 @@ def test_the_section_draws_every_cost_that_is_on_record(study):
     made = costs.section(study)
     assert made is not None
     assert made.body.count('class="plot"') == 4
-    assert made.body.count("fewer than two models and methods have it on record") == 1  # device seconds
+    assert made.body.count("fewer than two models and methods have it and a score on record") == 1  # device seconds
     assert "3 TFLOP" in made.body
     assert "Left out, for want of one of these domains" in made.body
     assert operations_text(4_284_038_528) == "4.28 GFLOP"

@@ -34,6 +34,15 @@ def test_a_recipe_that_differs_is_named(part):
     assert f"{part}.budget: absent against 16" in apart(left, right)
 
 
+def test_a_setting_that_does_nothing_is_what_older_records_have():
+    left, right = both()
+    right["config"]["task"]["prompts"] = {"candidates": 1, "examples": 200, "in_context": 2, "seed": 0}
+    right["config"]["domain"] |= {"fraction": 1.0, "shots": 0, "corruption": "none", "severity": 3}
+    assert len(compared(left, right)) == 1
+    right["config"]["task"]["prompts"]["candidates"] = 4
+    assert apart(left, right) == "task.prompts.candidates: absent against 4"
+
+
 def test_where_the_data_lie_and_what_it_ran_on_is_no_recipe():
     left, right = both()
     left["config"]["domain"]["root"], right["config"]["domain"]["root"] = "/here", "/there"

@@ -85,6 +85,35 @@ def test_the_second_and_the_next_cheaper_are_told_with_what_the_test_set_says(tm
     assert expected_text(one.options[0]).startswith(f"{one.options[0].expected.estimate:.3f} [")
 
 
+def test_of_two_recipes_the_one_that_fits_is_recommended(tmp_path):
+    three(tmp_path)
+    wide = make_record()["config"] | {"finetune": {"name": "lora", "rank": 64}}
+    write(tmp_path, "tiny_clip", "lora", auroc=0.8, validation=0.95, hours=9, config=wide)
+    (one,), settings = advised(tmp_path, gpu_hours=3)
+    assert (one.options[0].label, one.options[0].largest("hours")) == ("tiny_clip, lora", 2)
+    assert not one.misfits
+    told = advice_text(one, settings)[0]
+    assert "Of the 3 that validation compares, among the 4 measured, it is the best" in told
+
+
+def test_what_took_an_unknown_time_is_not_called_cheaper(tmp_path):
+    three(tmp_path)
+    unknown = make_record()["cost"] | {"device_seconds": None, "seconds": {}}
+    write_cell(
+        tmp_path,
+        diagnosis_frame(300, 0.7, noise=9, data=len(DOMAIN)),
+        "tiny_medclip",
+        DOMAIN,
+        finetune="full",
+        scope="",
+        cost=unknown,
+        selection={"metric": "val/auroc", "value": 0.85},
+    )
+    (one,), _ = advised(tmp_path)
+    roles = {option.role: option.label for option in one.options}
+    assert roles == {"best": "tiny_clip, lora", "second": "tiny_medclip, full", "cheaper": "tiny_medclip, coop"}
+
+
 def test_labels_count_training_examples_and_few_shot_cells_are_candidates(tmp_path):
     write(tmp_path, "tiny_clip", "lora", auroc=0.9, validation=0.9, labelled=400)
     write(tmp_path, "tiny_clip", "lora", auroc=0.7, validation=0.7, labelled=16, domain=f"{DOMAIN}@8shots")

@@ -182,6 +182,11 @@ def test_of_twins_the_first_is_kept_and_the_one_on_the_whole_train_split_before_
     }
     assert twins([cell(domain=few), cell(domain=dataclasses.replace(domain, fraction=0.5))]).keys() == {1}
     assert twins([cell(), cell(domain=dataclasses.replace(domain, corruption="noise"))]) == {}
+    shows = schema.VqaTaskConfig(prompts=schema.PromptsConfig(candidates=4))  # some show training examples
+    assert twins([cell(task=shows, domain=few), cell(task=shows)]) == {}
+    assert twins([cell(task=shows), cell(task=shows, seed=1)]).keys() == {1}
+    alone = dataclasses.replace(shows, prompts=schema.PromptsConfig(candidates=4, in_context=0))
+    assert twins([cell(task=alone, domain=few), cell(task=alone)]).keys() == {0}
     trained = schema.LoraConfig(lr=1e-3, scope="vision")
     assert twins([cell(finetune=trained), cell(finetune=trained, seed=1)]) == {}
     assert twins([cell(finetune=trained), cell(finetune=trained)]) == {1: "it is in the product twice."}

@@ -193,6 +193,21 @@ def test_texts_and_identifiers_leave_only_where_the_user_says_so(tmp_path):
     assert WandbLoggerConfig().artifact is False
 
 
+@pytest.mark.parametrize(
+    ("configured", "environment", "mode"),
+    [
+        ("online", "offline", "offline"),
+        ("offline", "online", "offline"),
+        ("online", "disabled", "disabled"),
+        ("online", "", "online"),
+        ("offline", "dryrun", "offline"),
+    ],
+)
+def test_of_two_modes_the_one_holds_that_lets_less_out(configured, environment, mode, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", environment)
+    assert run_of(WandbLoggerConfig(mode=configured), make_record(), "cell")["mode"] == mode
+
+
 def test_tags_fit_and_a_failed_record_has_a_summary_too():
     record = make_record(failed="no image today")
     record["cell"]["domain"] = "d" * 100

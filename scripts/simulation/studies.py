@@ -28,6 +28,7 @@ class Scenario:
         sizes: Of their examples, `two` or `unequal`.
         prevalence: Of label 1.
         seeds: Cells of each side.
+        right_seeds: Cells of the right side, if not as many; 1 without noise is an untuned model.
         noise: Standard deviation of the metric over the left side's seeds.
         right_noise: The same of the right side; None for the same.
         same: Whether nothing differs between seeds.
@@ -43,6 +44,7 @@ class Scenario:
     noise: float = 0.0
     right_noise: float | None = None
     same: bool = False
+    right_seeds: int | None = None
 
     @property
     def sides(self) -> list[tuple[float, float]]:
@@ -69,7 +71,7 @@ class Scenario:
         )
         return (
             f"{self.metric} | {self.level:g} | {self.gap:.3g} | {self.groups} | {self.sizes} | {self.prevalence:g} | "
-            f"{self.seeds} | {seeds}"
+            f"{self.seeds}{'' if self.right_seeds is None else f' and {self.right_seeds}'} | {seeds}"
         )
 
 
@@ -78,17 +80,18 @@ def compared(scenario: Scenario, seed: int, resamples: int) -> Difference:
     rng = np.random.default_rng(seed)
     on = world(rng, scenario.groups, scenario.sizes, scenario.prevalence)
     n = scenario.seeds
+    right = n if scenario.right_seeds is None else scenario.right_seeds
     both = [
         cell
-        for mean, spread in scenario.sides
-        for cell in cells(rng, on, scenario.metric, mean, n_seeds=n, spread=spread, same=scenario.same)
+        for (mean, spread), count in zip(scenario.sides, (n, right), strict=True)
+        for cell in cells(rng, on, scenario.metric, mean, n_seeds=count, spread=spread, same=scenario.same)
     ]
     points, drawn = draws.draw(both, n_resamples=resamples, seed=int(rng.integers(2**40)))
     one = contrast(
         (points[:n], drawn[:n]),
         (points[n:], drawn[n:]),
         n_groups=scenario.groups,
-        seeded=(n > 1, n > 1),
+        seeded=(n > 1, right > 1),
         test_set="one",
         freedom=draws.freedom(both[0]),
     )

@@ -21,7 +21,8 @@ from vlmbench.domains.base import Example
 from vlmbench.domains.datamodule import DomainDataModule
 from vlmbench.domains.wording import Wording, sampled
 from vlmbench.errors import UserError
-from vlmbench.metrics.draws import draw, outcomes
+from vlmbench.metrics.bootstrap import student
+from vlmbench.metrics.draws import draw, freedom, outcomes
 from vlmbench.metrics.frame import to_jsonable
 from vlmbench.metrics.wording import spread
 from vlmbench.modules.base import TunedModule
@@ -97,7 +98,9 @@ def choose(config: schema.CellConfig, data: DomainDataModule, backbone: Any, tra
         "chosen": best,
         "candidates": [
             {**told, "reason": refused.get(place, "")}
-            for place, told in enumerate(_candidates(candidates, points, draws, config.task.confidence))
+            for place, told in enumerate(
+                _candidates(candidates, points, draws, freedom(scored[0]), config.task.confidence)
+            )
         ],
         "spread": spread(*drawn, confidence=config.task.confidence),
     }
@@ -112,13 +115,13 @@ def metric_of(task: schema.TaskConfig) -> str:
 
 
 def _candidates(
-    candidates: Sequence[Wording], points: np.ndarray, draws: np.ndarray, confidence: float
+    candidates: Sequence[Wording], points: np.ndarray, draws: np.ndarray, degrees: float, confidence: float
 ) -> list[dict[str, Any]]:
-    ends = (1 - confidence) / 2, (1 + confidence) / 2
     told = []
     for wording, point, own in zip(candidates, points, draws, strict=True):
         kept = own[~np.isnan(own)]
-        low, high = np.quantile(kept, ends).tolist() if len(kept) else (None, None)
+        known = len(kept) > 1 and degrees >= 1
+        low, high = student(float(point), kept, degrees, confidence) if known else (None, None)
         told.append({**wording.as_record(), "value": float(point), "low": low, "high": high})
     return told
 

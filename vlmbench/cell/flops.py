@@ -1,8 +1,9 @@
 """Floating-point operations of a cell, counted on a few of its examples after everything else is done.
 
 Counted are matrix products, attention and convolutions, a multiplication with its addition as two (torch's
-`FlopCounterMode`); what is computed anew to save memory, optimisers, and solvers on encoded features are not. The count
-is of the method, not of what a cache saved this cell: images that are encoded once count once, whoever encoded them.
+`FlopCounterMode`); what is computed anew to save memory, optimisers, solvers on encoded features, and products with
+4-bit weights while a single token is written are not. The count is of the method, not of what a cache saved this cell:
+images that are encoded once count once, whoever encoded them.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ def flops(
     data: DomainDataModule,
     trainer: L.Trainer,
     trained: Mapping[str, Any],
+    prompts: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Count the operations of a finished cell; changes neither the stream of random numbers nor any weight.
 
@@ -46,19 +48,22 @@ def flops(
         data: Its loaders.
         trainer: Has the device and the precision.
         trained: `epochs` and `optimiser_steps` of a training; empty where nothing was trained by gradient steps.
+        prompts: What the record says of those that were tried; each counts as the chosen one does.
 
     Returns:
         `predict_per_example` from its pixels on; `train_per_example` of one step, forward and backward, as it was
-        computed; `encode_per_image` where images are encoded once; `total` of encoding, training, validating and
-        predicting; and `reason` why they are None, else "".
+        computed; `encode_per_image` where images are encoded once; `total` of encoding, trying prompts, training,
+        validating and predicting; and `reason` why they are None, else "".
     """
     if isinstance(module.backbone, HostedVlm):
         return {**NOTHING, "reason": "what a hosted model computes nobody tells"}
     if across.world() > 1:
         return {**NOTHING, "reason": "not counted where several processes share a cell"}
+    if config.trainer.attention == "flash_attention_2":
+        return {**NOTHING, "reason": "not counted: torch does not see into the kernels of flash_attention_2"}
     try:
         with _untouched(module, trainer):
-            return {**_counted(config, module, data, trainer, trained), "reason": ""}
+            return {**_counted(config, module, data, trainer, trained, prompts), "reason": ""}
     except Exception as error:  # noqa: BLE001 - a count that fails must not cost a finished cell its record
         reason = f"could not be counted: {type(error).__name__}: {error}".splitlines()[0][:300]
         print(f"{config.model.name}: floating-point operations {reason}", file=sys.stderr, flush=True)
@@ -71,6 +76,7 @@ def _counted(
     data: DomainDataModule,
     trainer: L.Trainer,
     trained: Mapping[str, Any],
+    prompts: Mapping[str, Any] | None,
 ) -> dict[str, int | None]:
     split: Split = "test"
     count, device = _Counter(trainer), trainer.strategy.root_device
@@ -103,7 +109,8 @@ def _counted(
         encode = whole - computed
     elif encoded_splits(config):  # of the training split, for the statistics of a head
         encode = whole
-    parts = [computed * len(data.domain.split(split))]
+    tried = sum(not one["reason"] for one in prompts["candidates"]) * prompts["examples"] if prompts else 0
+    parts = [computed * (len(data.domain.split(split)) + tried)]
     if encode is not None:
         once = [*data.encoded] or list(encoded_splits(config))
         images = {example.image for name in once for example in data.domain.split(name)}

@@ -213,5 +213,7 @@ def _check_question(asked: schema.PredictConfig, task: str) -> None:
         raise ConfigError(
             f"the cell is of task={task}, which predicts nothing of an image. Give one of diagnosis or vqa."
         )
+    if asked.options and len(set(asked.options)) < max(2, len(asked.options)):
+        raise ConfigError(f"options=[{','.join(asked.options)}] leaves nothing to choose. Give two or more, each once.")
     if asked.multiple_choice and len(asked.options) < 2:
         raise ConfigError("multiple_choice=true needs options=[...], two or more.")

@@ -16,7 +16,7 @@ from vlmbench.backbones.generative.inputs import ImageInputs
 from vlmbench.backbones.generative.native import HfVlm
 from vlmbench.cell.seen import SeenImages, SeenRows
 from vlmbench.config import schema
-from vlmbench.config.checks import tries_prompts
+from vlmbench.config.prompts import tries_prompts
 from vlmbench.domains.base import Domain, Split, StoredImages
 from vlmbench.domains.codec import Codec, UnkeptError, is_random
 from vlmbench.domains.datamodule import DomainDataModule

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from vlmbench.config import schema
+from vlmbench.config.prompts import shows_examples
 from vlmbench.domains.base import Domain, Example
 from vlmbench.domains.prompts import build_prompts
 from vlmbench.domains.wording import Wording, class_wordings, escaped, question_wordings, spoken
@@ -20,8 +21,8 @@ def wordings(config: schema.CellConfig, domain: Domain) -> list[Wording]:
     if config.model.kind == "contrastive":
         return class_wordings(asked.candidates, asked.seed)
     found = question_wordings(config.task.name, asked.candidates, asked.seed)
-    if not isinstance(config.task, schema.VqaTaskConfig) or not asked.in_context:
-        return found  # a diagnosis asks the same of each image: without their images others show nothing
+    if not shows_examples(config):
+        return found
     # Every other one shows examples, so that both ways are tried however few there are.
     return [one if index % 2 == 0 else _showing(one, index, config, domain) for index, one in enumerate(found)]
 

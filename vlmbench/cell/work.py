@@ -28,7 +28,8 @@ from vlmbench.cell.variance import batch_variance
 from vlmbench.cell.vision import recall_vision, splits_read
 from vlmbench.cell.wording import worded
 from vlmbench.config import schema
-from vlmbench.config.checks import encoded_splits, frozen_image, tries_prompts, uses_linear_head
+from vlmbench.config.checks import encoded_splits, frozen_image, uses_linear_head
+from vlmbench.config.prompts import tries_prompts
 from vlmbench.domains.base import Domain, Split
 from vlmbench.domains.datamodule import DomainDataModule
 from vlmbench.domains.shares import Share
@@ -85,20 +86,17 @@ def work(
         )
         data = build_data(config, domain, backbone)
     device, precision = trainer.strategy.root_device, str(trainer.precision)
+    by: dict[str, Any] = {
+        "weights": weights,
+        "settings": preprocessing_of(backbone),
+        "trainer": trainer,
+        "label": label,
+    }
     encoded: dict[Split, EncodedRows] = {}
     kept: dict[Split, bool] = {}  # whether another cell has encoded the same
     if splits := encoded_splits(config):
         with clock.phase("encode"):
-            encoded, kept = encode_splits(
-                config,
-                data,
-                backbone,
-                splits,
-                weights=weights,
-                settings=preprocessing_of(backbone),
-                trainer=trainer,
-                label=label,
-            )
+            encoded, kept = encode_splits(config, data, backbone, splits, **by)
     if frozen_image(config):
         data.encoded.update(encoded)
     head: nn.Module | None = None
@@ -111,16 +109,7 @@ def work(
     module = build_module(config, domain, backbone, head)
     data.collate, data.arrange = module.collate, module.arrange
     with clock.phase("encode"):
-        seen = recall_vision(
-            config,
-            data,
-            backbone,
-            splits_read(config),
-            weights=weights,
-            settings=preprocessing_of(backbone),
-            trainer=trainer,
-            label=label,
-        )
+        seen = recall_vision(config, data, backbone, splits_read(config), **by)
     prompts: dict[str, Any] | None = None
     if tries_prompts(config):
         with clock.phase("choose"):
@@ -168,7 +157,7 @@ def work(
             "data_wait": waited,
             "features_kept": kept,
             "vision_kept": seen,
-            "flops": flops(config, module, data, trainer, trained) if tested else None,
+            "flops": flops(config, module, data, trainer, trained, prompts) if tested else None,
             **asked(backbone),
         },
         "data": describe_data(domain),

@@ -17,7 +17,7 @@ from vlmbench.config.exposure import hint_at
 from vlmbench.config.faults import ConfigError, ImpossibleCellError, unknown
 from vlmbench.config.method_checks import check_method
 from vlmbench.config.presence import check_present, key_present
-from vlmbench.config.prompts import VQA_PROMPTS, prompt_fault
+from vlmbench.config.prompts import check_candidates, check_prompts, tries_prompts
 from vlmbench.config.trainer_checks import check_trainer
 
 METHODS: dict[str, tuple[str, ...]] = {
@@ -98,50 +98,9 @@ def check_fields(node: object) -> None:
                 raise ConfigError(f"{path}={value!r} is out of range: it must be {bound}.")
 
 
-def check_prompts(task: schema.TaskConfig) -> None:
-    """Check the templates of what is asked.
-
-    Raises:
-        ConfigError: A template lacks a placeholder, or has one that nothing fills in.
-    """
-    if isinstance(task, schema.VqaTaskConfig):
-        for name, (known, needed) in VQA_PROMPTS.items():
-            if fault := prompt_fault(getattr(task, name), known, needed):
-                raise ConfigError(f"task.{name}={getattr(task, name)!r} {fault}.")
-
-
 def methods_of(model: schema.ModelConfig) -> tuple[str, ...]:
     """Return the finetune methods that apply to a model: what has no text tower and no training is only probed."""
     return ("linear_probe",) if model.loader == "random_features" else METHODS[model.kind]
-
-
-def tries_prompts(cell: schema.CellConfig) -> bool:
-    """Tell whether a cell chooses among prompts on its validation split."""
-    return cell.task.prompts.candidates > 1
-
-
-def check_candidates(cell: schema.CellConfig) -> None:
-    """Check that there is something to choose a prompt for, and a split to choose it on.
-
-    Raises:
-        ImpossibleCellError: The method trains, the task has no prompts to choose, or the answers that choose the prompt
-            would be those that are reported.
-        ConfigError: The cell takes several devices.
-    """
-    if not tries_prompts(cell):
-        return
-    asked = f"task.prompts.candidates={cell.task.prompts.candidates}"
-    if cell.finetune.name != "zero_shot":
-        raise ImpossibleCellError(
-            f"{asked} chooses a prompt for finetune=zero_shot; {cell.finetune.name} trains on one, or reads none. "
-            "Leave it out, or set finetune=zero_shot."
-        )
-    if cell.task.name not in ("diagnosis", "vqa"):
-        raise ImpossibleCellError(f"{asked}: task={cell.task.name} asks nothing. Valid tasks: diagnosis, vqa.")
-    if cell.task.evaluate_on == "val":
-        raise ImpossibleCellError(f"{asked} chooses on the split that task.evaluate_on=val reports. Set it to test.")
-    if cell.trainer.devices * cell.trainer.nodes > 1:
-        raise ConfigError(f"{asked} is tried on one device: set trainer.devices=1 and trainer.nodes=1.")
 
 
 def check_endpoint(model: schema.ModelConfig) -> None:

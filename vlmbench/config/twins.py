@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from vlmbench.config import schema
+from vlmbench.config.prompts import shows_examples
 
 # What nothing is drawn in: probes start from zero or from means, and off the shelf nothing is trained.
 SEEDLESS = ("zero_shot", "linear_probe", "lp_text")
@@ -14,9 +15,9 @@ SEEDLESS = ("zero_shot", "linear_probe", "lp_text")
 def twins(cells: Sequence[schema.CellConfig]) -> dict[int, str]:
     """Return which cells of a grid another one stands for, as position to reason.
 
-    `zero_shot` trains on nothing, so that `domain.fraction`, `domain.shots` and the seed decide nothing; a linear
-    probe, informed by text or not, does not depend on the seed. The cell on the whole train split is kept where there
-    is one, else the first.
+    `zero_shot` trains on nothing, so that the seed decides nothing, nor do `domain.fraction` and `domain.shots` unless
+    candidate prompts show training examples; a linear probe, informed by text or not, does not depend on the seed. The
+    cell on the whole train split is kept where there is one, else the first.
     A grid over seeds and fractions is a plain product all the same.
 
     Args:
@@ -42,7 +43,7 @@ def _result(cell: schema.CellConfig) -> str:
     """Return a text that two cells share where the second would give the result of the first."""
     if cell.finetune.name in SEEDLESS:
         cell = replace(cell, seed=0)
-    if cell.finetune.name == "zero_shot":
+    if cell.finetune.name == "zero_shot" and not shows_examples(cell):
         cell = replace(cell, domain=replace(cell.domain, fraction=1.0, shots=0))
     return repr(cell)
 

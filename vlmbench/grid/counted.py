@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from vlmbench.config import schema
 from vlmbench.config.checks import encoded_splits, frozen_image
+from vlmbench.config.prompts import tries_prompts
 from vlmbench.domains.subset import SMALL_SHARE
 from vlmbench.grid.devices import CORE, Device
 from vlmbench.grid.workload import OPTIONS, PROMPT, TEXT, Rows, Sized, sized
@@ -62,8 +63,9 @@ def phases(config: schema.CellConfig, rows: Rows, device: Device) -> Phases | No
     parameter = 4 if trainer.precision == "32-true" else 2
     fixed = device.start + size.total * parameter / _LOAD
     answer = _answer(config, rows, size) / speed
-    evaluations = math.ceil(rows.test / trainer.eval_batch_size)
-    predict = rows.test * answer + evaluations * device.step + _writing(config, rows.test, size, device, parameter)
+    asked = rows.test + _tried(config, rows)
+    evaluations = math.ceil(asked / trainer.eval_batch_size)
+    predict = asked * answer + evaluations * device.step + _writing(config, asked, size, device, parameter)
     encode = sum(encoding(config, rows, device).values())
     if config.finetune.name == "zero_shot":
         return Phases(fixed, encode, 0.0, 0.0, predict)
@@ -176,6 +178,12 @@ def _answer(config: schema.CellConfig, rows: Rows, size: Sized) -> float:
         options = OPTIONS if _multi_label(config) else max(2, rows.labels)
         return _asked(config, rows) * options * forward
     return forward * (1 + _CLOSED * OPTIONS * bool(getattr(config.task, "likelihood", False)))
+
+
+def _tried(config: schema.CellConfig, rows: Rows) -> int:
+    """Return how many validation examples are answered while a prompt is chosen, once for each candidate."""
+    prompts = config.task.prompts
+    return prompts.candidates * min(rows.val, prompts.examples) if tries_prompts(config) else 0
 
 
 def _writing(config: schema.CellConfig, rows: int, size: Sized, device: Device, parameter: int) -> float:

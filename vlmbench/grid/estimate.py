@@ -9,6 +9,7 @@ from typing import Literal
 
 from vlmbench.config import schema
 from vlmbench.config.checks import encoded_splits
+from vlmbench.config.prompts import tries_prompts
 from vlmbench.grid.counted import READ, Phases, encoding, epochs_of, phases
 from vlmbench.grid.devices import Device, device_of
 from vlmbench.grid.measured import Measured, Sample
@@ -85,7 +86,8 @@ def estimate(
     devices = config.trainer.devices * config.trainer.nodes if runs_on.kind == "gpu" else 1
     if counted is None or rows is None:
         return Estimate(UNKNOWN_SECONDS, "unknown", runs_on.kind, devices)
-    images = rows.test + (rows.train + rows.val if config.finetune.name != "zero_shot" else 0)
+    trains = config.finetune.name != "zero_shot"
+    images = rows.test + rows.train * trains + rows.val * (trains or tries_prompts(config))
     reading = images * READ / max(1, config.trainer.num_workers) if _reads(config) else 0.0
     shared = encoding(config, rows, runs_on)
     return Estimate(counted.total + reading, "counted", runs_on.kind, devices, reading, shared)

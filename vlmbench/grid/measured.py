@@ -52,15 +52,16 @@ class Measured:
         self.count = 0
         for record in records:
             if (sample := sample_of(record)) is not None:
-                self._samples.setdefault(_key(record["cell"], record["config"].get("trainer", {})), []).append(sample)
+                self._samples.setdefault(_key(_told(record), record["config"].get("trainer", {})), []).append(sample)
                 self.count += 1
 
     def like(self, config: schema.CellConfig) -> list[Sample]:
-        """Return finished cells of the same model, method and batches, on its domain or else on one of its kind."""
+        """Return finished cells of the same model, method, prompts and batches, on its domain or one of its kind."""
         trainer = config.trainer
         method = config.finetune.name, getattr(config.finetune, "scope", "")
         asked = {"batch_size": trainer.batch_size, "precision": trainer.precision}
         cell = {"model": config.model.name, "finetune": method[0], "scope": method[1], "task": config.task.name}
+        cell["prompts"] = config.task.prompts.candidates
         found = self._samples.get(_key(cell, asked), []) or self._samples.get(_key(cell, {}), [])
         same = [sample for sample in found if sample.domain == config.domain.name]
         return same or [sample for sample in found if sample.source == config.domain.source]
@@ -104,6 +105,12 @@ def _wall(record: Mapping[str, Any], total: float) -> float:
     return max(total, seconds) if seconds <= 3 * total + 60 else total
 
 
+def _told(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record's cell with the number of prompts that it tried."""
+    prompts = record["config"].get("task", {}).get("prompts", {})
+    return {**record["cell"], "prompts": prompts.get("candidates", 1)}
+
+
 def _key(cell: Mapping[str, Any], trainer: Mapping[str, Any]) -> tuple[Any, ...]:
-    what = (cell["model"], cell["finetune"], cell["scope"], cell["task"])
+    what = (cell["model"], cell["finetune"], cell["scope"], cell["task"], cell["prompts"])
     return (*what, trainer.get("batch_size"), trainer.get("precision"))

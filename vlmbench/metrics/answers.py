@@ -59,6 +59,8 @@ def tokens(text: str) -> list[str]:
     return [word for i, (word, bare) in enumerate(words) if bare not in _ARTICLES or i == len(words) - 1]
 
 
+# The cells of a study answer the same questions, mostly in the same words.
+@lru_cache(maxsize=65536)
 def normalise(text: str) -> str:
     """Return the words of a text joined by single spaces; equality of two such strings is exact match."""
     return " ".join(tokens(text))
@@ -164,6 +166,12 @@ def _is_letter_or_digit(character: str) -> bool:
 
 def _split_letters(options: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return each option's letter ("" if none) and the rest of it, of options such as "A. left" or "A"."""
+    letters, bodies = _letters_and_bodies(tuple(options))
+    return list(letters), list(bodies)
+
+
+@lru_cache(maxsize=4096)
+def _letters_and_bodies(options: tuple[str, ...]) -> tuple[list[str], list[str]]:
     matches = [_LETTERED.fullmatch(option) for option in options]
     letters = [match[1].lower() for match in matches if match]
     if options and len(set(letters)) == len(options):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from scipy import optimize, special
 
 from vlmbench.metrics.contrasts import Contrast, SeedNoise, average, contrast
 
-__all__ = ["Contrast", "Difference", "SeedNoise", "assess", "average", "contrast", "holm"]
+__all__ = ["Contrast", "Difference", "SeedNoise", "assess", "average", "contrast", "holm", "within_unit"]
 
 Floats = NDArray[np.float64]
 
@@ -43,6 +43,7 @@ class Difference:
         n_groups: Groups that were resampled; of the smallest test set where there are several.
         single_seed: Whether the noise of seeds is left out, for want of a second one.
         reason: Why there is no test; empty where there is one.
+        seed_freedom: Degrees of freedom behind the noise of seeds, of all sides together; 0 where there is none.
     """
 
     estimate: float
@@ -57,6 +58,7 @@ class Difference:
     n_groups: int
     single_seed: bool
     reason: str = ""
+    seed_freedom: float = 0.0
 
 
 def assess(one: Contrast, *, margin: float, confidence: float = 0.95, power: float = 0.8) -> Difference:
@@ -73,7 +75,7 @@ def assess(one: Contrast, *, margin: float, confidence: float = 0.95, power: flo
         return _untested(one, "fewer than two groups hold what the metric needs")
     variance, df = _variance(resampled, one, 1)
     if variance <= 1e-24:
-        return _untested(one, "the difference is the same in every resample")
+        return _untested(one, "it is the same in every resample")
     se = math.sqrt(variance)
     reach = float(special.stdtrit(df, (1 + confidence) / 2))
 
@@ -98,7 +100,20 @@ def assess(one: Contrast, *, margin: float, confidence: float = 0.95, power: flo
         groups_needed=one.n_groups * growth,
         n_groups=one.n_groups,
         single_seed=one.single_seed,
+        seed_freedom=math.fsum(side.freedom for side in one.seed_noise if side.coefficient),
     )
+
+
+def within_unit(level: Difference) -> Difference:
+    """Return a metric that was tested against nothing with an interval inside [0, 1]: on the logit scale, as records'.
+
+    See `bootstrap`: of one cell it is the interval that its record holds, but for the number of resamples.
+    """
+    if math.isnan(level.low) or not 0 < level.estimate < 1:
+        return level
+    centre = special.logit(level.estimate)
+    reach = (level.high - level.estimate) / (level.estimate * (1 - level.estimate))
+    return replace(level, low=float(special.expit(centre - reach)), high=float(special.expit(centre + reach)))
 
 
 def holm(p_values: Sequence[float]) -> Floats:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from vlmbench.metrics.bootstrap import resample
 from vlmbench.metrics.draws import Outcomes
@@ -161,13 +162,19 @@ def gap(found: Subgroups, *, confidence: float = 0.95) -> Gap | None:
         left, right = np.triu_indices(len(usable), 1)
         differences, drawn = points[left] - points[right], draws[left] - draws[right]
         spread = found.seed_spread[usable]
+        # As elsewhere, Student's t: of few patients the draws' own distribution is too narrow. Their variance is not: a
+        # resample of all patients varies the size of a subgroup as well.
+        degrees = found.n_groups[usable] - 1.0
+        few = np.minimum(degrees[left], degrees[right])
+        tail_area = (1 - confidence) / 2
+        wider = stats.t.isf(tail_area, few) / stats.norm.isf(tail_area)
         se = np.sqrt(drawn.var(axis=1, ddof=1) + spread[left] + spread[right])
         known = se > 0
         if known.any():
             off = np.abs(drawn[known] - differences[known, None]) / se[known, None]
-            reach = float(np.quantile(off.max(axis=0), confidence))
-            low = float(np.maximum(np.abs(differences) - reach * se, 0).max())
-            high = float((np.abs(differences) + reach * se).max())
+            reach = float(np.quantile(off.max(axis=0), confidence)) * wider * se
+            low = float(np.maximum(np.abs(differences) - reach, 0).max())
+            high = float((np.abs(differences) + reach).max())
     names = [found.names[place] for place in usable]
     return Gap(
         value=value,

@@ -52,16 +52,7 @@ def score_frame(
     Raises:
         ValueError: The frame is empty, a column is missing, an example occurs twice, or a value does not fit.
     """
-    if task not in {"diagnosis", "vqa"}:
-        raise ValueError(f"task must be 'diagnosis' or 'vqa', got {task!r}")
-    if frame.empty:
-        raise ValueError("there are no predictions to score: the frame is empty")
-    _require(frame, COMMON_COLUMNS if task == "diagnosis" else COMMON_COLUMNS + VQA_COLUMNS)
-    _refuse_nulls(frame, COMMON_COLUMNS)
-    if twice := int(frame["example_id"].duplicated().sum()):
-        first = frame.loc[frame["example_id"].duplicated(), "example_id"].iloc[0]
-        raise ValueError(f"{twice} rows repeat an example_id, the first is {first!r}; one row an example is expected")
-
+    check_frame(frame, task)
     settings: dict[str, Any] = {"n_resamples": n_resamples, "confidence": confidence, "seed": seed}
     groups = frame["group"].to_numpy()
     counts = {"examples": len(frame)}
@@ -82,17 +73,29 @@ def score_frame(
     return {**to_jsonable(result), "counts": counts}
 
 
-def unfit(frame: pd.DataFrame, task: str, *, multi_label: bool = False) -> str:
-    """Say why a predictions table is none of its task, as `score_frame` would; empty where it is one."""
-    try:
-        _require(frame, COMMON_COLUMNS if task == "diagnosis" else COMMON_COLUMNS + VQA_COLUMNS)
-        if task == "vqa":
-            _refuse_nulls(frame, ("answer", "answer_type", "prediction"))
-        else:
-            diagnosis.one_vs_rest(*diagnosis_arrays(frame, multi_label), multi_label=multi_label)
-    except ValueError as error:
-        return str(error)
-    return "" if len(frame) else "the table is empty"
+def check_frame(frame: pd.DataFrame, task: str) -> None:
+    """Check that a predictions table has one row an example, and the columns that every metric of its task needs.
+
+    Args:
+        frame: As `score_frame` takes it.
+        task: `diagnosis` or `vqa`.
+
+    Raises:
+        ValueError: The frame is empty, a column is missing, an example occurs twice, or an entry is null.
+    """
+    if task not in {"diagnosis", "vqa"}:
+        raise ValueError(f"task must be 'diagnosis' or 'vqa', got {task!r}")
+    if frame.empty:
+        raise ValueError("there are no predictions to score: the frame is empty")
+    _require(frame, COMMON_COLUMNS if task == "diagnosis" else COMMON_COLUMNS + VQA_COLUMNS)
+    _refuse_nulls(frame, COMMON_COLUMNS)
+    if not frame["example_id"].is_unique:
+        twice = frame.loc[frame["example_id"].duplicated(), "example_id"]
+        raise ValueError(
+            f"{len(twice)} rows repeat an example_id, the first is {twice.iloc[0]!r}; one row an example is expected"
+        )
+    if task == "vqa":
+        _refuse_nulls(frame, ("answer", "answer_type", "prediction"))
 
 
 def to_jsonable(value: Any) -> Any:

@@ -81,7 +81,7 @@ def evaluate(
             continue
         truths[i] = _closed_answer(i, answers[i], options[i])
         if options[i]:
-            choice = parse_choice(predictions[i], options[i])
+            choice = _choice(predictions[i], tuple(options[i]))
             out["closed_accuracy"][i] = choice == truths[i]
             out["closed_unparsed"][i] = choice is None
         else:
@@ -118,11 +118,21 @@ def _open_scores(prediction: str, answer: str) -> tuple[float, float, float, flo
     return float(predicted == expected), token_f1(prediction, answer), bleu1, longest
 
 
+@lru_cache(maxsize=65536)
+def _choice(prediction: str, options: tuple[str, ...]) -> str | None:
+    return parse_choice(prediction, options)
+
+
+@lru_cache(maxsize=65536)
+def _truth(answer: str, options: tuple[str, ...]) -> str | None:
+    return match_option(answer, options)
+
+
 def _closed_answer(row: int, answer: str, options: Sequence[str]) -> str:
     """Return the option that is the reference answer, or without options the normalised answer."""
     if not options:
         return normalise(answer)
-    truth = match_option(answer, options)
+    truth = _truth(answer, tuple(options))
     if truth is None:
         raise ValueError(
             f"row {row}: the answer {answer!r} is none of the options {list(options)}; mend the domain's options, "

@@ -34,7 +34,7 @@ def expected_text(option: Option) -> str:
         return f"not known: {found}"
     if math.isnan(found.low):
         return f"{value_text(None if math.isnan(found.estimate) else found.estimate)}, no interval: {found.reason}"
-    return f"{value_text(found.estimate)} {interval_text(max(0.0, found.low), min(1.0, found.high))}"
+    return f"{value_text(found.estimate)} {interval_text(found.low, found.high)}"
 
 
 def cost_text(option: Option) -> str:
@@ -46,11 +46,16 @@ def cost_text(option: Option) -> str:
         "memory not recorded" if gib is None else f"{most}{gib:.1f} GiB",
         "labels not recorded"
         if labelled is None
-        else "no labelled example"
+        else _unlabelled(option)
         if labelled == 0
         else f"{most}{count_text(labelled)} labelled training examples, and the validation split",
     ]
     return ", ".join(parts)
+
+
+def _unlabelled(option: Option) -> str:
+    chose = any(row.mapping("prompts") for part in option.parts for row in part.side.rows)
+    return "no labelled example" + (" to train on, but the validation split to choose its prompt" if chose else "")
 
 
 def loss_text(option: Option, settings: Settings) -> str:
@@ -79,8 +84,11 @@ def advice_text(advice: Advice, settings: Settings) -> list[str]:
         ]
         return told
     best, *others = advice.options
+    best_of = _fitting(advice)
+    if advice.ranked < advice.fitting:
+        best_of = f"the {advice.ranked} that validation compares, among {best_of}"
     told = [
-        f"Take {best.label}. Of {_fitting(advice)}, it is the best on validation; on the test set it reaches {metric} "
+        f"Take {best.label}. Of {best_of}, it is the best on validation; on the test set it reaches {metric} "
         f"{expected_text(best)}. It took {cost_text(best)}."
     ]
     for one in others:

@@ -84,7 +84,7 @@ def candidates(rows: Sequence[Row]) -> list[Candidate]:
     """Gather the candidates of all tasks and domains; transfers, corrupted domains and baselines are none."""
     placed: dict[tuple[str, str, str, str], list[Row]] = defaultdict(list)
     for row in rows:
-        if row.kind == "cell" and row.role != "baseline" and "~" not in row.domain and not usable(row):
+        if row.kind == "cell" and not row.baseline and "~" not in row.domain and not usable(row):
             subset = _SUBSET.search(row.domain)
             found = subset.group() if subset else ""
             placed[(row.task, row.domain.replace(found, ""), row.model, found)].append(row)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vlmbench.metrics.comparison import Contrast, contrast
-from vlmbench.reporting.lines import Drawn, Line, is_seeded
+from vlmbench.reporting.lines import Drawn, Line, is_seeded, sample
 from vlmbench.reporting.rows import Row
 
 Floats = NDArray[np.float64]
@@ -114,7 +114,7 @@ def change(one: Damaged, drawn: Mapping[str, Drawn], conditions: Sequence[Condit
         return None
     lost = worse - clean
     nothing = np.zeros(1), np.zeros((1, lost.shape[1] - 1))
-    return contrast(_split(lost), nothing, n_groups=_groups(one, drawn), seeded=(is_seeded(one.clean.first), False))
+    return contrast(_split(lost), nothing, seeded=(is_seeded(one.clean.first), False), **sample(_known(one, drawn)))
 
 
 def more_lost(left: Damaged, right: Damaged, drawn: Mapping[str, Drawn]) -> tuple[Contrast, int] | None:
@@ -129,7 +129,8 @@ def more_lost(left: Damaged, right: Damaged, drawn: Mapping[str, Drawn]) -> tupl
         return None
     lost = [_split(worse - clean) for clean, worse in sides]
     seeded = is_seeded(left.clean.first), is_seeded(right.clean.first)
-    return contrast(*lost, n_groups=min(_groups(one, drawn) for one in (left, right)), seeded=seeded), len(common)
+    both = [known for one in (left, right) for known in _known(one, drawn)]
+    return contrast(*lost, seeded=seeded, **sample(both)), len(common)
 
 
 def _column(one: Drawn) -> Floats:
@@ -140,8 +141,10 @@ def _split(columns: Floats) -> tuple[Floats, Floats]:
     return columns[:, 0], columns[:, 1:]
 
 
-def _groups(one: Damaged, drawn: Mapping[str, Drawn]) -> int:
-    return min(drawn[row.path].n_groups for row in one.rows if row.path in drawn)
+def _known(one: Damaged, drawn: Mapping[str, Drawn]) -> list[Drawn]:
+    """What was drawn of the examples of its clean cells."""
+    known = [drawn[row.path] for row in one.rows if row.path in drawn]
+    return [each for each in known if each.examples == _examples(one, drawn)]
 
 
 def _examples(one: Damaged, drawn: Mapping[str, Drawn]) -> str:

@@ -77,9 +77,10 @@ def operations_text(value: float | None) -> str:
 
 def _shown(one: Budget, name: str) -> tuple[Markup, str]:
     """The figure of one cost, or why there is none."""
-    priced = [(spent, price) for spent in one.spent if (price := spent.costs[name]) is not None]
+    scored = [spent for spent in one.spent if not math.isnan(spent.level.estimate)]
+    priced = [(spent, price) for spent in scored if (price := spent.costs[name]) is not None]
     if len(priced) < 2:
-        return Markup(), "fewer than two models and methods have it on record"
+        return Markup(), "fewer than two models and methods have it and a score on record"
     places = _places([price for _, price in priced])
     traces: list[dict[str, Any]] = []
     for (spent, price), x, style in zip(priced, places, marks([s.first.first for s, _ in priced]), strict=True):

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from vlmbench.metrics.comparison import Contrast, Difference, contrast, holm
 from vlmbench.metrics.curves import interval_of_sizes, size_reaching
-from vlmbench.reporting.lines import Drawn, drawn, is_seeded, level, measured, seed_of
+from vlmbench.reporting.lines import Drawn, drawn, is_seeded, level, measured, sample, seed_of
 from vlmbench.reporting.marks import marks
 from vlmbench.reporting.ordering import order, variants
 from vlmbench.reporting.pairs import compare
@@ -161,8 +161,7 @@ def _steps(rows: Sequence[Row], curves: Sequence[Curve], known: Mapping[str, Dra
         if len({one.examples for side in sides for one in side}) > 1:
             continue
         stacked = [(np.array([one.point for one in side]), np.stack([one.draws for one in side])) for side in sides]
-        n_groups = min(one.n_groups for side in sides for one in side)
-        made = contrast(stacked[0], stacked[1], n_groups=n_groups, seeded=(True, True))
+        made = contrast(*stacked, seeded=(True, True), **sample([one for side in sides for one in side]))
         size = next(size for size in right.sizes if size.tag == tag)
         told = _needed(left, size, known, settings)
         base = _parts(left.first)[0]

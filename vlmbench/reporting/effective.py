@@ -33,6 +33,7 @@ class Place:
     home: Floats
     away: Floats
     n_groups: int
+    freedom: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +78,12 @@ def shifts(
         for one in group:
             clean, worse = scores(one, drawn, common)
             if len(clean):
-                n = min(drawn[row.path].n_groups for row in one.clean.rows if row.path in drawn)
+                known = [drawn[row.path] for row in one.clean.rows if row.path in drawn]
+                n, freedom = min(each.n_groups for each in known), min(each.freedom for each in known)
                 name = f"corrupted ({len(common)} conditions)"
-                found[task, metric, domain, name].append(Place(one.clean, clean.mean(axis=0), worse.mean(axis=0), n))
+                found[task, metric, domain, name].append(
+                    Place(one.clean, clean.mean(axis=0), worse.mean(axis=0), n, freedom)
+                )
     homes = {_key(line, line.first.domain): line for line in cells}
     for line in transfers:
         home = homes.get(_key(line, line.first.trained_on))
@@ -115,8 +119,10 @@ def _place(shown: Line, home: Line, away: Line, drawn: Mapping[str, Drawn]) -> P
         if not known or len({one.examples for one in known}) > 1:
             return None
         one = level(known, seeded=is_seeded(line.first))
-        sides.append((np.concatenate([[one.estimate], one.draws]), one.n_groups))
-    return Place(shown, sides[0][0], sides[1][0], min(n for _, n in sides))
+        sides.append((np.concatenate([[one.estimate], one.draws]), known))
+    everything = [each for _, known in sides for each in known]
+    n_groups, freedom = min(each.n_groups for each in everything), min(each.freedom for each in everything)
+    return Place(shown, sides[0][0], sides[1][0], n_groups, freedom)
 
 
 def _shift(key: tuple[str, ...], places: Sequence[Place], drawn: Mapping[str, Drawn], settings: Settings) -> Shift:
@@ -129,11 +135,10 @@ def _shift(key: tuple[str, ...], places: Sequence[Place], drawn: Mapping[str, Dr
         trend, baseline = effective(*sides, np.ones(len(places), dtype=bool), n), "all models and methods here"
     rows = []
     for place, x, y, above, draws in zip(places, home, away, trend.above, trend.draws, strict=True):
-        told = [measured(unseeded(v[0], v[1:], place.n_groups), settings, unit=True) for v in (x, y)]
+        size = place.n_groups, place.freedom
+        told = [measured(unseeded(v[0], v[1:], *size), settings, unit=True) for v in (x, y)]
         known = not math.isnan(above)
-        rows.append(
-            (place, told[0], told[1], measured(unseeded(above, draws, place.n_groups), settings) if known else None)
-        )
+        rows.append((place, told[0], told[1], measured(unseeded(above, draws, *size), settings) if known else None))
     task, metric, domain, elsewhere = key
     plot = _plot(key, places, trend, n)
     return Shift(task, metric, domain, elsewhere, baseline, tuple(rows), trend.reason, plot)

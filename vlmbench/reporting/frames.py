@@ -8,11 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlmbench.metrics.diagnosis import one_vs_rest
+from vlmbench.metrics.frame import check_frame, diagnosis_arrays
 from vlmbench.records.store import PREDICTIONS
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+
+    from vlmbench.reporting.rows import Row
 
 # Bytes of predictions that are kept; what is beyond is read each time it is asked for.
 MOST = 2 << 30
@@ -59,6 +63,11 @@ class Frames:
             return self._take(path, _read(folder))
         return self._kept[path].copy(deep=False)
 
+    def refuse(self, path: str, reason: str) -> None:
+        """Give no predictions of a record from now on."""
+        self._kept.pop(path, None)
+        self.lacking[path] = reason
+
     def _take(self, path: str, table: pa.Table | str) -> pd.DataFrame | None:
         import pandas as pd
 
@@ -85,6 +94,26 @@ class Frames:
         if not own and len(versions) < _VERSIONS:
             versions.append((column, series))
         return series
+
+
+def misfit(frame: pd.DataFrame, row: Row) -> str:
+    """Say why predictions are not those of a record, or cannot be scored; empty where nothing is wrong.
+
+    What is read here may have been copied in part, or written by another program.
+    """
+    recorded = row.number("n", "examples")
+    if recorded is not None and recorded != len(frame):
+        return f"its predictions are of {len(frame)} examples, its record of {recorded:g}"
+    if row.task not in ("diagnosis", "vqa"):
+        return ""
+    try:
+        check_frame(frame, row.task)
+        if row.task == "diagnosis":
+            multi_label = row.scalar("data", "multi_label") is True
+            one_vs_rest(*diagnosis_arrays(frame, multi_label), multi_label=multi_label)
+    except (ValueError, TypeError) as error:
+        return f"its predictions cannot be scored: {error}"
+    return ""
 
 
 def _read(folder: Path) -> pa.Table | str:

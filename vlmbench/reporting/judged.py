@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from vlmbench.config.twins import SEEDLESS
 from vlmbench.metrics.agreement import agreement
 from vlmbench.metrics.comparison import Difference, assess, holm
 from vlmbench.metrics.contrasts import Contrast, contrast
@@ -178,7 +179,7 @@ def contrasted(
             (np.array([points[side] for points, _ in same]), np.stack([draws[side] for _, draws in same]))
             for side in (0, 1)
         )
-        seeded = (key[2] != "zero_shot",) * 2
+        seeded = (key[2] not in SEEDLESS,) * 2
         out[key] = contrast(
             *sides, n_groups=n_groups[name], seeded=seeded, test_set=name, freedom=max(1.0, min(degrees[key]))
         )

@@ -11,12 +11,15 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from vlmbench.metrics.comparison import Contrast, Difference, assess, contrast
+from vlmbench.config.twins import SEEDLESS
+from vlmbench.metrics.comparison import Contrast, Difference, assess, contrast, within_unit
+from vlmbench.metrics.contrasts import Resampled
 from vlmbench.metrics.draws import Outcomes, draw, freedom, outcomes
 from vlmbench.metrics.parts import support
 from vlmbench.reporting.ordering import order, variants
@@ -75,7 +78,7 @@ class Drawn:
         n_groups: Groups among which the metric can vary.
         examples: Name of what was resampled: equal for rows whose draws are paired.
         patients: All groups of the test set.
-        freedom: Degrees of freedom of the metric's variance over them.
+        freedom: Degrees of freedom of the metric's variance over them; below 1 where it cannot vary.
     """
 
     point: float
@@ -201,24 +204,29 @@ def level(members: Sequence[Drawn], *, seeded: bool) -> Contrast:
     nothing = np.zeros(1), np.zeros((1, len(members[0].draws)))
     points = np.array([one.point for one in members])
     draws = np.stack([one.draws for one in members])
-    n_groups = min(one.n_groups for one in members)
-    sides = (points, draws), nothing
-    return contrast(*sides, n_groups=n_groups, seeded=(seeded, False), test_set=members[0].examples)
+    return contrast((points, draws), nothing, seeded=(seeded, False), **sample(members))
 
 
-def unseeded(estimate: float, draws: Floats, n_groups: int) -> Contrast:
+def sample(members: Sequence[Drawn]) -> dict[str, Any]:
+    """What `contrast` asks of the test set that all of these were drawn from."""
+    return {
+        "n_groups": min(one.n_groups for one in members),
+        "freedom": min(one.freedom for one in members),
+        "test_set": members[0].examples,
+    }
+
+
+def unseeded(estimate: float, draws: Floats, n_groups: int, freedom: float) -> Contrast:
     """Something drawn (R,) as a contrast that knows nothing of seeds."""
-    return Contrast(estimate, draws, n_groups)
+    return Contrast(estimate, draws, n_groups, test_sets={"": Resampled(draws, freedom)})
 
 
 def measured(one: Contrast, settings: Settings, *, unit: bool = False) -> Difference:
     """Test a contrast as the reader asked; `unit` keeps the interval of a metric within 0 and 1."""
     made = assess(one, margin=settings.margin, confidence=settings.confidence, power=settings.power)
-    if unit and not np.isnan(made.low):
-        made = dataclasses.replace(made, low=max(made.low, 0.0), high=min(made.high, 1.0))
-    return made
+    return within_unit(made) if unit else made
 
 
 def is_seeded(row: Row) -> bool:
-    """Whether another seed could give another result: not where nothing was trained."""
-    return row.finetune != "zero_shot"
+    """Whether another seed could give another result: not where nothing is drawn in training."""
+    return row.finetune not in SEEDLESS

@@ -10,9 +10,8 @@ from datetime import UTC, datetime
 from vlmbench.reporting.load import Unreadable
 from vlmbench.reporting.rows import Row, as_number, dig
 from vlmbench.reporting.text import count_text
+from vlmbench.reporting.wording import FEW_GROUPS
 
-# With fewer clusters than about 30 cluster-robust inference rejects too often (Cameron, Gelbach and Miller, 2008).
-FEW_GROUPS = 30
 AUDITED = {
     "groups": "groups in both",
     "images": "images in both",
@@ -165,7 +164,7 @@ def warnings(rows: Sequence[Row], older: Sequence[Row], unreadable: Sequence[Unr
         if groups is not None and groups < FEW_GROUPS:
             small[row.domain] = min(groups, small.get(row.domain, groups))
     out += [
-        f"{domain}: the interval rests on {count_text(groups)} groups; below {FEW_GROUPS} it tends to be too narrow."
+        f"{domain}: the interval rests on {count_text(groups)} groups; below {FEW_GROUPS} its width is rough."
         for domain, groups in sorted(small.items())
     ]
     partial: dict[tuple[str, str], float] = {}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from vlmbench.records.identity import NOT_IDENTITY
+from vlmbench.records.identity import IDLE, NOT_IDENTITY
 from vlmbench.reporting.rows import Row
 
 RECIPE_PARTS = ("finetune", "trainer", "task", "domain")
@@ -37,6 +37,12 @@ def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
                 yield from flatten(config[key], path)
     else:
         yield prefix, _scalar(type(config).__name__, config) if isinstance(config, _SCALARS) else _text(config)
+
+
+@lru_cache(maxsize=1)
+def _idle() -> dict[str, str]:
+    """The leaves that do nothing at this value."""
+    return {leaf: text for path, value in IDLE.items() for leaf, text in flatten(value, path)}
 
 
 def _text(value: Any) -> str:
@@ -69,7 +75,8 @@ def _recipe(row: Row, parts: Sequence[str]) -> dict[str, str]:
     for key in chosen if isinstance(chosen, Mapping) else ():
         if key in leaves:
             leaves[key] = f"searched for in {search.get('n_trials')} trials, budget {search.get('budget')}"
-    return leaves
+    # A setting that does nothing is one that records from before it existed have as well.
+    return {key: text for key, text in leaves.items() if _idle().get(key) != text}
 
 
 def differences(left: Mapping[str, str], right: Mapping[str, str]) -> list[str]:

@@ -81,8 +81,13 @@ def section(study: Study) -> Section | None:
         if frame is None:
             absent += 1
             continue
+        try:
+            values = {profile: profile_values(frame, profile) for profile in PROFILES}
+        except ValueError as error:
+            study.lacking[row.path] = f"its predictions cannot be scored: {error}"
+            absent += 1
+            continue
         berts += _bertscore(row, frame, study)
-        values = {profile: profile_values(frame, profile) for profile in PROFILES}
         for name, line in _lines(row, frame, values, study).items():
             lines[name].append(line)
         here = list(_traps(row, frame, values))

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from vlmbench.metrics.comparison import Contrast, Difference, assess, average
+from vlmbench.metrics.comparison import Contrast, Difference, assess, average, within_unit
 from vlmbench.reporting.candidates import Candidate, candidates, lightest
 from vlmbench.reporting.evidence import Evidence, gather
 from vlmbench.reporting.study import Settings, Study
@@ -55,6 +55,7 @@ class Advice:
         domains: Where.
         metric: Primary metric.
         fitting: Number of candidates within the budget.
+        ranked: Of these, that validation compares.
         measured: Number of candidates.
         options: The best first, or what cannot be ranked.
         note: Why nothing is recommended; empty where something is.
@@ -65,6 +66,7 @@ class Advice:
     domains: tuple[str, ...]
     metric: str
     fitting: int
+    ranked: int
     measured: int
     options: tuple[Option, ...] = ()
     note: str = ""
@@ -87,15 +89,15 @@ def recommend(study: Study, evidence: Evidence) -> list[Advice]:
 def _advise(study: Study, evidence: Evidence, task: str, metric: str, domains: dict[str, list[Candidate]]) -> Advice:
     settings = study.settings
     measured = _common(list(domains.values()))
-    misfits: dict[str, str] = {}
-    fits: list[tuple[Candidate, ...]] = []
-    for parts in measured:
-        reasons = [reason for part in parts if (reason := part.misfit(settings))]
-        if reasons:
-            misfits[parts[0].label] = reasons[0]
-        else:
-            fits.append(parts)
-    chosen, note = _choose(fits, task)
+    # First what fits, then the best recipe of it: one that is better on validation may exceed the budget.
+    fits = _common([[one for one in found if not one.misfit(settings)] for found in domains.values()])
+    held = {parts[0].key for parts in fits}
+    misfits = {
+        parts[0].label: next(filter(None, (part.misfit(settings) for part in parts)), "no recipe fits on every domain")
+        for parts in measured
+        if parts[0].key not in held
+    }
+    chosen, note, ranked = _choose(fits, task)
     if not measured:
         note = "no model was run with the same method on all of these domains"
     elif not fits:
@@ -106,7 +108,7 @@ def _advise(study: Study, evidence: Evidence, task: str, metric: str, domains: d
         Option(
             role,
             parts,
-            _tested([evidence.level(part.side) for part in parts], settings),
+            _within(_tested([evidence.level(part.side) for part in parts], settings)),
             None
             if best is None or role == "best"
             else _tested(
@@ -115,27 +117,33 @@ def _advise(study: Study, evidence: Evidence, task: str, metric: str, domains: d
         )
         for role, parts in chosen
     )
-    return Advice(task, tuple(domains), metric, len(fits), len(measured), options, note, misfits)
+    return Advice(task, tuple(domains), metric, len(fits), ranked, len(measured), options, note, misfits)
 
 
 def _common(domains: Sequence[Sequence[Candidate]]) -> list[tuple[Candidate, ...]]:
-    """What was measured on every domain; of several recipes of one, the best on validation."""
+    """What was measured on every domain; of several recipes of one, the best on validation.
+
+    Losses and scores do not compare: those by the same metric as most of the domain's candidates come first.
+    """
     tables: list[dict[Key, Candidate]] = []
     for found in domains:
+        usual = Counter(one.selected_by for one in found if one.selected_by).most_common(1)
         table: dict[Key, Candidate] = {}
-        for one in sorted(found, key=lambda each: each.rank):
+        for one in sorted(found, key=lambda each: ([each.selected_by] == [name for name, _ in usual], each.rank)):
             table[one.key] = one
         tables.append(table)
     shared = [key for key in tables[0] if all(key in table for table in tables)]
     return [tuple(table[key] for table in tables) for key in shared]
 
 
-def _choose(fits: Sequence[tuple[Candidate, ...]], task: str) -> tuple[list[tuple[str, tuple[Candidate, ...]]], str]:
-    """The best, the second and the next cheaper by validation; or what cannot be ranked, and why."""
+def _choose(
+    fits: Sequence[tuple[Candidate, ...]], task: str
+) -> tuple[list[tuple[str, tuple[Candidate, ...]]], str, int]:
+    """The best, the second and the next cheaper by validation, or what cannot be ranked, why, and how many are."""
     named = [parts for parts in fits if all(part.selected_by for part in parts)]
     if not named:
         lightly = sorted(fits, key=lambda parts: lightest(parts[0]))[:MAX_OPTIONS]
-        return [("unranked", parts) for parts in lightly], "no validation value ranks what fits the budget"
+        return [("unranked", parts) for parts in lightly], "no validation value ranks what fits the budget", 0
     usual, _ = Counter(tuple(part.selected_by for part in parts) for parts in named).most_common(1)[0]
     ranked = [parts for parts in named if tuple(part.selected_by for part in parts) == usual]
     ranked.sort(key=lambda parts: (-_rank(parts), lightest(parts[0])))
@@ -143,21 +151,27 @@ def _choose(fits: Sequence[tuple[Candidate, ...]], task: str) -> tuple[list[tupl
     if task == "vqa" and len(models) > 1 and any(metric.endswith("loss") for metric in usual):
         best_of = [next(parts for parts in ranked if parts[0].model == model) for model in models]
         told = "validation losses of models with other tokens are not comparable: this is the best method of each model"
-        return [("unranked", parts) for parts in best_of[:MAX_OPTIONS]], told
+        return [("unranked", parts) for parts in best_of[:MAX_OPTIONS]], told, 0
     best, *others = ranked
     chosen = [("best", best)] + [("second", parts) for parts in others[:1]]
-    cheaper = [parts for parts in others if _hours(parts) < _hours(best)]
+    price = _hours(best)
+    cheaper = [parts for parts in others if price is not None and (_hours(parts) or price) < price]
     if cheaper and cheaper[0] is not others[0]:
         chosen.append(("cheaper", cheaper[0]))
-    return chosen, ""
+    return chosen, "", len(ranked)
 
 
 def _rank(parts: Sequence[Candidate]) -> float:
     return statistics.fmean(part.rank for part in parts)
 
 
-def _hours(parts: Sequence[Candidate]) -> float:
-    return sum(part.hours or 0.0 for part in parts)
+def _hours(parts: Sequence[Candidate]) -> float | None:
+    hours = [part.hours for part in parts if part.hours is not None]
+    return sum(hours) if len(hours) == len(parts) else None
+
+
+def _within(level: Difference | str) -> Difference | str:
+    return level if isinstance(level, str) else within_unit(level)
 
 
 def _tested(contrasts: Sequence[Contrast | str], settings: Settings) -> Difference | str:

@@ -117,7 +117,8 @@ def beside(study: Study, references: Sequence[Reference]) -> Beside:
         if item.refused:
             continue
         key = (item.names["task"], item.model, item.finetune, item.domain)
-        matches = [row for row in ours.get(key, ()) if item.scope in ("", row.scope)]
+        # A record that names no scope may be of the published one.
+        matches = [row for row in ours.get(key, ()) if item.scope in ("", row.scope) or not row.scope]
         compared += [_compared(item, row, profiled) for row in matches]
         if not matches:
             absent.append(item)

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from vlmbench.metrics.comparison import Difference, holm
 from vlmbench.reporting.corruptions import Condition, Damaged, change, condition_of, damaged, more_lost
 from vlmbench.reporting.effective import Shift, shifts
-from vlmbench.reporting.lines import Drawn, drawn, level, lines_of, measured
+from vlmbench.reporting.lines import Drawn, drawn, is_seeded, level, lines_of, measured
 from vlmbench.reporting.marks import marks
 from vlmbench.reporting.pairs import compare
 from vlmbench.reporting.plots import figure
@@ -116,10 +116,8 @@ def _lost(one: Damaged, known: Mapping[str, Drawn], settings: Settings) -> Lost 
         kind: told([c for c in by_condition if c[0] == kind])
         for kind in dict.fromkeys(kind for kind, _ in by_condition)
     }
-    seeded = len(clean) > 1
-    return Lost(
-        one, measured(level(clean, seeded=seeded), settings, unit=True), kinds, told(list(by_condition)), by_condition
-    )
+    whole = measured(level(clean, seeded=is_seeded(one.clean.first)), settings, unit=True)
+    return Lost(one, whole, kinds, told(list(by_condition)), by_condition)
 
 
 def _pairs(damages: Sequence[Damaged], known: Mapping[str, Drawn], settings: Settings) -> list[Pair]:

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from vlmbench.config.twins import SEEDLESS
 from vlmbench.reporting.ordering import FINETUNES, rank
 from vlmbench.reporting.pairs import RECIPE_PARTS, obstacles, recipe
 from vlmbench.reporting.rows import Row, as_number, dig
@@ -62,7 +63,7 @@ class Side:
     @property
     def seeded(self) -> bool:
         """Whether another seed could give another result."""
-        return self.method.finetune != UNTUNED
+        return self.method.finetune not in SEEDLESS
 
 
 def usable(row: Row) -> str:

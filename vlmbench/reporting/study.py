@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlmbench.metrics.frame import unfit
-from vlmbench.reporting.frames import Frames
+from vlmbench.reporting.frames import Frames, misfit
 from vlmbench.reporting.load import Unreadable
 from vlmbench.reporting.rows import Row
 
@@ -72,6 +71,7 @@ class Study:
     load_image: LoadImage | None = field(default=None, repr=False, compare=False)
     memo: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     _frames: Frames | None = field(default=None, init=False, repr=False)
+    _checked: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def folder(self, row: Row) -> Path:
         """The directory of a row's record."""
@@ -87,13 +87,11 @@ class Study:
             self._frames = Frames({done.path: self.folder(done) for done in self.rows if done.done})
             self.lacking |= self._frames.lacking
         frame = self._frames.get(row.path, self.folder(row))
+        if frame is not None and row.path not in self._checked:
+            self._checked.add(row.path)
+            if reason := misfit(frame, row):
+                self._frames.refuse(row.path, reason)
+                frame = None
         if frame is None:
             self.lacking[row.path] = self._frames.lacking[row.path]
-            return None
-        fits: dict[str, str] = self.memo.setdefault("unfit", {})
-        if row.path not in fits:
-            multi_label = row.scalar("data", "multi_label") is True
-            fits[row.path] = unfit(frame, row.task, multi_label=multi_label) if row.task in ("diagnosis", "vqa") else ""
-        if fits[row.path]:
-            self.lacking[row.path] = f"its predictions cannot be scored: {fits[row.path]}"
-        return None if fits[row.path] else frame
+        return frame

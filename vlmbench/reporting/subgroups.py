@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from vlmbench.metrics.attributes import NOT_KNOWN, in_order, named
 from vlmbench.metrics.comparison import Difference, contrast, holm
-from vlmbench.metrics.draws import Outcomes
+from vlmbench.metrics.draws import Outcomes, freedom
 from vlmbench.metrics.fairness import LEAST_EACH, LEAST_GROUPS, Gap, Subgroups, by_subgroup, gap, rates
+from vlmbench.metrics.parts import subset
 from vlmbench.reporting.lines import (
     ATTRIBUTE,
     BUDGET,
@@ -157,7 +158,15 @@ def _compute(one: Entry, n_resamples: int, settings: Settings) -> None:
         None
         if np.isnan(points[:, s]).any()
         else measured(
-            contrast((points[:, s], draws[:, s]), nothing, n_groups=int(n), seeded=seeded), settings, unit=True
+            contrast(
+                (points[:, s], draws[:, s]),
+                nothing,
+                n_groups=int(n),
+                seeded=seeded,
+                freedom=min(freedom(subset(cell, one.labels == one.names[s])) for cell in one.outcomes),
+            ),
+            settings,
+            unit=True,
         )
         for s, n in enumerate(found.n_groups)
     )

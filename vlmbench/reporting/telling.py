@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 
 from vlmbench.reporting.findings import Finding, Findings
 from vlmbench.reporting.questions import Match, Question
+from vlmbench.reporting.sides import UNTUNED, Side
 from vlmbench.reporting.text import count_text, name_text
 from vlmbench.reporting.wording import Verdict, caveats, claim, difference_text, need, p_text
 
@@ -33,12 +34,16 @@ def methods(match: Match) -> str:
 
 
 def seeds(match: Match) -> str:
-    """How many seeds both sides have, where they have been trained."""
-    counts = [(len(side.rows), side.seeded) for side in (match.left, match.right)]
-    told = [f"{count}" if seeded else "untrained" for count, seeded in counts]
-    if not any(seeded for _, seeded in counts):
-        return "untrained"
-    return f"{told[0]} each" if told[0] == told[1] else " against ".join(told)
+    """How many seeds both sides have, where a seed decides anything."""
+    sides = (match.left, match.right)
+    told = [f"{len(side.rows)}" if side.seeded else _seedless(side) for side in sides]
+    if told[0] != told[1]:
+        return " against ".join(told)
+    return f"{told[0]} each" if match.left.seeded else told[0]
+
+
+def _seedless(side: Side) -> str:
+    return "untrained" if side.method.finetune == UNTUNED else "no seed matters"
 
 
 def correction_text(one: Finding) -> str:

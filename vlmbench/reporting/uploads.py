@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from vlmbench.config.schema import WandbLoggerConfig
 from vlmbench.records.store import read_predictions
 
 SAVED = "saved"  # where a cell keeps what was trained
+_MODES = ("online", "offline", "disabled")  # the further right, the less leaves the machine
 _LONGEST_TAG = 64  # W&B refuses longer ones
 _FACTS = ("identity", "kind", "role", "pair", "family", "modality", "exposure", "trained_on", "primary_metric")
 _IDENTIFYING = ("example_id", "question", "answer", "prediction")
@@ -28,7 +30,7 @@ def run_of(config: WandbLoggerConfig, header: Mapping[str, Any], label: str) -> 
     return {
         "project": config.project,
         "entity": config.entity,
-        "mode": config.mode,
+        "mode": mode_of(config.mode),
         "id": run_id(header["identity"]),
         "resume": "allow",
         "name": label,
@@ -37,6 +39,15 @@ def run_of(config: WandbLoggerConfig, header: Mapping[str, Any], label: str) -> 
         "tags": tags_of(header, config.tags),
         "config": {**settings, "cell": dict(cell), **{key: header.get(key) for key in _FACTS}},
     }
+
+
+def mode_of(configured: str) -> str:
+    """Return the mode of a run: the one that lets less out, of what is configured and what `WANDB_MODE` says.
+
+    `wandb.init` would not look into the environment of a machine from which nothing is to leave.
+    """
+    asked = os.environ.get("WANDB_MODE", "")
+    return max((configured, asked), key=_MODES.index) if asked in _MODES else configured
 
 
 def run_id(identity: str) -> str:

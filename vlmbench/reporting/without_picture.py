@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from vlmbench.metrics.comparison import Difference, assess, contrast
+from vlmbench.config.twins import SEEDLESS
+from vlmbench.metrics.comparison import Difference, assess, contrast, within_unit
 from vlmbench.metrics.draws import Outcomes, draw
 from vlmbench.metrics.majority import majority_diagnosis, majority_vqa
 from vlmbench.reporting.lines import drawn, lines_of, seed_of
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 #: Behind the standard error of a difference, which so many give to within 3 %.
 RESAMPLES = 600
-#: Methods that another seed gives the same result.
-SEEDLESS = ("zero_shot", "linear_probe", "lp_text")
 MAJORITY, RANDOM = "majority", "random features"
 # In the order of the page; a model that was tuned on such images is a stronger baseline than one that only sees them.
 BASELINES = (MAJORITY, "blank", "shuffled", "tuned on blank", "tuned on shuffled", RANDOM)
@@ -111,7 +110,7 @@ def _tables(
         sample = known[first.path].patients, known[first.path].freedom
         lines = tuple(_lines(own, beside, under, sample, study.settings))
         columns = tuple(name for name in BASELINES if any(name in line.baselines for line in lines))
-        whole = _tested(under[MAJORITY], None, sample, study.settings) if majority else None
+        whole = _score(under[MAJORITY], sample, study.settings) if majority else None
         if lines:
             made.append(Table(*key, columns, whole, learned_from, lines))
     return made
@@ -146,14 +145,14 @@ def _lines(
                     seeing, blind = (_stacked(under, side) for side in zip(*both, strict=True))
                     gain = seeing[0] - blind[0], seeing[1] - blind[1]
                     against[name] = float(blind[0].mean()), _tested(gain, None, sample, settings, varies)
-        made.append(Line(seeds, _tested(own, None, sample, settings, varies), against, line.variant))
+        made.append(Line(seeds, _score(own, sample, settings, varies), against, line.variant))
     return made
 
 
 def _tested(
     left: Drawn, right: Drawn | None, sample: tuple[int, float], settings: Settings, varies: bool = False
 ) -> Difference:
-    """Test a difference; without a right side, a value against nothing, for its interval.
+    """Test a difference; without a right side, a value against nothing.
 
     Args:
         left: Points and draws of one side.
@@ -165,6 +164,11 @@ def _tested(
     other = (np.zeros(1), np.zeros((1, left[1].shape[1]))) if right is None else right
     one = contrast(left, other, n_groups=sample[0], seeded=(varies, False), freedom=sample[1])
     return assess(one, margin=settings.margin, confidence=settings.confidence, power=settings.power)
+
+
+def _score(side: Drawn, sample: tuple[int, float], settings: Settings, varies: bool = False) -> Difference:
+    """A score with its interval."""
+    return within_unit(_tested(side, None, sample, settings, varies))
 
 
 def _stacked(drawn: Mapping[str, Drawn], paths: Sequence[str]) -> Drawn:

@@ -81,7 +81,7 @@ class WandbLoggerConfig(LoggerConfig):
     """One Weights & Biases run a cell, named by the cell's identity.
 
     Attributes:
-        mode: `online`, `offline` (sync later), or `disabled`.
+        mode: `online`, `offline` (sync later), or `disabled`; what `WANDB_MODE` says holds where it lets less out.
         group: Of the runs; null takes the name of the grid.
         tags: Besides those of the cell: its model, role, domain, method and the like.
         folder: Where the run's files go; null puts them into the cell's own directory.
