@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
     """Yield dotted keys and JSON texts of the leaves of a config, without those that cannot change a result."""
     if isinstance(config, Mapping):
         for key in sorted(config, key=str):
-            path = f"{prefix}.{key}" if prefix else str(key)
+            path = sys.intern(f"{prefix}.{key}" if prefix else str(key))  # thousands of records share it
             if path not in NOT_RECIPE:
                 yield from flatten(config[key], path)
     else:
@@ -58,8 +59,15 @@ def recipe(row: Row, parts: Sequence[str] = RECIPE_PARTS) -> dict[str, str]:
     """The leaves of the parts of a record's config that make its recipe; empty where the record holds none.
 
     Of what a search chose the recipe is the search: two sides that were searched for alike are treated alike, though
-    they end with other values.
+    they end with other values. Worked out once for a row, and not to be changed in place.
     """
+    parts = tuple(parts)
+    if parts not in row.memo:
+        row.memo[parts] = _recipe(row, parts)
+    return row.memo[parts]
+
+
+def _recipe(row: Row, parts: Sequence[str]) -> dict[str, str]:
     config = row.mapping("config")
     leaves = dict(flatten({part: config[part] for part in parts if part in config}))
     search = row.mapping("search")

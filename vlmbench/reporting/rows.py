@@ -57,6 +57,7 @@ class Row:
         exposure: `id`, `ood` or `unknown`.
         primary_metric: Name of the metric the heat map shows; empty where it is not recorded.
         estimates: Every metric by name.
+        memo: What is worked out from the record once, by what it is.
     """
 
     path: str
@@ -78,6 +79,7 @@ class Row:
     exposure: str = "unknown"
     primary_metric: str = ""
     estimates: Mapping[str, Estimate] = field(default_factory=dict)
+    memo: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def done(self) -> bool:
