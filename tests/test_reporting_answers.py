@@ -1,5 +1,6 @@
 """The research questions are answered by the right cells, and in words no stronger than the tests."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -10,6 +11,7 @@ from synthetic_study import diagnosis_frame, write_cell, write_study
 from vlmbench.metrics.comparison import Difference, holm
 from vlmbench.reporting import answers, gaps
 from vlmbench.reporting.beyond import beyond, beyond_text
+from vlmbench.reporting.evidence import ENOUGH, resamples
 from vlmbench.reporting.findings import find
 from vlmbench.reporting.load import load_rows
 from vlmbench.reporting.ordering import newest
@@ -289,3 +291,11 @@ def test_the_sections_and_tables_hold_every_verdict_with_its_interval(tmp_path):
     lines = [line for line in table.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
     assert len(lines) == len(findings.verdicts) + 1
     assert all(line.count("&") == 5 for line in lines)
+
+
+def test_a_large_study_is_drawn_less_often_and_a_small_one_as_often_as_asked(tmp_path):
+    write_cell(tmp_path, diagnosis_frame(300, 0.8, noise=1), LEFT, SEEN, finetune="zero_shot")
+    small = studied(tmp_path, resamples=10_000)
+    assert resamples(small) == 10_000
+    assert resamples(dataclasses.replace(small, rows=[*small.rows] * 5000)) == 10_000_000_000 // 1_500_000
+    assert resamples(dataclasses.replace(small, rows=[*small.rows] * 200_000)) == ENOUGH

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from vlmbench.reporting.advising import advice_text, budget_text, place_text
 from vlmbench.reporting.beyond import beyond, beyond_text
+from vlmbench.reporting.evidence import resamples
 from vlmbench.reporting.findings import Finding, Findings, find
 from vlmbench.reporting.questions import QUESTIONS, Question
 from vlmbench.reporting.rates import FEWEST, Rates, rates
@@ -54,6 +55,7 @@ def section(study: Study) -> Section | None:
         refusals=refusals(findings),
         open_refusals=OPEN_REFUSALS,
         settings=settings,
+        resamples=resamples(study),
         tests=[(name_text(task), count) for task, count in findings.tests.items()],
     )
     return Section("answers", "The answers", body)

@@ -16,6 +16,12 @@ from vlmbench.reporting.study import Study
 
 Floats = NDArray[np.float64]
 
+#: Examples times resamples: 10,000 resamples of 200 cells of 5,000 examples, or of 2,000 cells of 500.
+BUDGET = 10_000_000_000
+#: A standard error from so many resamples is right within 1.6 % (its own is 1 / sqrt(2 R) of it), and p-values are taken
+#: from it, not counted.
+ENOUGH = 2000
+
 
 @dataclass
 class Evidence:
@@ -59,10 +65,18 @@ def gather(study: Study, rows: Iterable[Row], found: Evidence) -> None:
         found: What is drawn is added to it.
     """
     wanted = [row for row in rows if row.path not in found.drawn]
-    found.drawn |= drawn(study, wanted, study.settings.resamples)
+    found.drawn |= drawn(study, wanted, resamples(study))
     for row in wanted:
         if row.path not in found.drawn:
             found.lacking[row.path] = study.lacking.get(row.path, "no predictions")
+
+
+def resamples(study: Study) -> int:
+    """Return how many resamples verdicts rest on: as many as were asked for, or fewer in a study so large that they
+    would take minutes and gigabytes.
+    """
+    examples = sum(row.number("n", "examples") or 0 for row in study.rows)
+    return int(min(study.settings.resamples, max(ENOUGH, BUDGET // max(examples, 1))))
 
 
 def _contrast(left: list[Drawn], right: tuple[Floats, Floats], seeded: tuple[bool, bool]) -> Contrast:
