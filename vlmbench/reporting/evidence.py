@@ -18,8 +18,8 @@ Floats = NDArray[np.float64]
 
 #: Examples times resamples: 10,000 resamples of 200 cells of 5,000 examples, or of 2,000 cells of 500.
 BUDGET = 10_000_000_000
-#: A standard error from so many resamples is right within 1.6 % (its own is 1 / sqrt(2 R) of it), and p-values are taken
-#: from it, not counted.
+#: A standard error from so many resamples is right within 1.6 % (its own is 1 / sqrt(2 R) of it), and p-values are
+#: taken from it, not counted.
 ENOUGH = 2000
 
 
@@ -72,9 +72,7 @@ def gather(study: Study, rows: Iterable[Row], found: Evidence) -> None:
 
 
 def resamples(study: Study) -> int:
-    """Return how many resamples verdicts rest on: as many as were asked for, or fewer in a study so large that they
-    would take minutes and gigabytes.
-    """
+    """Return how many resamples verdicts rest on: those asked for, or fewer where they would take gigabytes."""
     examples = sum(row.number("n", "examples") or 0 for row in study.rows)
     return int(min(study.settings.resamples, max(ENOUGH, BUDGET // max(examples, 1))))
 
