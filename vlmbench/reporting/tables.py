@@ -96,6 +96,7 @@ _LATEX = {
     '"': "''",  # \textquotedbl needs a font encoding that is not the default
     "[": "{[}",  # a bracket that follows \\ would be read as its optional argument
     "]": "{]}",
+    "·": r"$\cdot$",  # between a method and its scope
 }
 
 
