@@ -58,7 +58,9 @@ def test_a_failed_record_gives_a_row_with_its_reason():
 def test_latex_bolds_the_best_and_daggers_id():
     table = latex_of(make_record("tiny_clip", value=0.7), make_record("tiny_medclip", value=0.8))
     assert re.search(r"tiny\\_clip & lora \$\\cdot\$ vision & \$0\.700\$ \\\\\n &  & \{\\scriptsize \[", table)
-    assert re.search(r"tiny\\_medclip & lora \$\\cdot\$ vision & \$\\mathbf\{0\.800\}\^\{\\dagger\}\$ \\\\\n &  & \{", table)
+    assert re.search(
+        r"tiny\\_medclip & lora \$\\cdot\$ vision & \$\\mathbf\{0\.800\}\^\{\\dagger\}\$ \\\\\n &  & \{", table
+    )
     for word in (r"\toprule", r"\midrule", r"\bottomrule"):
         assert word in table
 
