@@ -198,7 +198,8 @@ def test_an_image_is_recalled_by_all_processes_of_a_cell_or_by_none(others, monk
     assert list(data.encoded) == (["test"] if others else [])
 
 
-def test_a_second_cell_decodes_no_image_and_ends_as_with_the_live_tower(train, tmp_path, caplog):
+def test_a_second_cell_decodes_no_image_and_ends_as_with_the_live_tower(train, tmp_path, caplog, monkeypatch):
+    monkeypatch.setenv("VLMBENCH_CACHE", str(tmp_path / "cache"))  # other tests keep the same images
     small = ["model=tiny_llava", "domain.patients=10", "task.resamples=100", "trainer.max_epochs=1"]
     small += ["trainer.batch_size=8", "task.likelihood=false"]
     lora = [*small, "finetune=lora", "finetune.scope=L"]
