@@ -10,9 +10,11 @@ The tiny models show that the pipeline works on real images, and nothing about m
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 CONTRASTIVE, GENERATIVE = ("tiny_clip", "tiny_medclip"), ("tiny_llava", "tiny_llava_med")
@@ -50,11 +52,14 @@ def main(arguments: list[str] | None = None) -> int:
         run([*train, *questions, "finetune=zero_shot"]),
         run([*train, *questions, "finetune=lora", "finetune.scope=ML", f"seed={asked.seeds}"]),
     ]
+    transfers = []
     for folder, domain, method in finished(records):
-        evaluate = ["vlmbench.evaluate", "-m", "--config-dir", str(conf), f"cell={folder}", f"domain={domain}"]
         if method in TRANSFERRED:
+            evaluate = ["vlmbench.evaluate", "-m", "--config-dir", str(conf), f"cell={folder}", f"domain={domain}"]
             worse = [f"domain.corruption={','.join(CORRUPTED)}", "domain.severity=1,3,5"]
-            status += [run([*evaluate, *worse]), run([*evaluate, "domain.corruption=blank,shuffled"])]
+            transfers += [[*evaluate, *worse], [*evaluate, "domain.corruption=blank,shuffled"]]
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # one core a process
+        status += pool.map(lambda words: run(words, OMP_NUM_THREADS="1"), transfers)
     report = [
         "vlmbench.report",
         f"records={records}",
@@ -87,10 +92,10 @@ def finished(records: Path) -> list[tuple[Path, str, str]]:
     ]
 
 
-def run(words: list[str]) -> int:
+def run(words: list[str], **environment: str) -> int:
     """Print and run one of the project's commands; returns its exit status."""
     print("\npython -m " + shlex.join(words), file=sys.stderr, flush=True)
-    return subprocess.run([sys.executable, "-m", *words], check=False).returncode
+    return subprocess.run([sys.executable, "-m", *words], check=False, env=os.environ | environment).returncode
 
 
 if __name__ == "__main__":
