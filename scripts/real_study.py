@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         "vlmbench.report",
         f"records={records}",
         f"output={asked.out / 'report'}",
-        "title=Tiny models, real images",
+        "title=Tiny models on real images",
     ]
     return max(*status, run(report))
 
