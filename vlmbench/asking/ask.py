@@ -7,13 +7,15 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from vlmbench.asking.recipe import Question, Recipe, UnusableReplyError, row_seed
 from vlmbench.hosted.answers import Answer, AnswerCache
 from vlmbench.hosted.endpoint import Endpoint, HostedError, brief
+from vlmbench.hosted.together import together
 from vlmbench.progress import Countdown
 
 ENOUGH_TO_JUDGE = 20  # images, of which more than half without a usable reply mean a model that cannot do it
@@ -89,17 +91,8 @@ class Writer:
             HostedError: The endpoint fails for good, most replies are of no use, or the answers cannot be kept. What
                 is in flight is waited for and kept, for it is paid for.
         """
-        self._done, self._useless, self._progress, stop = 0, Counter(), None, threading.Event()
-        pool = ThreadPoolExecutor(self.concurrency)
-        futures = [pool.submit(self._one, note, len(notes), stop) for note in notes]
-        for future in futures:
-            # In the thread that failed, so that it takes up no further image.
-            future.add_done_callback(lambda done: stop.set() if not done.cancelled() and done.exception() else None)
-        try:
-            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-        finally:
-            stop.set()
-            pool.shutdown(cancel_futures=True)
+        self._done, self._useless, self._progress = 0, Counter(), None
+        futures, done = together([partial(self._one, note, len(notes)) for note in notes], self.concurrency)
         self._raise_first(done)
         if self._progress is not None:
             self._progress.close()

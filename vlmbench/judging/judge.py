@@ -7,12 +7,14 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from vlmbench.hosted.answers import Answer, AnswerCache
 from vlmbench.hosted.endpoint import Endpoint, HostedError, brief
+from vlmbench.hosted.together import together
 from vlmbench.judging.rubric import Item, Rubric
 from vlmbench.progress import Countdown
 
@@ -129,16 +131,8 @@ class Judge:
         """
         keys = [self.key(item, again=again) for item, again in asked]
         new = {key: pair for key, pair in zip(keys, asked, strict=True) if key not in self._known}
-        stop, pool = threading.Event(), ThreadPoolExecutor(self.model.concurrency)
-        futures = [pool.submit(self._one, key, item, again, stop) for key, (item, again) in new.items()]
-        for future in futures:
-            # In the thread that failed, so that it takes up no further question.
-            future.add_done_callback(lambda done: stop.set() if not done.cancelled() and done.exception() else None)
-        try:
-            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-        finally:
-            stop.set()
-            pool.shutdown(cancel_futures=True)
+        calls = [partial(self._one, key, item, again) for key, (item, again) in new.items()]
+        _, done = together(calls, self.model.concurrency)
         self._raise_first(done)
         answers = [self._known[key] for key in keys]
         return [Ruling(self.rubric.read(answer.text), answer.text, answer) for answer in answers]

@@ -184,8 +184,8 @@ def _lines(row: Row, frame: pd.DataFrame, values: Mapping[str, Mapping[str, Any]
 def _difference(found: Mapping[str, Any]) -> Estimate:
     """Take a difference that was scored as a share, (1 + difference) / 2."""
     share = Estimate.of(found)
-    if share.interval is not None and share.low == share.high:
-        return Estimate(2 * share.low - 1, reason="the same for every example")  # type: ignore[operator]
+    if share.interval is not None and len(set(share.interval)) == 1:
+        return Estimate(2 * share.interval[0] - 1, reason="the same for every example")
     value, low, high = (None if end is None else 2 * end - 1 for end in (share.value, share.low, share.high))
     return Estimate(value, low, high, share.n_resamples, share.undefined, share.reason)
 
